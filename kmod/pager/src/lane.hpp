@@ -1,0 +1,94 @@
+// One lane connection between two pagers: TCP carrying TLS 1.3 with an external pre-shared key (the lane key that
+// the lease agreed), non-blocking, driven by the pager's epoll loop. A pair of pagers has two: urgent and bulk.
+//
+// Limits: no thread of its own, no blocking call; the receive buffer is bounded by one frame plus one TLS record
+// batch; the send queue reports its length and the owner of the lane applies the bound.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "wire.hpp"
+
+namespace elastic {
+
+using LaneKey = std::array<uint8_t, 32>;
+
+enum class LaneIo { ok, closed, refused };  // refused: wrong key, malformed or out-of-order frame; see last_error()
+
+struct Frame {
+  FrameHeader header;
+  std::span<const uint8_t> payload;  // valid until the next call to next_frame() or on_event()
+};
+
+class Lane {
+ public:
+  // Starts a non-blocking dial; the handshake goes on inside on_event(). `identity` names the key (the lease id
+  // in decimal). Throws std::system_error for a bad address or when no socket is to be had.
+  static std::unique_ptr<Lane> dial(const std::string& host, uint16_t port, const std::string& identity, const LaneKey& key);
+  ~Lane();
+  Lane(const Lane&) = delete;
+  Lane& operator=(const Lane&) = delete;
+
+  int fd() const;
+  uint32_t wanted_events() const;    // EPOLLIN, and EPOLLOUT while connecting or while the queue is not empty
+  LaneIo on_event(uint32_t events);  // does what it can without blocking: connect, handshake, read, write
+  LaneIo status() const;             // as on_event() last said, or worse: ask after next_frame() has said no
+  bool established() const;          // TLS is up in both directions
+  const std::string& identity() const;  // of the key in use (accepted lanes: what the dialler named)
+  const std::string& last_error() const;
+
+  // Next complete frame that passed every check (magic, sizes, sequence, frame_check.hpp), or nothing: then all
+  // that has been received is handed out, and status() tells of an end. A caller that stops before it says no
+  // must come back by itself; no event will call it. After LaneIo::refused: nothing.
+  bool next_frame(Frame& out);
+
+  // Queues a frame; fills in magic, payload_bytes, sequence and ack. The bytes are encrypted into the queue at
+  // once, so `parts` may be reused on return. Nothing goes to the kernel before flush().
+  void send(FrameHeader header, std::span<const iovec> parts = {});
+  LaneIo flush();
+  // After the last frame (bye): closes this direction once the queue is empty. Frames still arrive until the
+  // other side closes too; destroying the lane earlier may reset the connection and lose what was sent last.
+  LaneIo finish();
+  size_t queued_bytes() const;   // not yet taken by the kernel
+  uint64_t bytes_sent() const;
+  uint64_t bytes_received() const;
+  uint64_t sequence_sent() const;
+  uint64_t sequence_acked() const;  // by the peer, from the headers it sent
+
+ private:
+  friend class LaneListener;
+  struct State;
+  explicit Lane(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// The listening socket of one pager. `find_key` maps an identity to the key of a live lease; unknown → refused.
+class LaneListener {
+ public:
+  using FindKey = std::function<std::optional<LaneKey>(const std::string& identity)>;
+  // Port 0: the kernel chooses. Throws std::system_error. `find_key` is called from Lane::on_event().
+  LaneListener(const std::string& host, FindKey find_key, uint16_t port = 0);
+  ~LaneListener();
+  int fd() const;
+  uint16_t port() const;
+  // Accepts one pending connection, or null. At most `kMaxPendingLanes` may be in the handshake at once; the
+  // caller drops lanes that are not established within two seconds.
+  std::unique_ptr<Lane> accept();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+constexpr int kMaxPendingLanes = 32;
+
+}  // namespace elastic

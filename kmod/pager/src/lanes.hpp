@@ -1,0 +1,115 @@
+// The lanes of one pager: for every other participant an urgent and a bulk connection, from dial or accept through
+// the hello frames to up and down. Stamps and checks epoch and image; hands good frames on.
+//
+// A lane that is lost takes its participant with it (down): bytes that were sent and not acknowledged stay
+// inactive here, so there are never two owners. What that means for the run is the caller's decision.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "lane.hpp"
+#include "loop.hpp"
+#include "stats.hpp"
+
+namespace elastic {
+
+constexpr uint16_t kHome = 0;
+constexpr uint16_t kNodesMax = 64;
+constexpr size_t kBulkQueueBytesMax = 512 * 1024;
+
+// What a lease allows its holder on the other side, as one pager sees it.
+struct Lease {
+  uint64_t id = 0;
+  uint64_t pages_max = 0;
+  uint32_t threads_max = 0;
+  uint64_t ttl_us = 0;
+  uint64_t expires_us = 0;
+  bool revoked = false;
+};
+
+struct Node {
+  uint16_t index = 0;
+  std::string name;
+  std::string peer_id;
+  std::string host;
+  uint16_t port = 0;
+  LaneKey key{};
+  Lease lease;
+  std::unique_ptr<Lane> urgent, bulk;
+  bool up = false;
+  bool left = false;             // said bye: its end is no loss
+  bool synced = false;           // speaks of the same image as we do
+  uint64_t last_heard_us = 0;
+  uint64_t deadline_us = 0;      // for the handshake
+  StatusPayload status{};
+  uint64_t pages_pushed_since_status = 0;
+  uint64_t pages_owned_hint = 0; // pages our table believes to be there
+  uint32_t threads_there = 0;    // home only: its guest threads
+  uint64_t pages_peak = 0;
+  bool draining = false;         // being contracted: nothing new goes there
+  Counters counters;             // as it last reported
+};
+
+class LaneEvents {
+ public:
+  virtual ~LaneEvents() = default;
+  virtual void on_up(Node& node) = 0;
+  virtual void on_down(Node& node, const std::string& reason) = 0;
+  virtual void on_frame(Node& node, const Frame& frame, bool bulk) = 0;
+  virtual void on_refused(const std::string& reason) = 0;  // somebody or something was turned away
+  virtual void on_drained(Node& node) = 0;                 // its bulk queue has room again
+};
+
+class Lanes {
+ public:
+  Lanes(Loop& loop, uint64_t process_id, uint16_t self, LaneEvents& events, Counters& counters);
+  ~Lanes();
+
+  void listen(const std::string& host);  // port() afterwards
+  uint16_t port() const { return listener_ ? listener_->port() : 0; }
+  // A participant to dial (port > 0) or to expect. Throws Failure for a bad address.
+  Node& add(Node node);
+  Node* find(uint16_t index);
+  std::map<uint16_t, std::unique_ptr<Node>>& all() { return nodes_; }
+  void remove(uint16_t index, const std::string& reason);  // closes its lanes; no on_down
+
+  // Stamps epoch and image. False if the node is not up. Frames leave with the end of the loop's round, or flush().
+  bool send(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts = {}, bool bulk = false);
+  bool send_text(Node& node, FrameType type, const std::string& text);
+  void flush();
+  bool bulk_has_room(const Node& node) const;
+
+  uint32_t epoch = 1;
+  uint32_t image = 1;
+
+ private:
+  struct Pending;  // accepted, hello not yet seen
+  void accept_lane();
+  void on_pending(const std::shared_ptr<Pending>& pending, uint32_t events);
+  void on_lane(uint16_t index, bool bulk, uint32_t events);
+  bool take_hello(Node& node, Lane& lane, const Frame& frame, bool dialled);
+  void say_hello(Node& node, Lane& lane, bool bulk);
+  void watch(Node& node, bool bulk);
+  void check_up(Node& node);
+  void lose(Node& node, const std::string& reason);
+  void refuse(const std::string& reason);
+  bool fits(Node& node, const Frame& frame);
+  std::optional<LaneKey> key_of(const std::string& identity);
+  void sweep();
+  void drop_pending(const std::shared_ptr<Pending>& pending);
+
+  Loop& loop_;
+  uint64_t process_id_;
+  uint16_t self_;
+  LaneEvents& events_;
+  Counters& counters_;
+  std::unique_ptr<LaneListener> listener_;
+  std::map<uint16_t, std::unique_ptr<Node>> nodes_;
+  std::vector<std::shared_ptr<Pending>> pending_;
+};
+
+}  // namespace elastic

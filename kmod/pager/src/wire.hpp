@@ -1,0 +1,113 @@
+// Lane frames: the one header every frame between two pagers of an elastic process begins with, and the types
+// that may follow it. TypeScript twin: kmod/lane-frames.ts; a property test keeps them equal.
+//
+// Why these fields from the first day (docs/architecture.md, "The lane header"): `epoch` fences a rolled-back
+// past, `image` fences what belongs to the program before an exec, `sequence` and `ack` let a lost lane be resumed
+// without a second owner, and a page's `version` and `last_written_cut` travel with it, so that a move neither
+// forgets a write nor counts as one. All fields are little-endian; x86-64 is the only platform, so structs are
+// copied as they lie.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace elastic {
+
+constexpr uint32_t kWireMagic = 0x31504c45;  // "ELP1"
+constexpr uint32_t kMaxPayloadBytes = 2u << 20;
+constexpr uint32_t kMaxPagesPerFrame = 256;
+
+enum class FrameType : uint16_t {
+  hello = 1,        // first frame each way; payload: HelloPayload
+  get = 2,          // page, count, version (least acceptable for the first page); argument: asking node
+  pages = 3,        // answer to get: one PageMeta for each page asked for, then the data of those that carry it
+  push = 4,         // unsolicited move of pages to the receiver: PageMeta array, then data
+  map = 5,          // payload: RegionPayload
+  drop = 6,         // page, count: contents and mappings end; version: the birth version from now on;
+                    // argument 1: the mapping itself goes too; ack wanted if flags has kFlagAckWanted (layout_ack)
+  protect = 7,      // page, count, argument: PROT_ bits
+  layout_ack = 8,   // argument: ticket of the map/drop/protect that is acknowledged (its `cut_or_ticket`)
+  jump = 9,         // argument: thread; payload: context
+  back = 10,        // argument: thread; flags: reason; page: destination node or faulting page; payload: context
+  recall = 11,      // argument: thread: send it home
+  thread_end = 12,  // argument: thread: its guest twin is to end
+  file_get = 13,    // page, count: read-only file pages wanted (participants ask home)
+  file_pages = 14,  // answer: PageMeta array, then data
+  status = 15,      // payload: StatusPayload; every 100 ms, renews leases
+  stats = 16,       // payload: JSON object of the sender's counters
+  bye = 17,         // payload: reason as text; the sender leaves for good
+  reset = 18,       // argument: new image number; everything of the old image is forgotten
+  owner = 19,       // page, count, version, argument: node: a hint to home about who owns pages now
+  give_back = 20,   // page (0 = all), count: the receiver is asked to push these pages to the sender
+  echo = 21,        // payload comes back as echo_reply with `argument` bytes (benchmarks)
+  echo_reply = 22,
+  last = echo_reply,
+};
+
+constexpr uint16_t kFlagAckWanted = 1;
+
+struct FrameHeader {
+  uint32_t magic = kWireMagic;
+  uint16_t type = 0;
+  uint16_t flags = 0;
+  uint32_t payload_bytes = 0;
+  uint32_t epoch = 0;
+  uint32_t image = 0;
+  uint32_t count = 0;
+  uint64_t sequence = 0;  // of this connection and direction, from 1, no gaps
+  uint64_t ack = 0;       // last sequence received on this connection
+  uint64_t page = 0;      // virtual page number
+  uint64_t version = 0;   // birth << 32 | moves
+  uint32_t last_written_cut = 0;
+  uint32_t argument = 0;
+};
+static_assert(sizeof(FrameHeader) == 64);
+
+enum PageFlags : uint32_t {
+  kPageData = 1,    // 4096 bytes follow in the data part
+  kPageZero = 2,    // all zeros, no bytes follow; ownership moves as with data
+  kPageMoved = 4,   // not here: `owner` is where it went, `version` what it had then
+  kPageAbsent = 8,  // the asked node has never seen it or will not give it (only for prefetched pages)
+  kPagePinned = 16, // stays where it is: the asking thread has to go there
+};
+
+struct PageMeta {
+  uint64_t page = 0;
+  uint64_t version = 0;
+  uint32_t last_written_cut = 0;
+  uint16_t flags = 0;
+  uint16_t owner = 0;
+};
+static_assert(sizeof(PageMeta) == 24);
+
+struct HelloPayload {
+  uint32_t protocol = 1;
+  uint16_t node = 0;       // the sender's index in this elastic process
+  uint16_t lane_kind = 0;  // 0 urgent, 1 bulk
+  uint64_t process_id = 0;
+  uint64_t lease_id = 0;
+};
+static_assert(sizeof(HelloPayload) == 24);
+
+struct StatusPayload {
+  uint64_t pages_resident = 0;
+  uint64_t pages_limit = 0;
+  uint64_t pages_spilled = 0;
+  uint32_t threads_running = 0;
+  uint32_t pad = 0;
+};
+static_assert(sizeof(StatusPayload) == 32);
+
+constexpr uint32_t kRegionElastic = 1;  // pages have one owner and move
+constexpr uint32_t kRegionReplica = 2;  // read-only file pages, copied freely
+
+struct RegionPayload {
+  uint64_t start_page = 0;
+  uint64_t page_count = 0;
+  uint32_t prot = 0;  // PROT_ bits
+  uint32_t kind = kRegionElastic;
+  uint64_t birth_version = 0;
+};
+static_assert(sizeof(RegionPayload) == 32);
+
+}  // namespace elastic
