@@ -1,0 +1,343 @@
+/**
+ * The home side of leases: finding participants for one elastic process. Pure; one per attached home pager.
+ *
+ * Every peer that is joined is a candidate; the one with most free pages is asked first, and as many are asked at
+ * once as there are places left. An offer always ends: granted, refused, timed out, or its peer went away. A peer
+ * that said no is asked again after a while that depends on why (a full one soon, an incompatible one only when it
+ * has been restarted), so that room which appears later is used.
+ * A lane that is up belongs to the pagers: an agent that vanishes changes nothing here.
+ *
+ * Limits: `participantsMax` nodes (64 at most), as many offers at a time; refusals of 1024 peers are remembered.
+ */
+
+import {
+  type LeaseTerms,
+  NODES_MAX,
+  type PeerId,
+  type Refusal,
+  type RefusalCode,
+  refusalText,
+} from './types.js'
+
+/** The lender starts a process before it answers. */
+export const OFFER_TIMEOUT_MS = 6_000
+/** From the grant to the lane: one dial and a TLS handshake. */
+export const LANE_TIMEOUT_MS = 8_000
+const CANDIDATES_MAX = 1024
+const BACKOFF_FIRST_MS = 500
+const BACKOFF_MAX_MS = 30_000
+/** Pages asked for: a multiple of what home keeps, so that the rest of most programs fits one peer. */
+const PAGES_PER_HOME_PAGE = 16
+const PAGES_WANTED_MIN = 262_144
+const THREADS_WANTED = 64
+
+/** When a peer that refused for this reason may be asked again. */
+const RETRY: Record<RefusalCode, 'backoff' | 'restarted'> = {
+  full: 'backoff',
+  incompatible: 'restarted',
+  'not-allowed': 'restarted',
+  'shutting-down': 'restarted',
+  'stale-epoch': 'restarted',
+  'too-many-processes': 'backoff',
+  'already-participant': 'backoff',
+  'lane-failed': 'backoff',
+  'pager-failed': 'backoff',
+  timeout: 'backoff',
+}
+
+export type HomeEvent =
+  | {
+      readonly kind: 'available'
+      readonly peer: PeerId
+      readonly name: string
+      readonly incarnation: number
+      readonly freePages: number
+    }
+  | {
+      readonly kind: 'unavailable'
+      readonly peer: PeerId
+      readonly why: 'suspected' | 'leaving' | 'forgotten'
+    }
+  | {
+      readonly kind: 'granted'
+      readonly peer: PeerId
+      readonly leaseId: number
+      readonly terms: LeaseTerms
+      readonly host: string
+      readonly port: number
+    }
+  | { readonly kind: 'refused'; readonly peer: PeerId; readonly leaseId: number; readonly refusal: Refusal }
+  | {
+      readonly kind: 'lease-update'
+      readonly peer: PeerId
+      readonly leaseId: number
+      readonly terms: LeaseTerms
+      readonly reason: string
+    }
+  | { readonly kind: 'lane-up'; readonly node: number }
+  | { readonly kind: 'lane-down'; readonly node: number; readonly reason: string }
+  | { readonly kind: 'restored'; readonly participant: Participant }
+  | { readonly kind: 'ended' }
+  | { readonly kind: 'tick' }
+
+export type HomeEffect =
+  | {
+      readonly kind: 'offer'
+      readonly peer: PeerId
+      readonly leaseId: number
+      readonly node: number
+      readonly pages: number
+      readonly threads: number
+    }
+  | {
+      readonly kind: 'lane'
+      readonly participant: Participant
+      readonly terms: LeaseTerms
+      readonly host: string
+      readonly port: number
+    }
+  | { readonly kind: 'update'; readonly leaseId: number; readonly terms: LeaseTerms; readonly reason: string }
+  | { readonly kind: 'drop'; readonly node: number }
+  | { readonly kind: 'release'; readonly peer: PeerId; readonly leaseId: number }
+  | { readonly kind: 'refusal'; readonly name: string; readonly text: string }
+  /** The set of participants has changed. */
+  | { readonly kind: 'participants'; readonly up: readonly Participant[] }
+
+/** A node other than home that has a lease for this process. */
+export interface Participant {
+  readonly peer: PeerId
+  readonly name: string
+  readonly node: number
+  readonly leaseId: number
+}
+
+interface Seat extends Participant {
+  state: 'offered' | 'granted' | 'up' | 'leaving'
+  deadline: number
+}
+
+interface Candidate {
+  name: string
+  incarnation: number
+  freePages: number
+  available: boolean
+  notBefore: number
+  delayMs: number
+}
+
+export class LeaseHome {
+  readonly #seats = new Map<number, Seat>()
+  readonly #candidates = new Map<PeerId, Candidate>()
+  readonly #seatsMax: number
+  readonly #pagesWanted: number
+  readonly #usedNodes = new Set<number>()
+  #nextLeaseId: number
+  #ended = false
+
+  /** @param leaseIdBase where this process' lease ids start: random, so that ids of two processes differ */
+  constructor(options: { participantsMax: number; memoryPages: number; leaseIdBase: number }) {
+    this.#seatsMax = Math.min(options.participantsMax, NODES_MAX) - 1
+    this.#pagesWanted = Math.max(PAGES_WANTED_MIN, options.memoryPages * PAGES_PER_HOME_PAGE)
+    this.#nextLeaseId = options.leaseIdBase
+  }
+
+  /** Participants whose lane is up, home not included. */
+  up(): Participant[] {
+    return [...this.#seats.values()]
+      .filter(seat => seat.state === 'up' || seat.state === 'leaving')
+      .map(plain)
+  }
+
+  /** Leases that were granted, whether or not their lane is up: what has to be remembered over a restart. */
+  leases(): Participant[] {
+    return [...this.#seats.values()].filter(seat => seat.state !== 'offered').map(plain)
+  }
+
+  onEvent(event: HomeEvent, now: number): HomeEffect[] {
+    if (this.#ended) return event.kind === 'granted' ? [release(event.peer, event.leaseId)] : []
+    switch (event.kind) {
+      case 'available':
+        return this.#onAvailable(event, now)
+      case 'unavailable':
+        return this.#onUnavailable(event.peer, event.why, now)
+      case 'granted':
+        return this.#onGranted(event, now)
+      case 'refused':
+        return this.#onRefused(event.peer, event.leaseId, event.refusal, now)
+      case 'lease-update':
+        return this.#onUpdate(event)
+      case 'lane-up':
+        return this.#onLaneUp(event.node)
+      case 'lane-down':
+        return this.#onLaneDown(event.node, event.reason, now)
+      case 'restored':
+        return this.#onRestored(event.participant)
+      case 'ended':
+        return this.#onEnded()
+      case 'tick':
+        return this.#onTick(now)
+    }
+  }
+
+  #onAvailable(event: HomeEvent & { kind: 'available' }, now: number): HomeEffect[] {
+    const { peer, name, incarnation, freePages } = event
+    const known = this.#candidates.get(peer)
+    if (known === undefined && this.#candidates.size >= CANDIDATES_MAX) return []
+    const restarted = known === undefined || known.incarnation !== incarnation
+    const patience = restarted ? { notBefore: now, delayMs: BACKOFF_FIRST_MS } : known
+    const { notBefore, delayMs } = patience
+    this.#candidates.set(peer, { name, incarnation, freePages, available: true, notBefore, delayMs })
+    return this.#fill(now)
+  }
+
+  #onUnavailable(peer: PeerId, why: 'suspected' | 'leaving' | 'forgotten', now: number): HomeEffect[] {
+    const candidate = this.#candidates.get(peer)
+    if (candidate !== undefined) candidate.available = false
+    if (why === 'forgotten') this.#candidates.delete(peer)
+    const effects: HomeEffect[] = []
+    for (const seat of this.#seats.values()) {
+      if (seat.peer !== peer) continue
+      if (seat.state === 'offered') this.#seats.delete(seat.leaseId)
+      if (why === 'leaving' && seat.state !== 'offered' && seat.state !== 'leaving') {
+        seat.state = 'leaving'
+        effects.push({ kind: 'drop', node: seat.node })
+      }
+    }
+    return [...effects, ...this.#fill(now)]
+  }
+
+  #onGranted(event: HomeEvent & { kind: 'granted' }, now: number): HomeEffect[] {
+    const seat = this.#seats.get(event.leaseId)
+    if (seat === undefined || seat.peer !== event.peer) return [release(event.peer, event.leaseId)]
+    if (seat.state !== 'offered') return []
+    seat.state = 'granted'
+    seat.deadline = now + LANE_TIMEOUT_MS
+    this.#usedNodes.add(seat.node)
+    return [
+      { kind: 'lane', participant: plain(seat), terms: event.terms, host: event.host, port: event.port },
+    ]
+  }
+
+  #onRefused(peer: PeerId, leaseId: number, refusal: Refusal, now: number): HomeEffect[] {
+    const seat = this.#seats.get(leaseId)
+    if (seat === undefined || seat.peer !== peer || seat.state !== 'offered') return []
+    this.#seats.delete(leaseId)
+    return [this.#punish(seat, refusal, now), ...this.#fill(now)]
+  }
+
+  #onUpdate(event: HomeEvent & { kind: 'lease-update' }): HomeEffect[] {
+    const seat = this.#seats.get(event.leaseId)
+    if (seat === undefined || seat.peer !== event.peer || seat.state === 'offered') return []
+    const { leaseId, terms, reason } = event
+    const update: HomeEffect = { kind: 'update', leaseId, terms, reason }
+    if (terms.ttlMs > 0 || seat.state === 'leaving') return [update]
+    seat.state = 'leaving'
+    return [update, { kind: 'drop', node: seat.node }]
+  }
+
+  #onLaneUp(node: number): HomeEffect[] {
+    const seat = this.#seatOf(node)
+    if (seat === undefined || seat.state === 'up') return []
+    if (seat.state === 'granted') seat.state = 'up'
+    const candidate = this.#candidates.get(seat.peer)
+    if (candidate !== undefined) candidate.delayMs = BACKOFF_FIRST_MS
+    return [{ kind: 'participants', up: this.up() }]
+  }
+
+  #onLaneDown(node: number, reason: string, now: number): HomeEffect[] {
+    const seat = this.#seatOf(node)
+    if (seat === undefined) return []
+    this.#seats.delete(seat.leaseId)
+    const refusal: Refusal = { code: 'lane-failed', detail: reason.slice(0, 200) }
+    return [
+      release(seat.peer, seat.leaseId),
+      this.#punish(seat, refusal, now),
+      { kind: 'participants', up: this.up() },
+      ...this.#fill(now),
+    ]
+  }
+
+  #onRestored(participant: Participant): HomeEffect[] {
+    this.#seats.set(participant.leaseId, { ...participant, state: 'up', deadline: Number.POSITIVE_INFINITY })
+    this.#usedNodes.add(participant.node)
+    return [{ kind: 'participants', up: this.up() }]
+  }
+
+  #onEnded(): HomeEffect[] {
+    this.#ended = true
+    const releases = [...this.#seats.values()].map(seat => release(seat.peer, seat.leaseId))
+    this.#seats.clear()
+    return releases
+  }
+
+  #onTick(now: number): HomeEffect[] {
+    const effects: HomeEffect[] = []
+    for (const seat of [...this.#seats.values()]) {
+      if (now < seat.deadline || seat.state === 'up' || seat.state === 'leaving') continue
+      this.#seats.delete(seat.leaseId)
+      if (seat.state === 'granted') effects.push({ kind: 'drop', node: seat.node })
+      effects.push(release(seat.peer, seat.leaseId))
+      const code = seat.state === 'offered' ? 'timeout' : 'lane-failed'
+      effects.push(this.#punish(seat, { code, detail: 'no answer in time' }, now))
+    }
+    return [...effects, ...this.#fill(now)]
+  }
+
+  /** Makes offers until all places are taken or nobody is left to ask. */
+  #fill(now: number): HomeEffect[] {
+    const seated = new Set([...this.#seats.values()].map(seat => seat.peer))
+    const able = [...this.#candidates]
+      .filter(([peer, candidate]) => candidate.available && candidate.notBefore <= now && !seated.has(peer))
+      .sort(([peerA, a], [peerB, b]) => b.freePages - a.freePages || (peerA < peerB ? -1 : 1))
+    const effects: HomeEffect[] = []
+    for (const [peer, candidate] of able) {
+      const node = this.#freeNode()
+      if (this.#seats.size >= this.#seatsMax || node === undefined) break
+      const leaseId = this.#nextLeaseId++
+      const { name } = candidate
+      this.#seats.set(leaseId, {
+        peer,
+        name,
+        node,
+        leaseId,
+        state: 'offered',
+        deadline: now + OFFER_TIMEOUT_MS,
+      })
+      effects.push({ kind: 'offer', peer, leaseId, node, pages: this.#pagesWanted, threads: THREADS_WANTED })
+    }
+    return effects
+  }
+
+  /** The lowest index that was never used, then (after 63 changes) the lowest that is free: hints may be old. */
+  #freeNode(): number | undefined {
+    const taken = new Set([...this.#seats.values()].map(seat => seat.node))
+    for (const avoid of [this.#usedNodes, new Set<number>()]) {
+      for (let node = 1; node < NODES_MAX; node++) if (!taken.has(node) && !avoid.has(node)) return node
+    }
+    return undefined
+  }
+
+  /** Notes that `seat`'s peer said no, and when to ask it again. */
+  #punish(seat: Seat, refusal: Refusal, now: number): HomeEffect {
+    const candidate = this.#candidates.get(seat.peer)
+    if (candidate !== undefined) {
+      const again = RETRY[refusal.code] === 'backoff'
+      candidate.notBefore = again ? now + candidate.delayMs : Number.POSITIVE_INFINITY
+      candidate.delayMs = Math.min(BACKOFF_MAX_MS, candidate.delayMs * 2)
+    }
+    return { kind: 'refusal', name: seat.name, text: refusalText(refusal) }
+  }
+
+  #seatOf(node: number): Seat | undefined {
+    for (const seat of this.#seats.values()) if (seat.node === node && seat.state !== 'offered') return seat
+    return undefined
+  }
+}
+
+function release(peer: PeerId, leaseId: number): HomeEffect {
+  return { kind: 'release', peer, leaseId }
+}
+
+function plain({ peer, name, node, leaseId }: Participant): Participant {
+  return { peer, name, node, leaseId }
+}

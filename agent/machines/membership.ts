@@ -1,0 +1,197 @@
+/**
+ * Who is there: which agents have joined, what they have to lend, whom we no longer hear, whom we see on the LAN but
+ * cannot let in. Pure; one instance per agent.
+ *
+ * An agent is joined while its stream is open and it is heard from in time. It is suspected when the stream is gone or
+ * its load is overdue; that changes what is *shown* and where new leases are offered, never a lane that is up.
+ * A suspected agent without a stream is forgotten after a while, and at once when it said that it leaves.
+ *
+ * Limits: 1024 members, 256 strangers (the oldest give way); loads older than the newest one seen are ignored.
+ */
+
+import type { PeerId } from './types.js'
+
+const MEMBERS_MAX = 1024
+const STRANGERS_MAX = 256
+/** Missed load messages after which a silent agent is suspected. */
+const OVERDUE_FACTOR = 3.5
+/** How long a suspected agent without a stream stays in the list. */
+const FORGET_MS = 30_000
+/** How long a stranger that announces itself no more stays in the list; announcements come every second. */
+const STRANGER_MS = 10_000
+
+/** What an agent says about itself, in its hello and then in each load message. */
+export interface Load {
+  readonly name: string
+  /** Larger at every start of the agent (ms since 1970 when it started). */
+  readonly incarnation: number
+  /** Counts the load messages of this incarnation. */
+  readonly sequence: number
+  readonly freePages: number
+  readonly capacityPages: number
+  readonly cpus: number
+  readonly processes: number
+  readonly addresses: readonly string[]
+  /** When the next load message is due at the latest. */
+  readonly nextMs: number
+}
+
+export interface Member {
+  readonly peer: PeerId
+  readonly state: 'joined' | 'suspected'
+  readonly load: Load
+  /** Host of the peer as this agent sees it; "" without a stream. */
+  readonly host: string
+}
+
+/** An agent that was seen and has not joined. */
+export interface Stranger {
+  /** Peer id it claims, or its address where only that is known. */
+  readonly id: string
+  readonly name: string
+  readonly address: string
+  readonly remedy: string
+}
+
+export type MembershipEvent =
+  | { readonly kind: 'joined'; readonly peer: PeerId; readonly load: Load; readonly host: string }
+  | { readonly kind: 'load'; readonly peer: PeerId; readonly load: Load }
+  | { readonly kind: 'lost'; readonly peer: PeerId }
+  | { readonly kind: 'leaving'; readonly peer: PeerId }
+  | { readonly kind: 'stranger'; readonly stranger: Stranger }
+  | { readonly kind: 'tick' }
+
+export type MembershipEffect =
+  | { readonly kind: 'available'; readonly member: Member }
+  | {
+      readonly kind: 'unavailable'
+      readonly peer: PeerId
+      readonly why: 'suspected' | 'leaving' | 'forgotten'
+    }
+  | { readonly kind: 'new-stranger'; readonly stranger: Stranger }
+
+interface Record {
+  load: Load
+  host: string
+  connected: boolean
+  leaving: boolean
+  suspected: boolean
+  heardAt: number
+}
+
+export class Membership {
+  readonly #members = new Map<PeerId, Record>()
+  readonly #strangers = new Map<string, { stranger: Stranger; seenAt: number }>()
+
+  /** Everybody who is joined or suspected, in the order they came. */
+  members(): Member[] {
+    return [...this.#members].map(([peer, record]) => toMember(peer, record))
+  }
+
+  member(peer: PeerId): Member | undefined {
+    const record = this.#members.get(peer)
+    return record === undefined ? undefined : toMember(peer, record)
+  }
+
+  strangers(): Stranger[] {
+    return [...this.#strangers.values()].map(entry => entry.stranger)
+  }
+
+  onEvent(event: MembershipEvent, now: number): MembershipEffect[] {
+    switch (event.kind) {
+      case 'joined':
+        return this.#onJoined(event.peer, event.load, event.host, now)
+      case 'load':
+        return this.#onLoad(event.peer, event.load, now)
+      case 'lost':
+        return this.#onLost(event.peer, now)
+      case 'leaving':
+        return this.#onLeaving(event.peer)
+      case 'stranger':
+        return this.#onStranger(event.stranger, now)
+      case 'tick':
+        return this.#onTick(now)
+    }
+  }
+
+  #onJoined(peer: PeerId, load: Load, host: string, now: number): MembershipEffect[] {
+    const known = this.#members.get(peer)
+    if (known === undefined && this.#members.size >= MEMBERS_MAX) return []
+    const newest = known !== undefined && known.load.incarnation > load.incarnation ? known.load : load
+    const record = { load: newest, host, connected: true, leaving: false, suspected: false, heardAt: now }
+    this.#members.set(peer, record)
+    this.#strangers.delete(peer)
+    return [{ kind: 'available', member: toMember(peer, record) }]
+  }
+
+  #onLoad(peer: PeerId, load: Load, now: number): MembershipEffect[] {
+    const record = this.#members.get(peer)
+    if (record === undefined || !newer(load, record.load)) return []
+    record.load = load
+    record.heardAt = now
+    if (!record.connected || record.leaving) return []
+    record.suspected = false
+    return [{ kind: 'available', member: toMember(peer, record) }]
+  }
+
+  #onLost(peer: PeerId, now: number): MembershipEffect[] {
+    const record = this.#members.get(peer)
+    if (record === undefined) return []
+    if (record.leaving) {
+      this.#members.delete(peer)
+      return []
+    }
+    record.connected = false
+    record.suspected = true
+    record.host = ''
+    record.heardAt = now
+    return [{ kind: 'unavailable', peer, why: 'suspected' }]
+  }
+
+  #onLeaving(peer: PeerId): MembershipEffect[] {
+    const record = this.#members.get(peer)
+    if (record === undefined) return []
+    record.leaving = true
+    record.suspected = true
+    if (!record.connected) this.#members.delete(peer)
+    return [{ kind: 'unavailable', peer, why: 'leaving' }]
+  }
+
+  #onStranger(stranger: Stranger, now: number): MembershipEffect[] {
+    if (this.#members.has(stranger.id as PeerId)) return []
+    const known = this.#strangers.delete(stranger.id)
+    if (this.#strangers.size >= STRANGERS_MAX) {
+      const oldest = this.#strangers.keys().next()
+      if (!oldest.done) this.#strangers.delete(oldest.value)
+    }
+    this.#strangers.set(stranger.id, { stranger, seenAt: now })
+    return known ? [] : [{ kind: 'new-stranger', stranger }]
+  }
+
+  #onTick(now: number): MembershipEffect[] {
+    const effects: MembershipEffect[] = []
+    for (const [id, { seenAt }] of this.#strangers) {
+      if (now - seenAt > STRANGER_MS) this.#strangers.delete(id)
+    }
+    for (const [peer, record] of this.#members) {
+      const silentMs = now - record.heardAt
+      if (!record.connected && silentMs > FORGET_MS) {
+        this.#members.delete(peer)
+        effects.push({ kind: 'unavailable', peer, why: 'forgotten' })
+      } else if (!record.suspected && silentMs > OVERDUE_FACTOR * record.load.nextMs) {
+        record.suspected = true
+        effects.push({ kind: 'unavailable', peer, why: 'suspected' })
+      }
+    }
+    return effects
+  }
+}
+
+function newer(load: Load, than: Load): boolean {
+  if (load.incarnation !== than.incarnation) return load.incarnation > than.incarnation
+  return load.sequence > than.sequence
+}
+
+function toMember(peer: PeerId, record: Record): Member {
+  return { peer, state: record.suspected ? 'suspected' : 'joined', load: record.load, host: record.host }
+}
