@@ -1,0 +1,177 @@
+// The decisions; see policy.hpp. The order of the steps in on_remote_fault is part of the rule: execution since the
+// last event, then the pull, then the wish, then the guards.
+#include "policy.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <string_view>
+
+#include "util.hpp"
+
+namespace elastic {
+
+namespace {
+
+constexpr uint8_t kLocalEvent = 255;
+constexpr uint8_t kPullsAfterArrivalMin = 4;
+constexpr uint8_t kStuckDoublingsMax = 4;
+constexpr uint8_t kSaturated = 255;
+constexpr uint64_t kLocalUsMax = 3'600'000'000;
+constexpr double kShareSlack = 1e-9;
+
+struct Parameters {
+  uint64_t window = 10;
+  double threshold = 0.2;
+  uint64_t local_us = 50;
+};
+
+template <typename Number>
+bool parse(std::string_view text, Number& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+bool set_parameter(std::string_view key, std::string_view value, Parameters& parameters) {
+  if (key == "window") {
+    return parse(value, parameters.window) && parameters.window >= 1 && parameters.window <= kPolicyWindowMax;
+  }
+  if (key == "threshold") {
+    return parse(value, parameters.threshold) && parameters.threshold > 0 && parameters.threshold <= 1;
+  }
+  if (key == "localUs") {
+    return parse(value, parameters.local_us) && parameters.local_us >= 1 && parameters.local_us <= kLocalUsMax;
+  }
+  return false;
+}
+
+Parameters parse_parameters(std::string_view text) {
+  Parameters parameters;
+  while (!text.empty()) {
+    const std::string_view part = text.substr(0, text.find(','));
+    const size_t equals = part.find('=');
+    if (equals == part.npos || !set_parameter(part.substr(0, equals), part.substr(equals + 1), parameters)) {
+      throw Failure(format("policy multinode-adaptive-lru does not understand \"%.*s\"",
+                           static_cast<int>(std::min<size_t>(part.size(), 60)), part.data()));
+    }
+    text.remove_prefix(std::min(text.size(), part.size() + 1));
+  }
+  return parameters;
+}
+
+bool arrived_lately(const ThreadRule& thread) { return thread.pulls_since_arrival < kPullsAfterArrivalMin; }
+
+// Why a jump that is wished must not be, or nothing (`refused` false).
+bool guards_refuse(const ThreadRule& thread, uint64_t rip, bool due, DecisionReason& reason) {
+  if (rip == thread.last_jump_rip) {
+    reason = DecisionReason::same_instruction;
+    return thread.pulls_since_arrival < kPullsAfterArrivalMin << thread.stuck_jumps;
+  }
+  reason = DecisionReason::just_arrived;
+  return !due && arrived_lately(thread);
+}
+
+}  // namespace
+
+JumpRule::JumpRule(const std::string& spec, uint64_t jump_every) : jump_every_(jump_every) {
+  const std::string_view text = spec;
+  const std::string_view name = text.substr(0, text.find(':'));
+  if (text == "always-pull") return;
+  if (name != "multinode-adaptive-lru") throw Failure("unknown policy \"" + spec.substr(0, 60) + "\"");
+  const Parameters parameters = parse_parameters(text.size() == name.size() ? "" : text.substr(name.size() + 1));
+  const double needed = std::ceil(parameters.threshold * static_cast<double>(parameters.window) - kShareSlack);
+  adaptive_ = true;
+  window_ = static_cast<uint32_t>(parameters.window);
+  needed_ = std::max<uint32_t>(1, static_cast<uint32_t>(std::max(0.0, needed)));
+  local_us_ = parameters.local_us;
+}
+
+Decision JumpRule::on_remote_fault(ThreadRule& thread, uint8_t owner, uint64_t now_us, uint64_t rip) const {
+  Decision decision = wish(thread, owner, now_us);
+  if (thread.faults_since_jump != UINT32_MAX) thread.faults_since_jump++;
+  const bool due = jump_every_ > 0 && thread.faults_since_jump >= jump_every_;
+  if (due) decision = {true, owner, DecisionReason::jump_every};
+  DecisionReason refusal{};
+  if (decision.jump && guards_refuse(thread, rip, due, refusal)) decision = {false, 0, refusal};
+  if (!decision.jump) {
+    if (thread.pulls_since_arrival != kSaturated) thread.pulls_since_arrival++;
+    return decision;
+  }
+  thread.jumped_at_same_rip = rip == thread.last_jump_rip;
+  thread.last_jump_rip = rip;
+  thread.jumping = 1;
+  thread.faults_since_jump = 0;
+  thread.events_count = 0;
+  thread.events_next = 0;
+  return decision;
+}
+
+void JumpRule::on_local(ThreadRule& thread, uint64_t now_us) const {
+  if (!adaptive_) return;
+  enter_execution(thread, now_us);
+  enter(thread, kLocalEvent);
+}
+
+void JumpRule::on_resume(ThreadRule& thread, uint64_t now_us) const {
+  thread.last_event_us = now_us;
+  thread.started = 1;
+}
+
+void JumpRule::on_arrival(ThreadRule& thread, uint64_t now_us, uint64_t mark) const {
+  const bool progressed = mark != 0 && mark != thread.mark;
+  const bool stuck = thread.jumping && thread.jumped_at_same_rip && !progressed;
+  thread.stuck_jumps = stuck ? std::min<uint8_t>(thread.stuck_jumps + 1, kStuckDoublingsMax) : 0;
+  if (!thread.jumping) thread.last_jump_rip = 0;
+  thread.jumping = 0;
+  thread.mark = mark;
+  thread.pulls_since_arrival = 0;
+  on_resume(thread, now_us);
+}
+
+Decision JumpRule::wish(ThreadRule& thread, uint8_t owner, uint64_t now_us) const {
+  if (!adaptive_) return {false, 0, DecisionReason::always_pull};
+  enter_execution(thread, now_us);
+  enter(thread, owner);
+  const auto pulls = std::count(thread.events, thread.events + thread.events_count, owner);
+  if (pulls < static_cast<int64_t>(needed_)) return {false, 0, DecisionReason::below_threshold};
+  return {true, owner, DecisionReason::threshold};
+}
+
+void JumpRule::enter_execution(ThreadRule& thread, uint64_t now_us) const {
+  const bool forward = thread.started && now_us > thread.last_event_us;
+  const uint64_t locals = forward ? (now_us - thread.last_event_us) / local_us_ : 0;
+  for (uint64_t i = 0; i < std::min<uint64_t>(locals, window_); i++) enter(thread, kLocalEvent);
+  on_resume(thread, now_us);
+}
+
+// The events lie in a ring of window_ places; their order does not matter for counting, only which one is oldest.
+void JumpRule::enter(ThreadRule& thread, uint8_t event) const {
+  thread.events[thread.events_next] = event;
+  thread.events_next = static_cast<uint8_t>((thread.events_next + 1u) % window_);
+  if (thread.events_count < window_) thread.events_count++;
+}
+
+uint64_t register_mark(const void* registers, size_t bytes) {
+  uint64_t digest = 0xcbf29ce484222325ull;
+  for (size_t at = 0; at + sizeof(uint64_t) <= bytes; at += sizeof(uint64_t)) {
+    uint64_t word;
+    std::memcpy(&word, static_cast<const char*>(registers) + at, sizeof word);
+    digest = (digest ^ word) * 0x100000001b3ull;
+  }
+  return digest == 0 ? 1 : digest;
+}
+
+const char* reason_name(DecisionReason reason) {
+  switch (reason) {
+    case DecisionReason::always_pull: return "always-pull";
+    case DecisionReason::below_threshold: return "below-threshold";
+    case DecisionReason::just_arrived: return "just-arrived";
+    case DecisionReason::same_instruction: return "same-instruction";
+    case DecisionReason::threshold: return "threshold";
+    case DecisionReason::jump_every: return "jump-every";
+  }
+  return "unknown";
+}
+
+}  // namespace elastic

@@ -1,0 +1,147 @@
+/**
+ * `multinode-adaptive-lru`, the policy of "Towards Elastic Operating Systems" (Gupta, Ababneh, Han, Keller, HotCloud
+ * 2013, section 4): pull on a remote reference, and jump to a node once pulls from it make up a threshold share of a
+ * thread's last W events. Eviction is by least recent use, which is the pager's and not part of this rule.
+ *
+ * The paper counts references. The pager does not see references that hit, so here an event is a remote pull, or a local
+ * one: a first touch, an unspill, or each `localUs` microseconds that the thread executed since its last event.
+ * Without the last one a thread that works locally for a second between two pulls would look like one that does
+ * nothing but pull.
+ *
+ * Limits: W is at most 64, so that a thread's state is a small plain struct in the pager; the remainder of an
+ * interval shorter than `localUs` is dropped.
+ */
+
+import { invariant, type NodeIndex, type ThreadId } from './ids.js'
+import type { Decision, Observation, Policy, PolicyDefinition, PolicyKey, RemoteFault } from './policy.js'
+import { type Micros, parseCount } from './units.js'
+
+const WINDOW_MAX = 64
+/** One virtual hour: no thread is away longer without an event. */
+const LOCAL_US_MAX = 3_600_000_000
+/** 0.07 × 100 is 7.000000000000001 in binary floating point; a share is not meant to differ by that. */
+const SHARE_SLACK = 1e-9
+
+/** A window entry: the node a page was pulled from, or this. */
+const LOCAL = -1
+
+interface ThreadWindow {
+  /** Oldest first, at most W. */
+  readonly events: number[]
+  lastEventUs: Micros
+}
+
+/** Pulls from one node that a full window must hold for a jump. */
+export function pullsNeeded(window: number, threshold: number): number {
+  return Math.max(1, Math.ceil(threshold * window - SHARE_SLACK))
+}
+
+class MultinodeAdaptiveLru implements Policy {
+  readonly name = 'multinode-adaptive-lru'
+  readonly #window: number
+  readonly #needed: number
+  readonly #localUs: number
+  readonly #threads = new Map<ThreadId, ThreadWindow>()
+
+  constructor(window: number, threshold: number, localUs: number) {
+    this.#window = window
+    this.#needed = pullsNeeded(window, threshold)
+    this.#localUs = localUs
+  }
+
+  decide(fault: RemoteFault, now: Micros): Decision {
+    const thread = this.#thread(fault.thread, now)
+    this.#enterExecution(thread, now)
+    this.#enter(thread, fault.owner)
+    if (count(thread.events, fault.owner) < this.#needed) return { kind: 'pull', reason: 'below-threshold' }
+    return { kind: 'jump', to: fault.owner, reason: 'threshold' }
+  }
+
+  observe(observation: Observation, now: Micros): void {
+    if (observation.kind === 'exited') {
+      this.#threads.delete(observation.thread)
+      return
+    }
+    const thread = this.#thread(observation.thread, now)
+    switch (observation.kind) {
+      case 'local':
+        this.#enterExecution(thread, now)
+        this.#enter(thread, LOCAL)
+        break
+      case 'resumed':
+      case 'arrived':
+        thread.lastEventUs = now
+        break
+      case 'jumping':
+        thread.events.length = 0
+        break
+    }
+  }
+
+  #thread(id: ThreadId, now: Micros): ThreadWindow {
+    let thread = this.#threads.get(id)
+    if (thread === undefined) {
+      thread = { events: [], lastEventUs: now }
+      this.#threads.set(id, thread)
+    }
+    return thread
+  }
+
+  /** Enters what the thread executed since its last event; a clock that went back counts as no time. */
+  #enterExecution(thread: ThreadWindow, now: Micros): void {
+    const elapsedUs = Math.max(0, now - thread.lastEventUs)
+    const locals = Math.min(this.#window, Math.floor(elapsedUs / this.#localUs))
+    for (let i = 0; i < locals; i++) this.#enter(thread, LOCAL)
+    thread.lastEventUs = now
+  }
+
+  #enter(thread: ThreadWindow, event: NodeIndex | typeof LOCAL): void {
+    thread.events.push(event)
+    if (thread.events.length > this.#window) thread.events.shift()
+  }
+}
+
+function count(events: readonly number[], owner: NodeIndex): number {
+  let found = 0
+  for (const event of events) if (event === owner) found++
+  return found
+}
+
+const windowKey: PolicyKey = {
+  key: 'window',
+  fallback: 10,
+  meaning: `events that are remembered per thread, 1 to ${WINDOW_MAX}`,
+  parse: text => parseCount('window', text, 1, WINDOW_MAX),
+}
+
+const thresholdKey: PolicyKey = {
+  key: 'threshold',
+  fallback: 0.2,
+  meaning: 'share of the window that pulls from one node must reach, above 0, at most 1',
+  parse: text => {
+    const value = /^(\d+(\.\d*)?|\.\d+)(e-?\d+)?$/.test(text) ? Number(text) : Number.NaN
+    if (value > 0 && value <= 1) return { kind: 'ok', value }
+    return {
+      kind: 'refused',
+      reason: `threshold must be a number above 0 and at most 1, not ${JSON.stringify(text)}`,
+    }
+  },
+}
+
+const localUsKey: PolicyKey = {
+  key: 'localUs',
+  fallback: 50,
+  meaning: 'microseconds of execution that count as one local event',
+  parse: text => parseCount('localUs', text, 1, LOCAL_US_MAX),
+}
+
+export const multinodeAdaptiveLru: PolicyDefinition = {
+  name: 'multinode-adaptive-lru',
+  summary: "the paper's: jump to a node when pulls from it make up a share of the last events",
+  keys: [windowKey, thresholdKey, localUsKey],
+  create: values => {
+    const [window, threshold, localUs] = ['window', 'threshold', 'localUs'].map(key => values.get(key))
+    invariant(window !== undefined && threshold !== undefined && localUs !== undefined, 'a key has no value')
+    return new MultinodeAdaptiveLru(window, threshold, localUs)
+  },
+}

@@ -1,0 +1,120 @@
+/**
+ * The rule by which a fault becomes a pull or a jump: a policy's wish, `--jump-every`, and the progress guards around
+ * both.
+ *
+ * Why guards: an instruction that needs two pages on two nodes would send its thread to and fro for ever (425,964
+ * jumps in 54 s were seen). So a thread that has arrived pulls k = 4 pages before it may jump by a policy's wish, and
+ * jumps at the instruction of its last jump only after k pulls, whatever asks for it. Where even that made no progress
+ * (equal register marks at two jumps at one instruction in a row), the number doubles each time, up to 64: the widest
+ * instruction, a 16-element gather whose elements all straddle pages, needs 34 pages with its own code.
+ *
+ * `--jump-every N`: each thread's N-th remote fault since its last jump jumps to the page's owner, policy or no policy.
+ * A jump that a lease then refuses is a pull of that same fault; nothing needs to be told here.
+ */
+
+import type { ThreadId } from './ids.js'
+import type { Decision, Observation, Policy, PullReason, RemoteFault } from './policy.js'
+import type { Micros } from './units.js'
+
+/** Pulls after an arrival before the next jump (DESIGN section 5, "minimum progress"). */
+export const PULLS_AFTER_ARRIVAL_MIN = 4
+/** 4 << 4 = 64 pulls, more than one instruction can need. */
+export const STUCK_DOUBLINGS_MAX = 4
+
+const NO_RIP = 0
+
+interface ThreadGuards {
+  pullsSinceArrival: number
+  faultsSinceJump: number
+  lastJumpRip: number
+  /** The last jump was at the same instruction as the one before it. */
+  jumpedAtSameRip: boolean
+  /** A jump was decided and no arrival was seen since. */
+  jumping: boolean
+  /** Jumps in a row at one instruction that may have made no progress. */
+  stuckJumps: number
+  mark: number
+}
+
+/** A policy inside its guards. `jumpEvery` 0 is off. */
+export class PlacementRule {
+  readonly #policy: Policy
+  readonly #jumpEvery: number
+  readonly #threads = new Map<ThreadId, ThreadGuards>()
+
+  constructor(policy: Policy, jumpEvery: number) {
+    this.#policy = policy
+    this.#jumpEvery = jumpEvery
+  }
+
+  /** What the fault becomes. Counts it either way. */
+  decide(fault: RemoteFault, now: Micros): Decision {
+    const guards = this.#guards(fault.thread)
+    const wish = this.#policy.decide(fault, now)
+    guards.faultsSinceJump++
+    const decision = this.#guarded(fault, guards, wish)
+    if (decision.kind === 'pull') {
+      guards.pullsSinceArrival++
+      return decision
+    }
+    guards.jumpedAtSameRip = fault.rip === guards.lastJumpRip
+    guards.lastJumpRip = fault.rip
+    guards.jumping = true
+    guards.faultsSinceJump = 0
+    this.#policy.observe({ kind: 'jumping', thread: fault.thread }, now)
+    return decision
+  }
+
+  /** Everything else that happens to a thread. */
+  observe(observation: Observation, now: Micros): void {
+    if (observation.kind === 'arrived') arrive(this.#guards(observation.thread), observation.mark)
+    if (observation.kind === 'exited') this.#threads.delete(observation.thread)
+    this.#policy.observe(observation, now)
+  }
+
+  #guarded(fault: RemoteFault, guards: ThreadGuards, wish: Decision): Decision {
+    const due = this.#jumpEvery > 0 && guards.faultsSinceJump >= this.#jumpEvery
+    if (!due && wish.kind === 'pull') return wish
+    const refusal = refuse(fault, guards, due)
+    if (refusal !== undefined) return { kind: 'pull', reason: refusal }
+    return due ? { kind: 'jump', to: fault.owner, reason: 'jump-every' } : wish
+  }
+
+  #guards(id: ThreadId): ThreadGuards {
+    let guards = this.#threads.get(id)
+    if (guards === undefined) {
+      guards = {
+        // A thread that has never moved has nothing to make up for.
+        pullsSinceArrival: PULLS_AFTER_ARRIVAL_MIN,
+        faultsSinceJump: 0,
+        lastJumpRip: NO_RIP,
+        jumpedAtSameRip: false,
+        jumping: false,
+        stuckJumps: 0,
+        mark: 0,
+      }
+      this.#threads.set(id, guards)
+    }
+    return guards
+  }
+}
+
+function refuse(fault: RemoteFault, guards: ThreadGuards, due: boolean): PullReason | undefined {
+  if (fault.rip === guards.lastJumpRip) {
+    const needed = PULLS_AFTER_ARRIVAL_MIN << guards.stuckJumps
+    return guards.pullsSinceArrival < needed ? 'same-instruction' : undefined
+  }
+  if (due) return undefined
+  return guards.pullsSinceArrival < PULLS_AFTER_ARRIVAL_MIN ? 'just-arrived' : undefined
+}
+
+function arrive(guards: ThreadGuards, mark: number): void {
+  const progressed = mark !== 0 && mark !== guards.mark
+  const stuck = guards.jumping && guards.jumpedAtSameRip && !progressed
+  guards.stuckJumps = stuck ? Math.min(guards.stuckJumps + 1, STUCK_DOUBLINGS_MAX) : 0
+  // Home for a system call: the instruction of the last jump was completed long ago.
+  if (!guards.jumping) guards.lastJumpRip = NO_RIP
+  guards.jumping = false
+  guards.mark = mark
+  guards.pullsSinceArrival = 0
+}
