@@ -39,6 +39,8 @@ class Walk {
   readonly #rule: PlacementRule
   readonly #random: ReturnType<typeof xoroshiro128plus>
   #now = 1
+  /** For a while one thread faults at one instruction and never makes progress. */
+  #stuckSteps = 0
 
   constructor(spec: string, jumpEvery: number, seed: number) {
     const parsed = parsePolicy(spec)
@@ -53,6 +55,13 @@ class Walk {
   }
 
   #step(): void {
+    if (this.#stuckSteps > 0) {
+      this.#stuckSteps--
+      this.#now += this.#draw(3)
+      this.#fault(threadId(0))
+      return
+    }
+    if (this.#draw(999) === 0) this.#stuckSteps = 400
     const thread = threadId(this.#draw(2))
     this.#advance()
     const now = micros(this.#now)
@@ -74,7 +83,7 @@ class Walk {
   #fault(thread: ReturnType<typeof threadId>): void {
     // Streaks of one owner and of one instruction, as loops make them.
     const owner = nodeIndex(this.#draw(5) === 0 ? this.#draw(254) : 1 + this.#draw(1))
-    const rip = this.#draw(3) === 0 ? this.#draw(5) : 0x401000
+    const rip = this.#stuckSteps === 0 && this.#draw(3) === 0 ? this.#draw(5) : 0x401000
     this.steps.push(`f ${thread} ${owner} ${this.#now} ${rip}`)
     const decision = this.#rule.decide({ thread, owner, rip }, micros(this.#now))
     const answer =
@@ -84,7 +93,7 @@ class Walk {
   }
 
   #arrive(thread: ReturnType<typeof threadId>): void {
-    const mark = this.#draw(3)
+    const mark = this.#stuckSteps > 0 ? 9 : this.#draw(3)
     this.steps.push(`a ${thread} ${this.#now} ${mark}`)
     this.#rule.observe({ kind: 'arrived', thread, mark }, micros(this.#now))
   }
