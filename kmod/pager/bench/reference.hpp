@@ -1,0 +1,9 @@
+// Reference figures of the lane, measured between two processes over loopback. See reference.cpp.
+#pragma once
+
+namespace elastic {
+
+// `bench-reference [--only NAME] [--cpus 1|2] [--samples N] [--seconds S]`; returns the exit status.
+int bench_reference(int argc, char** argv);
+
+}  // namespace elastic
