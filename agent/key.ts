@@ -24,7 +24,7 @@ const MODE = 0o600
 /** Where the network key is when no --key is given. */
 export function defaultKeyPath(uid: number, env: NodeJS.ProcessEnv = process.env): string {
   if (uid === 0) return '/etc/elasticos/network.key'
-  const config = env['XDG_CONFIG_HOME'] ?? join(env['HOME'] ?? homedir(), '.config')
+  const config = env.XDG_CONFIG_HOME ?? join(env.HOME ?? homedir(), '.config')
   return join(config, 'elasticos', 'network.key')
 }
 

@@ -31,6 +31,8 @@ export const THREADS_MAX = 256
 const LANE_WAIT_MS = 10_000
 /** A peer pager exits by itself within 3 s of its lane's end; then it is told. */
 const RELEASE_GRACE_MS = 4_000
+/** After being told to end, a pager still frees its memory; one that hangs is killed. */
+const KILL_GRACE_MS = 3_000
 /** Epochs of processes that have ended here, kept against late offers of an older epoch. */
 const EPOCHS_MAX = 1024
 
@@ -95,9 +97,14 @@ export type LenderEffect =
       readonly reason: string
     }
   | { readonly kind: 'terminate'; readonly processId: ProcessId; readonly reason: string }
+  /** The pager was told to end and did not. */
+  | { readonly kind: 'kill'; readonly processId: ProcessId }
   | { readonly kind: 'forget'; readonly processId: ProcessId }
 
-type Entry = { -readonly [K in keyof HeldLease]: HeldLease[K] } & { since: number; told: boolean }
+type Entry = { -readonly [K in keyof HeldLease]: HeldLease[K] } & {
+  since: number
+  told: 'no' | 'end' | 'kill'
+}
 
 export class LeaseLender {
   readonly #facts: CompatibilityFacts
@@ -160,7 +167,7 @@ export class LeaseLender {
     const pages = Math.min(offer.pages, this.freePages)
     const threads = Math.min(offer.threads, THREADS_MAX - this.#sum('threads'))
     const state = 'starting'
-    const lease = {
+    const lease: Entry = {
       peer,
       processId,
       leaseId,
@@ -171,9 +178,9 @@ export class LeaseLender {
       threads,
       state,
       since: now,
-      told: false,
+      told: 'no',
     }
-    this.#leases.set(processId, { ...lease, state })
+    this.#leases.set(processId, lease)
     this.#rememberEpoch(processId, offer.epoch)
     return [{ kind: 'start-pager', peer, offer, terms: { pages, threads, ttlMs: LEASE_TTL_MS } }]
   }
@@ -263,7 +270,7 @@ export class LeaseLender {
   /** A pager that was running before this agent: it counts whether or not it fits. */
   #onRestored(lease: HeldLease, epoch: number, now: number): LenderEffect[] {
     if (this.#leases.has(lease.processId)) return []
-    this.#leases.set(lease.processId, { ...lease, state: 'active', since: now, told: false })
+    this.#leases.set(lease.processId, { ...lease, state: 'active', since: now, told: 'no' })
     this.#rememberEpoch(lease.processId, epoch)
     return []
   }
@@ -283,15 +290,17 @@ export class LeaseLender {
   #onTick(now: number): LenderEffect[] {
     const effects: LenderEffect[] = []
     for (const lease of this.#leases.values()) {
-      if (lease.told) continue
       const waitedMs = now - lease.since
-      if (lease.state === 'granted' && waitedMs > LANE_WAIT_MS) {
-        effects.push({ kind: 'terminate', processId: lease.processId, reason: 'no lane came up' })
-        lease.state = 'releasing'
-        lease.told = true
-      } else if (lease.state === 'releasing' && waitedMs >= RELEASE_GRACE_MS) {
-        effects.push({ kind: 'terminate', processId: lease.processId, reason: 'the lease was released' })
-        lease.told = true
+      const { processId } = lease
+      if (lease.told === 'end' && waitedMs >= KILL_GRACE_MS) {
+        effects.push({ kind: 'kill', processId })
+        lease.told = 'kill'
+      } else if (lease.told === 'no' && lease.state === 'granted' && waitedMs >= LANE_WAIT_MS) {
+        effects.push({ kind: 'terminate', processId, reason: 'no lane came up' })
+        Object.assign(lease, { state: 'releasing', told: 'end', since: now })
+      } else if (lease.told === 'no' && lease.state === 'releasing' && waitedMs >= RELEASE_GRACE_MS) {
+        effects.push({ kind: 'terminate', processId, reason: 'the lease was released' })
+        Object.assign(lease, { told: 'end', since: now })
       }
     }
     return effects

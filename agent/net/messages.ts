@@ -89,7 +89,7 @@ const load = z.strictObject({
   capacityPages: count,
   cpus: small,
   processes: small,
-  addresses: z.array(address).max(8),
+  addresses: z.array(address).max(8).readonly(),
   nextMs: z.number().int().min(1).max(600_000),
 })
 
@@ -103,7 +103,10 @@ const factsSchema = z.strictObject({
   arch: line,
   kernel: line,
   cpuVendor: line,
-  cpuFeatures: z.array(z.string().regex(/^[a-z0-9_.]{1,32}$/)).max(512),
+  cpuFeatures: z
+    .array(z.string().regex(/^[a-z0-9_.]{1,32}$/))
+    .max(512)
+    .readonly(),
   xcr0: z.string().regex(/^0x[0-9a-fA-F]{1,16}$/),
 })
 
@@ -129,7 +132,11 @@ const message = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('refuse'), processId, leaseId: count, refusal }),
   z.strictObject({ kind: z.literal('lease-update'), processId, leaseId: count, terms, reason: line }),
   z.strictObject({ kind: z.literal('release'), processId, leaseId: count }),
-  z.strictObject({ kind: z.literal('members'), processId, members: z.array(member).max(NODES_MAX) }),
+  z.strictObject({
+    kind: z.literal('members'),
+    processId,
+    members: z.array(member).max(NODES_MAX).readonly(),
+  }),
   z.strictObject({ kind: z.literal('lane-ask'), processId, leaseId: count, fromNode: node, laneKey }),
   z.strictObject({ kind: z.literal('lane-agree'), processId, leaseId: count, terms, host, port }),
   z.strictObject({ kind: z.literal('lane-refuse'), processId, leaseId: count, refusal }),

@@ -1,0 +1,340 @@
+/**
+ * Starts an agent: puts network, state machines and pagers together and runs the clock. Everything an agent does is
+ * decided in agent/machines; this file only says who hears of what.
+ *
+ * An idle agent wakes up four times a second for its time-outs and once for its load (less often in large networks:
+ * a signed gossip message costs a millisecond at every receiver).
+ */
+
+import { availableParallelism } from 'node:os'
+import { lendablePages, machineMemory } from './executor/capacity.js'
+import type { Context } from './executor/context.js'
+import { Homes } from './executor/homes.js'
+import { Lending } from './executor/lending.js'
+import { type Pagers, systemPagers } from './executor/pagers.js'
+import { Records } from './executor/records.js'
+import { loadOrMakeIdentity, lockDirectory } from './identity.js'
+import { loadOrMakeKey } from './key.js'
+import { type Load, Membership, type MembershipEffect, type MembershipEvent } from './machines/membership.js'
+import { type PeerId, toPeerId } from './machines/types.js'
+import { requireEndpoint } from './net/address.js'
+import { lanDiscovery } from './net/discovery.js'
+import { Libp2pNetwork } from './net/libp2p.js'
+import { type PeerMessage, parseFacts } from './net/messages.js'
+import type { NetworkEvent } from './net/port.js'
+import {
+  AgentError,
+  type AgentOptions,
+  type AgentService,
+  type HomeAttachment,
+  type NodeInfo,
+  type ProcessInfo,
+} from './service.js'
+
+const TICK_MS = 250
+const CAPACITY_MS = 5_000
+const LOAD_MS = 1_000
+/** In a network of many agents each tells its load more rarely, so that hearing all stays below 1 % of a CPU. */
+const LOAD_MS_PER_MEMBER = 100
+const HAND_BACK_MS = 10_000
+const STATS_TIMEOUT_MS = 1_000
+
+/** Starts an agent. Throws AgentError with a line that says what to do. */
+export async function startAgent(
+  options: AgentOptions,
+  pagers: Pagers = systemPagers,
+): Promise<AgentService> {
+  const listenHosts = options.listen.map(address => requireEndpoint(address, '--listen').host)
+  for (const address of options.peers) requireEndpoint(address, '--peer')
+  const allow = options.allow.map(requirePeerId)
+  const unlock: (() => Promise<void>)[] = []
+  try {
+    for (const directory of new Set([options.runtimeDir, options.dataDir])) {
+      unlock.push(await lockDirectory(directory))
+    }
+    const key = await loadOrMakeKey(options.keyFile)
+    const identity = await loadOrMakeIdentity(options.dataDir)
+    const facts = parseFacts(await pagers.facts())
+    if (facts === undefined)
+      throw new AgentError('no-pager', 'the pager gives no usable facts; build it again')
+    const agent = new Agent(options, pagers)
+    const network = await Libp2pNetwork.start({
+      identity,
+      key,
+      listen: options.listen,
+      peers: options.peers,
+      allow,
+      load: agent.load(0),
+      log: options.log,
+      ...(options.discovery
+        ? { discovery: lanDiscovery({ key, name: options.name, log: options.log }) }
+        : {}),
+    })
+    await agent.start(network, { facts, listenHosts, allow, unlock })
+    return agent
+  } catch (error) {
+    for (const release of unlock) await release()
+    throw error
+  }
+}
+
+function requirePeerId(text: string): PeerId {
+  const peer = toPeerId(text)
+  if (peer === undefined) throw new AgentError('bad-peer-id', `bad peer id for --allow: ${text}`)
+  return peer
+}
+
+interface Parts {
+  readonly facts: Context['facts']
+  readonly listenHosts: readonly string[]
+  readonly allow: readonly PeerId[]
+  readonly unlock: readonly (() => Promise<void>)[]
+}
+
+class Agent implements AgentService {
+  readonly #options: AgentOptions
+  readonly #pagers: Pagers
+  readonly #membership = new Membership()
+  readonly #incarnation = Date.now()
+  readonly #timers: NodeJS.Timeout[] = []
+  #network: Libp2pNetwork | undefined
+  #lending: Lending | undefined
+  #homes: Homes | undefined
+  #unlock: Parts['unlock'] = []
+  #sequence = 0
+  #loadTimer: NodeJS.Timeout | undefined
+  #stopping: Promise<void> | undefined
+
+  constructor(options: AgentOptions, pagers: Pagers) {
+    this.#options = options
+    this.#pagers = pagers
+  }
+
+  async start(network: Libp2pNetwork, parts: Parts): Promise<void> {
+    this.#network = network
+    this.#unlock = parts.unlock
+    const context = this.#context(network, parts)
+    const records = new Records(this.#options.runtimeDir)
+    this.#lending = new Lending(context, records, this.#options.capacityPages, parts.allow)
+    this.#homes = new Homes(context, records)
+    this.#watchCapacity(parts.facts.pageSize)
+    await this.#lending.restore()
+    await this.#homes.restore(() => this.#membership.members())
+    network.listen(event => this.#onNetwork(event))
+    this.#timers.push(
+      setInterval(() => this.#onTick(), TICK_MS),
+      setInterval(() => this.#watchCapacity(parts.facts.pageSize), CAPACITY_MS),
+    )
+    this.#publishLoad()
+  }
+
+  nodes(): NodeInfo[] {
+    const self = this.load(this.#sequence)
+    const own: NodeInfo = { ...shown(self), peerId: this.#network?.self ?? '', self: true, state: 'joined' }
+    const members = this.#membership.members().map(({ peer, state, load }) => ({
+      ...shown(load),
+      peerId: peer,
+      self: false,
+      state,
+    }))
+    const strangers = this.#membership.strangers().map(({ id, name, address, remedy }) => ({
+      name: name === '' ? address : name,
+      peerId: toPeerId(id) ?? '',
+      addresses: [address],
+      self: false,
+      state: 'seen-not-joined' as const,
+      freePages: 0,
+      capacityPages: 0,
+      cpus: 0,
+      processes: 0,
+      remedy,
+    }))
+    return [own, ...members, ...strangers]
+  }
+
+  async processes(): Promise<ProcessInfo[]> {
+    const homes = (this.#homes?.all() ?? []).map(async home => {
+      const { id, program } = home.attachment
+      const base = { id, program, role: 'home', home: this.#options.name } as const
+      return describe(base, home.client, home.participantNames())
+    })
+    const held = (this.#lending?.held() ?? []).map(async ({ lease, process }) => {
+      const { processId: id, program, homeName } = lease
+      const base = { id, program, role: 'participant', home: homeName } as const
+      return describe(
+        base,
+        process.client,
+        process.members().map(member => member.name),
+      )
+    })
+    return Promise.all([...homes, ...held])
+  }
+
+  async attachHome(home: HomeAttachment): Promise<void> {
+    if (this.#stopping !== undefined) throw new AgentError('no-pager', 'the agent is shutting down')
+    await this.#homes?.attach(home, () => this.#membership.members())
+  }
+
+  participants(id: string): number {
+    return this.#homes?.get(id)?.participants() ?? 0
+  }
+
+  onParticipants(id: string, listener: (count: number) => void): () => void {
+    return this.#homes?.get(id)?.onParticipants(listener) ?? (() => {})
+  }
+
+  refusals(id: string): string[] {
+    return this.#homes?.get(id)?.refusals() ?? []
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop()
+    return this.#stopping
+  }
+
+  /** What this agent says about itself. */
+  load(sequence: number): Load {
+    const nextMs = Math.max(LOAD_MS, LOAD_MS_PER_MEMBER * this.#membership.members().length)
+    const held = this.#lending?.held().length ?? 0
+    return {
+      name: this.#options.name,
+      incarnation: this.#incarnation,
+      sequence,
+      freePages: this.#lending?.freePages ?? this.#options.capacityPages,
+      capacityPages: this.#options.capacityPages,
+      cpus: availableParallelism(),
+      processes: held + (this.#homes?.all().length ?? 0),
+      addresses: this.#network?.addresses() ?? [],
+      nextMs,
+    }
+  }
+
+  async #stop(): Promise<void> {
+    for (const timer of this.#timers) clearInterval(timer)
+    this.#timers.length = 0
+    const ticking = setInterval(() => this.#onTick(), TICK_MS)
+    for (const { peer } of this.#membership.members()) this.#network?.send(peer, { kind: 'leaving' })
+    await this.#lending?.handBack(HAND_BACK_MS)
+    clearInterval(ticking)
+    clearTimeout(this.#loadTimer)
+    this.#lending?.detach()
+    this.#homes?.detach()
+    await this.#network?.stop()
+    for (const release of this.#unlock) await release()
+  }
+
+  #context(network: Libp2pNetwork, parts: Parts): Context {
+    const { name, runtimeDir, dataDir, spillMaxBytes, log } = this.#options
+    const member = (peer: PeerId) => this.#membership.member(peer)
+    return {
+      name,
+      runtimeDir,
+      dataDir,
+      spillMaxBytes,
+      log,
+      self: network.self,
+      facts: parts.facts,
+      listenHosts: parts.listenHosts,
+      pagers: this.#pagers,
+      send: (peer, message) => network.send(peer, message),
+      hostOf: peer => member(peer)?.host ?? '',
+      nameOf: peer => member(peer)?.load.name ?? peer,
+      now: () => performance.now(),
+    }
+  }
+
+  #onNetwork(event: NetworkEvent): void {
+    if (event.kind === 'message') {
+      this.#onMessage(event.peer, event.message)
+      return
+    }
+    this.#feed(event)
+    if (event.kind === 'joined') {
+      this.#options.log.info(`${event.load.name} has joined (${event.host})`)
+      for (const home of this.#homes?.all() ?? []) home.onJoined(event.peer)
+    }
+  }
+
+  #onMessage(peer: PeerId, message: PeerMessage): void {
+    switch (message.kind) {
+      case 'hello':
+        return
+      case 'leaving':
+        this.#options.log.info(`${this.#membership.member(peer)?.load.name ?? peer} is leaving`)
+        this.#feed({ kind: 'leaving', peer })
+        return
+      case 'grant':
+      case 'refuse':
+      case 'lease-update':
+        this.#homes?.onMessage(peer, message.processId, message)
+        return
+      default:
+        this.#lending?.onMessage(peer, message)
+        return
+    }
+  }
+
+  #feed(event: MembershipEvent): void {
+    for (const effect of this.#membership.onEvent(event, performance.now())) this.#carryOut(effect)
+  }
+
+  #carryOut(effect: MembershipEffect): void {
+    switch (effect.kind) {
+      case 'available':
+        for (const home of this.#homes?.all() ?? []) home.onAvailable(effect.member)
+        return
+      case 'unavailable':
+        for (const home of this.#homes?.all() ?? []) home.onUnavailable(effect.peer, effect.why)
+        return
+      case 'new-stranger': {
+        const { name, address, remedy } = effect.stranger
+        this.#options.log.warn(
+          `agent ${name} at ${address} has not joined: ${remedy}`.replace('agent  at', 'agent at'),
+        )
+        return
+      }
+    }
+  }
+
+  #onTick(): void {
+    this.#feed({ kind: 'tick' })
+    this.#lending?.onTick()
+    for (const home of this.#homes?.all() ?? []) home.onTick()
+  }
+
+  #watchCapacity(pageSize: number): void {
+    const memory = machineMemory(pageSize)
+    const lending = this.#lending
+    if (memory === undefined || lending === undefined) return
+    lending.setCapacity(lendablePages(this.#options.capacityPages, lending.promisedPages, memory))
+  }
+
+  #publishLoad(): void {
+    const load = this.load(++this.#sequence)
+    this.#network?.publish(load)
+    const delayMs = load.nextMs * (0.7 + 0.3 * Math.random())
+    this.#loadTimer = setTimeout(() => this.#publishLoad(), delayMs)
+  }
+}
+
+function shown({ name, addresses, freePages, capacityPages, cpus, processes }: Load) {
+  return { name, addresses: [...addresses], freePages, capacityPages, cpus, processes }
+}
+
+/** Adds what the pager says; a pager that does not answer within a second is listed without its numbers. */
+async function describe(
+  base: Pick<ProcessInfo, 'id' | 'program' | 'role' | 'home'>,
+  client: { describe: { pagerPid: number }; requestStats(): Promise<Record<string, unknown>> },
+  participants: string[],
+): Promise<ProcessInfo> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<undefined>(resolve => {
+    timer = setTimeout(() => resolve(undefined), STATS_TIMEOUT_MS)
+  })
+  const stats = await Promise.race([client.requestStats().catch(() => undefined), late])
+  clearTimeout(timer)
+  const resident = stats?.residentPages
+  const residentPages = typeof resident === 'number' ? resident : 0
+  const info = { ...base, pid: client.describe.pagerPid, residentPages, participants }
+  return stats === undefined ? info : { ...info, stats }
+}

@@ -1,0 +1,37 @@
+/**
+ * How much memory an agent lends at the moment: what its owner allows, less under pressure. Reads /proc/meminfo.
+ *
+ * Room that is promised stays promised unless the machine is nearly out of memory; then leases give a quarter back.
+ */
+
+import { readFileSync } from 'node:fs'
+
+/** Share of the machine's memory that new promises leave alone. */
+const RESERVE_SHARE = 1 / 16
+/** Below this share even what is promised has to shrink. */
+const PANIC_SHARE = 1 / 50
+const SHRINK_TO = 3 / 4
+
+/** Pages to lend in all, `promisedPages` included. Pure. */
+export function lendablePages(
+  allowedPages: number,
+  promisedPages: number,
+  memory: { availablePages: number; totalPages: number },
+): number {
+  if (memory.availablePages < memory.totalPages * PANIC_SHARE) return Math.floor(promisedPages * SHRINK_TO)
+  const room = Math.floor(memory.availablePages - memory.totalPages * RESERVE_SHARE)
+  return Math.min(allowedPages, promisedPages + Math.max(0, room))
+}
+
+/** The machine's memory in pages; undefined where /proc cannot be read. */
+export function machineMemory(pageSize: number): { availablePages: number; totalPages: number } | undefined {
+  try {
+    const text = readFileSync('/proc/meminfo', 'utf8')
+    const pages = (field: string) =>
+      Math.floor((Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(text)?.[1]) * 1024) / pageSize)
+    const [availablePages, totalPages] = [pages('MemAvailable'), pages('MemTotal')]
+    return Number.isNaN(availablePages + totalPages) ? undefined : { availablePages, totalPages }
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,276 @@
+/**
+ * Carries out the home side of leases for one elastic process: between its home pager, the lease machine and the
+ * peers' agents. The lane keys it makes are known to the two pagers and the two agents only, and forgotten here as
+ * soon as the pager has them.
+ *
+ * Limits: of each peer only the last refusal is kept, of 1024 peers.
+ */
+
+import { randomBytes, randomInt } from 'node:crypto'
+import { type HomeEffect, type HomeEvent, LeaseHome, type Participant } from '../machines/lease-home.js'
+import type { Member } from '../machines/membership.js'
+import { LEASE_TTL_MS, type PeerId, type ProcessId } from '../machines/types.js'
+import { laneDialHost } from '../net/address.js'
+import { LANE_KEY_BYTES, type PeerMessage } from '../net/messages.js'
+import type { HomeAttachment } from '../service.js'
+import { type Context, EventLoop } from './context.js'
+import type { PagerConnection, PagerEvent } from './pagers.js'
+import type { Records } from './records.js'
+
+/** Below 2^48, as randomInt wants it; each process takes as many consecutive ids as it makes offers. */
+const LEASE_ID_BASE_MAX = 2 ** 47
+const REFUSALS_MAX = 1024
+
+export type HomeMessage = Extract<PeerMessage, { kind: 'grant' | 'refuse' | 'lease-update' }>
+
+export class HomeProcess {
+  readonly attachment: HomeAttachment & { readonly id: ProcessId }
+  readonly #context: Context
+  readonly #records: Records
+  readonly #client: PagerConnection
+  readonly #machine: LeaseHome
+  readonly #loop: EventLoop<HomeEvent, HomeEffect>
+  readonly #laneKeys = new Map<number, Uint8Array>()
+  readonly #refusals = new Map<string, string>()
+  readonly #listeners = new Set<(count: number) => void>()
+  #onEnd: () => void
+  #ended = false
+
+  constructor(
+    context: Context,
+    records: Records,
+    attachment: HomeAttachment & { readonly id: ProcessId },
+    client: PagerConnection,
+    onEnd: () => void,
+  ) {
+    this.attachment = attachment
+    this.#context = context
+    this.#records = records
+    this.#client = client
+    this.#onEnd = onEnd
+    const { participantsMax, memoryPages } = attachment
+    this.#machine = new LeaseHome({ participantsMax, memoryPages, leaseIdBase: randomInt(LEASE_ID_BASE_MAX) })
+    this.#loop = new EventLoop(
+      (event, now) => this.#machine.onEvent(event, now),
+      effect => this.#carryOut(effect),
+      () => context.now(),
+    )
+  }
+
+  get client(): PagerConnection {
+    return this.#client
+  }
+
+  /** Starts asking `members`; `restored` are the leases of an agent that ran before this one. */
+  start(members: readonly Member[], restored: readonly Participant[]): void {
+    for (const participant of restored) this.#loop.feed({ kind: 'restored', participant })
+    this.#client.on(event => this.#onPagerEvent(event))
+    this.#client.onClose(() => this.#end())
+    this.#save()
+    for (const member of members) this.onAvailable(member)
+  }
+
+  onAvailable(member: Member): void {
+    const { peer, load, state } = member
+    if (state !== 'joined') return
+    const { name, incarnation, freePages } = load
+    this.#loop.feed({ kind: 'available', peer, name, incarnation, freePages })
+  }
+
+  onUnavailable(peer: PeerId, why: 'suspected' | 'leaving' | 'forgotten'): void {
+    this.#loop.feed({ kind: 'unavailable', peer, why })
+  }
+
+  /** A stream to `peer` is open (again): it may have missed who takes part. */
+  onJoined(peer: PeerId): void {
+    if (this.#machine.leases().some(participant => participant.peer === peer)) this.#sendMembers([peer])
+  }
+
+  onMessage(peer: PeerId, message: HomeMessage): void {
+    const { leaseId } = message
+    switch (message.kind) {
+      case 'grant':
+        this.#loop.feed({ ...message, kind: 'granted', peer, leaseId })
+        break
+      case 'refuse':
+        this.#loop.feed({ kind: 'refused', peer, leaseId, refusal: message.refusal })
+        break
+      case 'lease-update':
+        this.#loop.feed({ ...message, kind: 'lease-update', peer })
+        break
+    }
+  }
+
+  onTick(): void {
+    this.#loop.feed({ kind: 'tick' })
+  }
+
+  /** Lanes that are up, and home. */
+  participants(): number {
+    return 1 + this.#machine.up().length
+  }
+
+  participantNames(): string[] {
+    return [this.#context.name, ...this.#machine.up().map(participant => participant.name)]
+  }
+
+  refusals(): string[] {
+    return [...this.#refusals].map(([name, text]) => `${name}: ${text}`)
+  }
+
+  onParticipants(listener: (count: number) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** Lets the pager run on without this agent. */
+  detach(): void {
+    this.#onEnd = () => {}
+    this.#ended = true
+    this.#client.close()
+  }
+
+  #onPagerEvent(event: PagerEvent): void {
+    const { log } = this.#context
+    switch (event.kind) {
+      case 'lane-up':
+        this.#loop.feed({ kind: 'lane-up', node: event.node })
+        break
+      case 'lane-down':
+        log.info(`${this.attachment.id}: lane to ${event.nodeName} ended: ${event.reason}`)
+        this.#loop.feed({ kind: 'lane-down', node: event.node, reason: event.reason })
+        break
+      case 'lane-wanted':
+        this.#client.send({ kind: 'lane-refused', node: event.node, reason: 'home makes its lanes itself' })
+        break
+      case 'room-wanted':
+        log.debug(`${this.attachment.id}: ${event.pages} more pages wanted`)
+        this.#loop.feed({ kind: 'tick' })
+        break
+      case 'exited':
+        this.#end()
+        break
+      default:
+        break
+    }
+  }
+
+  #carryOut(effect: HomeEffect): void {
+    switch (effect.kind) {
+      case 'offer':
+        this.#offer(effect)
+        return
+      case 'lane':
+        this.#lane(effect)
+        return
+      case 'update': {
+        const { leaseId, reason, terms } = effect
+        const { pages: pagesMax, threads: threadsMax, ttlMs } = terms
+        this.#client.send({ kind: 'lease-update', leaseId, pagesMax, threadsMax, ttlMs, reason })
+        return
+      }
+      case 'drop':
+        this.#client.send({ kind: 'participant-drop', node: effect.node })
+        return
+      case 'release':
+        this.#laneKeys.delete(effect.leaseId)
+        this.#context.send(effect.peer, {
+          kind: 'release',
+          processId: this.attachment.id,
+          leaseId: effect.leaseId,
+        })
+        return
+      case 'refusal':
+        this.#context.log.info(`${this.attachment.id}: ${effect.name} does not lend: ${effect.text}`)
+        this.#noteRefusal(effect.name, effect.text)
+        return
+      case 'participants':
+        this.#onParticipants(effect.up)
+        return
+    }
+  }
+
+  #offer(effect: HomeEffect & { kind: 'offer' }): void {
+    const laneKey = Uint8Array.from(randomBytes(LANE_KEY_BYTES))
+    const { peer, leaseId, node, pages, threads } = effect
+    this.#laneKeys.set(leaseId, laneKey)
+    const sent = this.#context.send(peer, {
+      kind: 'offer',
+      processId: this.attachment.id,
+      leaseId,
+      program: this.attachment.program.replace(/\p{Cc}/gu, '?').slice(0, 4096),
+      homeName: this.#context.name,
+      node,
+      epoch: this.#client.describe.epoch,
+      pages,
+      threads,
+      facts: this.#context.facts,
+      laneKey,
+    })
+    if (sent) return
+    this.#laneKeys.delete(leaseId)
+    this.#loop.feed({ kind: 'refused', peer, leaseId, refusal: { code: 'timeout', detail: 'no way to it' } })
+  }
+
+  #lane(effect: HomeEffect & { kind: 'lane' }): void {
+    const { participant, terms, port } = effect
+    const { peer, leaseId, node, name: nodeName } = participant
+    const laneKey = this.#laneKeys.get(leaseId)
+    this.#laneKeys.delete(leaseId)
+    if (laneKey === undefined) return
+    const host = laneDialHost(effect.host, this.#context.hostOf(peer))
+    const { pages: pagesMax, threads: threadsMax } = terms
+    const ttlMs = Math.min(terms.ttlMs, LEASE_TTL_MS)
+    this.#client.send({
+      kind: 'lane',
+      node,
+      leaseId,
+      pagesMax,
+      threadsMax,
+      ttlMs,
+      port,
+      nodeName,
+      host,
+      laneKey,
+      peerId: peer,
+    })
+    this.#save()
+  }
+
+  #onParticipants(up: readonly Participant[]): void {
+    this.#save()
+    this.#sendMembers(up.map(participant => participant.peer))
+    const count = 1 + up.length
+    for (const listener of [...this.#listeners]) listener(count)
+  }
+
+  /** Tells participants about each other, so that each knows with whom it may agree on a lane. */
+  #sendMembers(to: readonly PeerId[]): void {
+    const home = { node: 0, name: this.#context.name, peer: this.#context.self }
+    const others = this.#machine.up().map(({ node, name, peer }) => ({ node, name, peer }))
+    const message = { kind: 'members', processId: this.attachment.id, members: [home, ...others] } as const
+    for (const peer of to) this.#context.send(peer, message)
+  }
+
+  #noteRefusal(name: string, text: string): void {
+    this.#refusals.delete(name)
+    this.#refusals.set(name, text)
+    if (this.#refusals.size <= REFUSALS_MAX) return
+    const oldest = this.#refusals.keys().next()
+    if (!oldest.done) this.#refusals.delete(oldest.value)
+  }
+
+  #save(): void {
+    if (this.#ended) return
+    this.#records.saveHome({ attachment: this.attachment, participants: this.#machine.leases() })
+  }
+
+  #end(): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.#records.remove(this.attachment.id, 'home')
+    this.#loop.feed({ kind: 'ended' })
+    this.#client.close()
+    this.#onEnd()
+  }
+}

@@ -1,0 +1,279 @@
+/**
+ * Carries out the lender's side of leases: starts and ends peer pagers as the machine says, answers home agents, and
+ * finds running pagers again after a restart.
+ *
+ * Limits: those of the machine; a pager without a record (its agent died between start and grant) counts with all
+ * the memory it may use and ends by itself when no lane comes.
+ */
+
+import { rm } from 'node:fs/promises'
+import { networkInterfaces } from 'node:os'
+import { type HeldLease, LeaseLender, type LenderEffect, type LenderEvent } from '../machines/lease-lender.js'
+import { type PeerId, type ProcessId, toProcessId } from '../machines/types.js'
+import { laneListenHost } from '../net/address.js'
+import type { PeerMessage } from '../net/messages.js'
+import { type Context, EventLoop } from './context.js'
+import { HeldProcess, type LaneMessage } from './held.js'
+import type { PagerConnection, PagerEvent } from './pagers.js'
+import type { PeerRecord, Records } from './records.js'
+
+type OfferMessage = Extract<PeerMessage, { kind: 'offer' }>
+export type LendingMessage = OfferMessage | Extract<PeerMessage, { kind: 'release' }> | LaneMessage
+
+export class Lending {
+  readonly #context: Context
+  readonly #records: Records
+  readonly #machine: LeaseLender
+  readonly #loop: EventLoop<LenderEvent, LenderEffect>
+  readonly #held = new Map<ProcessId, HeldProcess>()
+  /** Keys of offers whose pager is being started. */
+  readonly #offeredKeys = new Map<ProcessId, Uint8Array>()
+  readonly #allow: readonly PeerId[]
+  #detached = false
+
+  constructor(context: Context, records: Records, capacityPages: number, allow: readonly PeerId[]) {
+    this.#context = context
+    this.#records = records
+    this.#allow = allow
+    this.#machine = new LeaseLender(context.facts, capacityPages)
+    this.#loop = new EventLoop(
+      (event, now) => this.#machine.onEvent(event, now),
+      effect => this.#carryOut(effect),
+      () => context.now(),
+    )
+  }
+
+  get freePages(): number {
+    return this.#machine.freePages
+  }
+
+  get promisedPages(): number {
+    return this.#machine.leases().reduce((sum, lease) => sum + lease.pages, 0)
+  }
+
+  held(): { lease: HeldLease; process: HeldProcess }[] {
+    return this.#machine.leases().flatMap(lease => {
+      const process = this.#held.get(lease.processId)
+      return process === undefined ? [] : [{ lease, process }]
+    })
+  }
+
+  /** Finds the peer pagers that an agent before this one has started. */
+  async restore(): Promise<void> {
+    for (const path of await this.#context.pagers.list(this.#context.runtimeDir)) {
+      if (!path.includes('.peer.')) continue
+      try {
+        this.#adopt(await this.#context.pagers.connect(path))
+      } catch {
+        await rm(path, { force: true })
+      }
+    }
+  }
+
+  onMessage(peer: PeerId, message: LendingMessage): void {
+    switch (message.kind) {
+      case 'offer':
+        this.#onOffer(peer, message)
+        return
+      case 'release':
+        this.#loop.feed({ ...message, peer })
+        return
+      default: {
+        const held = this.#held.get(message.processId)
+        if (held !== undefined) {
+          held.onMessage(peer, message)
+          return
+        }
+        if (message.kind !== 'lane-ask') return
+        const { processId, leaseId } = message
+        const refusal = { code: 'not-allowed', detail: 'that process is not here' } as const
+        this.#context.send(peer, { kind: 'lane-refuse', processId, leaseId, refusal })
+      }
+    }
+  }
+
+  onTick(): void {
+    this.#loop.feed({ kind: 'tick' })
+    for (const held of this.#held.values()) held.onTick()
+  }
+
+  setCapacity(pages: number): void {
+    if (pages !== this.#machine.capacityPages) this.#loop.feed({ kind: 'capacity', pages })
+  }
+
+  /** Refuses all that is new, asks for what is held to be fetched, and waits until it is or `timeoutMs` are over. */
+  async handBack(timeoutMs: number): Promise<void> {
+    this.#loop.feed({ kind: 'stopping' })
+    const deadline = this.#context.now() + timeoutMs
+    while (this.#machine.leases().length > 0 && this.#context.now() < deadline) {
+      await new Promise(resolve => setTimeout(resolve, 20))
+    }
+  }
+
+  /** Lets pagers that are left run on without this agent. */
+  detach(): void {
+    this.#detached = true
+    for (const held of this.#held.values()) held.client.close()
+  }
+
+  #onOffer(peer: PeerId, message: OfferMessage): void {
+    const { laneKey, kind: _, ...offer } = message
+    const allowed = this.#allow.length === 0 || this.#allow.includes(peer)
+    if (this.#machine.lease(offer.processId) === undefined) this.#offeredKeys.set(offer.processId, laneKey)
+    this.#loop.feed({ kind: 'offer', peer, offer, allowed })
+    if (this.#machine.lease(offer.processId) === undefined) this.#offeredKeys.delete(offer.processId)
+  }
+
+  #carryOut(effect: LenderEffect): void {
+    switch (effect.kind) {
+      case 'start-pager':
+        void this.#start(effect)
+        return
+      case 'grant':
+        this.#grant(effect)
+        return
+      case 'refuse': {
+        const { peer, processId, leaseId, refusal } = effect
+        this.#context.send(peer, { kind: 'refuse', processId, leaseId, refusal })
+        return
+      }
+      case 'update':
+        this.#update(effect)
+        return
+      case 'terminate':
+        this.#context.log.info(`${effect.processId}: pager told to end: ${effect.reason}`)
+        this.#held.get(effect.processId)?.client.send({ kind: 'terminate', reason: effect.reason })
+        return
+      case 'kill':
+        this.#kill(effect.processId)
+        return
+      case 'forget':
+        this.#forget(effect.processId)
+        return
+    }
+  }
+
+  async #start(effect: LenderEffect & { kind: 'start-pager' }): Promise<void> {
+    const { offer, peer, terms } = effect
+    const { processId: id, node } = offer
+    const { name, runtimeDir, dataDir, spillMaxBytes } = this.#context
+    const remote = this.#context.hostOf(peer)
+    const listenHost = laneListenHost(this.#context.listenHosts, remote, networkInterfaces())
+    try {
+      const { client } = await this.#context.pagers.spawnPeer({
+        id,
+        runtimeDir,
+        dataDir,
+        agentName: name,
+        node,
+        nodeName: name,
+        listenHost,
+        memoryPages: terms.pages,
+        spillMaxBytes,
+      })
+      this.#hold(id, client, listenHost, [])
+      if (client.describe.lanePort === 0) throw new Error('the pager listens for no lanes')
+      this.#loop.feed({ kind: 'pager-started', processId: id })
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error)
+      this.#context.log.warn(`${id}: no pager for ${offer.homeName}: ${message}`)
+      this.#held.get(id)?.client.send({ kind: 'terminate', reason: message })
+      this.#loop.feed({ kind: 'pager-failed', processId: id, message: message.replace(/\p{Cc}/gu, ' ') })
+    }
+  }
+
+  #grant(effect: LenderEffect & { kind: 'grant' }): void {
+    const { processId } = effect.lease
+    const held = this.#held.get(processId)
+    const laneKey = this.#offeredKeys.get(processId)
+    this.#offeredKeys.delete(processId)
+    if (held === undefined || laneKey === undefined) return
+    this.#save(processId)
+    held.grant(effect.lease, effect.terms, laneKey)
+    const { homeName, program } = effect.lease
+    this.#context.log.info(`${processId}: ${effect.terms.pages} pages lent to ${homeName} for ${program}`)
+  }
+
+  #update(effect: LenderEffect & { kind: 'update' }): void {
+    const { lease, terms, reason } = effect
+    const { leaseId, processId } = lease
+    const { pages: pagesMax, threads: threadsMax, ttlMs } = terms
+    const client = this.#held.get(processId)?.client
+    client?.send({ kind: 'lease-update', leaseId, pagesMax, threadsMax, ttlMs, reason })
+    this.#context.send(lease.peer, { kind: 'lease-update', processId, leaseId, terms, reason })
+  }
+
+  #kill(processId: ProcessId): void {
+    const pid = this.#held.get(processId)?.client.describe.pagerPid
+    if (pid === undefined) return
+    this.#context.log.warn(`${processId}: pager ${pid} does not end and is killed`)
+    this.#context.pagers.kill(pid)
+  }
+
+  #forget(processId: ProcessId): void {
+    this.#offeredKeys.delete(processId)
+    this.#records.remove(processId, 'peer')
+    this.#held.get(processId)?.client.close()
+    this.#held.delete(processId)
+  }
+
+  #hold(
+    processId: ProcessId,
+    client: PagerConnection,
+    laneHost: string,
+    members: PeerRecord['members'],
+  ): void {
+    const held = new HeldProcess(this.#context, processId, {
+      client,
+      laneHost,
+      members,
+      lease: () => this.#machine.lease(processId),
+      onMembers: () => this.#save(processId),
+    })
+    this.#held.set(processId, held)
+    client.on(event => this.#onPagerEvent(processId, held, event))
+    client.onClose(() => this.#onPagerGone(processId, held))
+  }
+
+  #onPagerEvent(processId: ProcessId, held: HeldProcess, event: PagerEvent): void {
+    if (event.kind === 'lane-up' && event.node === 0) this.#loop.feed({ kind: 'lane-up', processId })
+    if (event.kind === 'log' && event.level !== 'debug') {
+      this.#context.log.info(`${processId}: pager: ${event.text}`)
+    }
+    if (event.kind === 'exited') this.#context.log.info(`${processId}: pager ended: ${event.message}`)
+    held.onPagerEvent(event)
+  }
+
+  #onPagerGone(processId: ProcessId, held: HeldProcess): void {
+    if (this.#detached || this.#held.get(processId) !== held) return
+    this.#loop.feed({ kind: 'pager-gone', processId })
+  }
+
+  #adopt(client: PagerConnection): void {
+    const { id, memoryPages, node, program, epoch } = client.describe
+    const processId = toProcessId(id)
+    if (processId === undefined || this.#held.has(processId)) {
+      client.close()
+      return
+    }
+    const record = this.#records.peer(processId)
+    const unknown = { peer: '' as PeerId, leaseId: 0, homeName: 'unknown', threads: 0 }
+    const { peer, leaseId, homeName, threads } = record ?? unknown
+    const pages = record?.pages ?? memoryPages
+    const base = { peer, processId, leaseId, program: record?.program ?? program, homeName, node }
+    this.#loop.feed({ kind: 'restored', lease: { ...base, pages, threads, state: 'active' }, epoch })
+    this.#hold(processId, client, record?.laneHost ?? '', record?.members ?? [])
+    this.#context.log.info(`${processId}: found its pager again (pid ${client.describe.pagerPid})`)
+  }
+
+  #save(processId: ProcessId): void {
+    const lease = this.#machine.lease(processId)
+    const held = this.#held.get(processId)
+    if (lease === undefined || held === undefined || lease.peer === '') return
+    const { peer, homeName, program, leaseId, node, pages, threads } = lease
+    const { laneHost } = held
+    const members = [...held.members()]
+    const owner = { processId, peer, homeName, program, leaseId, node }
+    this.#records.savePeer({ ...owner, pages, threads, laneHost, members })
+  }
+}

@@ -1,0 +1,135 @@
+/**
+ * Who is dialled and when: peers of the command line for ever, discovered ones while they announce themselves.
+ * libp2p dials only when told to, and gives up; this does not.
+ *
+ * Both sides of a discovery dial, which would give two connections where one does: the larger peer id waits a moment.
+ * Limits: 1024 peers; 250 ms to 10 s between attempts (jittered); 8 addresses a peer.
+ */
+
+import type { PeerId } from '../machines/types.js'
+
+const TARGETS_MAX = 1024
+const ADDRESSES_MAX = 8
+const DELAY_FIRST_MS = 250
+const DELAY_MAX_MS = 10_000
+/** How long the side with the larger id leaves the first move to the other. */
+const YIELD_MS = 1_000
+/** A discovered peer that is neither connected nor announced any more is forgotten after this. */
+const FORGET_MS = 60_000
+const TICK_MS = 250
+
+export type DialOutcome =
+  | { readonly kind: 'connected'; readonly peer: PeerId }
+  /** Somebody answers but the handshake fails: as a rule another network key. */
+  | { readonly kind: 'no-handshake' }
+  | { readonly kind: 'failed'; readonly reason: string }
+  | { readonly kind: 'self' }
+
+export interface DialerPort {
+  readonly self: PeerId
+  isConnected(peer: PeerId): boolean
+  dial(addresses: readonly string[], peer: PeerId | undefined): Promise<DialOutcome>
+  onOutcome(target: string, outcome: DialOutcome): void
+}
+
+interface Target {
+  readonly id: string
+  readonly isStatic: boolean
+  addresses: readonly string[]
+  peer: PeerId | undefined
+  delayMs: number
+  notBefore: number
+  heardAt: number
+  dialling: boolean
+}
+
+export class Dialer {
+  readonly #port: DialerPort
+  readonly #targets = new Map<string, Target>()
+  readonly #timer: NodeJS.Timeout
+  #stopped = false
+
+  constructor(port: DialerPort) {
+    this.#port = port
+    this.#timer = setInterval(() => this.#tick(), TICK_MS)
+  }
+
+  /** A peer of the command line. */
+  addStatic(address: string, peer: PeerId | undefined): void {
+    this.#add({ id: address, isStatic: true, addresses: [address], peer }, 0)
+  }
+
+  /** A peer that discovery or gossip has found. */
+  addDiscovered(peer: PeerId, addresses: readonly string[]): void {
+    if (peer === this.#port.self || addresses.length === 0) return
+    const known = this.#targets.get(peer)
+    if (known !== undefined) {
+      known.addresses = addresses.slice(0, ADDRESSES_MAX)
+      known.heardAt = performance.now()
+      return
+    }
+    const waitMs = this.#port.self < peer ? 0 : YIELD_MS
+    this.#add({ id: peer, isStatic: false, addresses: addresses.slice(0, ADDRESSES_MAX), peer }, waitMs)
+  }
+
+  /** The connection to `peer` has ended: dial at once, then with growing pauses. */
+  lost(peer: PeerId): void {
+    for (const target of this.#targets.values()) {
+      if (target.peer !== peer) continue
+      target.delayMs = DELAY_FIRST_MS
+      target.notBefore = 0
+    }
+    this.#tick()
+  }
+
+  stop(): void {
+    this.#stopped = true
+    clearInterval(this.#timer)
+    this.#targets.clear()
+  }
+
+  #add(target: Pick<Target, 'id' | 'isStatic' | 'addresses' | 'peer'>, waitMs: number): void {
+    if (this.#targets.size >= TARGETS_MAX || this.#targets.has(target.id)) return
+    const now = performance.now()
+    const patience = { delayMs: DELAY_FIRST_MS, notBefore: now + waitMs, heardAt: now, dialling: false }
+    this.#targets.set(target.id, { ...target, ...patience })
+    this.#tick()
+  }
+
+  #tick(): void {
+    if (this.#stopped) return
+    const now = performance.now()
+    for (const target of this.#targets.values()) {
+      if (target.dialling || now < target.notBefore) continue
+      if (target.peer !== undefined && this.#port.isConnected(target.peer)) continue
+      if (!target.isStatic && now - target.heardAt > FORGET_MS) {
+        this.#targets.delete(target.id)
+        continue
+      }
+      target.dialling = true
+      void this.#dial(target)
+    }
+  }
+
+  async #dial(target: Target): Promise<void> {
+    const outcome = await this.#port.dial(target.addresses, target.peer)
+    target.dialling = false
+    if (this.#stopped) return
+    switch (outcome.kind) {
+      case 'connected':
+        target.peer = outcome.peer
+        target.delayMs = DELAY_FIRST_MS
+        target.notBefore = 0
+        break
+      case 'self':
+        this.#targets.delete(target.id)
+        break
+      case 'no-handshake':
+      case 'failed':
+        target.notBefore = performance.now() + target.delayMs * (0.8 + 0.4 * Math.random())
+        target.delayMs = Math.min(DELAY_MAX_MS, target.delayMs * 2)
+        break
+    }
+    this.#port.onOutcome(target.id, outcome)
+  }
+}

@@ -1,0 +1,265 @@
+/**
+ * LAN discovery as a libp2p PeerDiscovery: every agent says once a second by IPv4 multicast where it can be dialled.
+ *
+ * One socket per interface, and only on interfaces that have an address the agent listens on: an agent on 127.0.0.1
+ * announces itself on the loopback interface and nowhere else. The stock mDNS module sends on whatever interface the
+ * routing table likes and finds nothing, silently, where there is no multicast route (facts/libp2p.md); naming the
+ * interface on the socket needs no route. Several agents on one host share the port.
+ * At start, and when somebody new is heard, packets follow quickly, so that two agents find each other within
+ * half a second even when one packet is lost.
+ *
+ * Limits: IPv4 (an agent that listens on IPv6 alone is found by --peer); packets are checked before anything is
+ * believed (announcement.ts); 400 packets a second and interface, the rest is dropped unread.
+ */
+
+import './with-resolvers.js'
+import { createSocket, type Socket } from 'node:dgram'
+import { isIPv4 } from 'node:net'
+import { type NetworkInterfaceInfo, networkInterfaces } from 'node:os'
+import {
+  type PeerDiscovery,
+  type PeerDiscoveryEvents,
+  peerDiscoverySymbol,
+  serviceCapabilities,
+} from '@libp2p/interface'
+import { peerIdFromString } from '@libp2p/peer-id'
+import { multiaddr } from '@multiformats/multiaddr'
+import { TypedEventEmitter } from 'main-event'
+import type { NetworkKey } from '../key.js'
+import type { Stranger } from '../machines/membership.js'
+import type { PeerId } from '../machines/types.js'
+import type { Logger } from '../service.js'
+import { inNetwork, toEndpoint } from './address.js'
+import { type Announcement, AnnouncementCodec } from './announcement.js'
+
+/** Administratively scoped (RFC 2365, organisation-local), and a port of no registered service. */
+export const DISCOVERY_GROUP = '239.255.77.19'
+export const DISCOVERY_PORT = 47_719
+/** Packets stay on the link. */
+const TTL = 1
+const BURST_MS = [0, 100, 250, 500]
+const INTERVAL_MS = 1_000
+/** Interfaces come and go (cables, VPNs, DHCP). */
+const RESCAN_MS = 3_000
+/** At most one extra packet in this time answers newcomers. */
+const ANSWER_MS = 150
+const PACKETS_PER_SECOND_MAX = 400
+const KNOWN_MAX = 1024
+
+export const REMEDY_OTHER_KEY =
+  'it has another network key: run `elasticos key show` there and `elasticos key set` here (or the other way round)'
+
+export interface DiscoveryOptions {
+  readonly key: NetworkKey
+  readonly name: string
+  readonly log: Logger
+  /** For tests. */
+  readonly port?: number
+}
+
+export interface DiscoverySite {
+  readonly self: PeerId
+  /** Multiaddrs the agent listens on now. */
+  addresses(): readonly string[]
+  onStranger(stranger: Stranger): void
+}
+
+/** Makes the discovery of one agent, once its peer id and addresses are known. */
+export type DiscoveryFactory = (site: DiscoverySite) => LanDiscovery
+
+export function lanDiscovery(options: DiscoveryOptions): DiscoveryFactory {
+  return site => new LanDiscovery(options, site)
+}
+
+interface Channel {
+  readonly info: NetworkInterfaceInfo
+  readonly socket: Socket
+  ready: boolean
+  received: number
+}
+
+export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> implements PeerDiscovery {
+  readonly [peerDiscoverySymbol] = this
+  readonly [Symbol.toStringTag] = 'elasticos-discovery'
+  readonly [serviceCapabilities] = ['@libp2p/peer-discovery']
+  readonly #options: DiscoveryOptions
+  readonly #site: DiscoverySite
+  readonly #codec: AnnouncementCodec
+  readonly #channels = new Map<string, Channel>()
+  readonly #known = new Set<string>()
+  readonly #failed = new Set<string>()
+  readonly #timers = new Set<NodeJS.Timeout>()
+  #answering = false
+  #started = false
+
+  constructor(options: DiscoveryOptions, site: DiscoverySite) {
+    super()
+    this.#options = options
+    this.#site = site
+    this.#codec = new AnnouncementCodec(options.key)
+  }
+
+  start(): void {}
+
+  /** libp2p calls this when it listens, so that the addresses are known. */
+  afterStart(): void {
+    this.#started = true
+    this.#rescan()
+    for (const delayMs of BURST_MS) this.#after(delayMs, () => this.#announce())
+    const last = BURST_MS.at(-1) ?? 0
+    this.#after(last, () => this.#repeat())
+    this.#every(RESCAN_MS, () => this.#rescan())
+    this.#every(1_000, () => {
+      for (const channel of this.#channels.values()) channel.received = 0
+    })
+  }
+
+  stop(): void {
+    this.#started = false
+    for (const timer of this.#timers) clearTimeout(timer)
+    this.#timers.clear()
+    for (const name of [...this.#channels.keys()]) this.#close(name)
+  }
+
+  /** Names of the interfaces it announces on. */
+  interfaces(): string[] {
+    return [...this.#channels.values()].map(channel => channel.info.address)
+  }
+
+  #after(delayMs: number, act: () => void): void {
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer)
+      if (this.#started) act()
+    }, delayMs)
+    this.#timers.add(timer)
+  }
+
+  #every(periodMs: number, act: () => void): void {
+    this.#after(periodMs, () => {
+      act()
+      this.#every(periodMs, act)
+    })
+  }
+
+  #repeat(): void {
+    this.#after(INTERVAL_MS * (0.8 + 0.4 * Math.random()), () => {
+      this.#announce()
+      this.#repeat()
+    })
+  }
+
+  /** Opens a socket on each interface with an address of ours, closes those that are no longer right. */
+  #rescan(): void {
+    const hosts = new Set(this.#site.addresses().map(address => toEndpoint(address)?.host ?? ''))
+    const wanted = new Map<string, NetworkInterfaceInfo>()
+    for (const infos of Object.values(networkInterfaces())) {
+      for (const info of infos ?? [])
+        if (isIPv4(info.address) && hosts.has(info.address)) wanted.set(info.address, info)
+    }
+    // 127.0.0.2 and the like belong to the loopback interface without being listed.
+    for (const host of hosts) {
+      if (host.startsWith('127.') && !wanted.has(host)) wanted.set(host, { ...LOOPBACK, address: host })
+    }
+    for (const address of [...this.#channels.keys()]) if (!wanted.has(address)) this.#close(address)
+    for (const info of wanted.values()) if (!this.#channels.has(info.address)) this.#open(info)
+  }
+
+  #open(info: NetworkInterfaceInfo): void {
+    const socket = createSocket({ type: 'udp4', reuseAddr: true })
+    const channel: Channel = { info, socket, ready: false, received: 0 }
+    this.#channels.set(info.address, channel)
+    socket.on('error', error => this.#fail(info.address, error))
+    socket.on('message', (packet, sender) => {
+      if (inNetwork(sender.address, info)) this.#onPacket(channel, packet)
+    })
+    socket.bind({ port: this.#options.port ?? DISCOVERY_PORT, address: DISCOVERY_GROUP }, () => {
+      try {
+        socket.addMembership(DISCOVERY_GROUP, info.address)
+        socket.setMulticastInterface(info.address)
+        socket.setMulticastTTL(TTL)
+        socket.setMulticastLoopback(true)
+        channel.ready = true
+        this.#failed.delete(info.address)
+        this.#announce()
+      } catch (error) {
+        this.#fail(info.address, error)
+      }
+    })
+  }
+
+  /** Tried again at the next scan; said once. */
+  #fail(address: string, error: unknown): void {
+    this.#close(address)
+    if (this.#failed.has(address)) return
+    this.#failed.add(address)
+    const why = error instanceof Error ? error.message : String(error)
+    this.#options.log.warn(`no discovery on ${address} (${why}); name peers there with --peer`)
+  }
+
+  #close(address: string): void {
+    const channel = this.#channels.get(address)
+    this.#channels.delete(address)
+    if (channel === undefined) return
+    channel.ready = false
+    channel.socket.removeAllListeners('message')
+    try {
+      channel.socket.close()
+    } catch {
+      // Closed by its own error already.
+    }
+  }
+
+  #announce(): void {
+    const addresses = this.#site.addresses().map(address => ({ address, host: toEndpoint(address)?.host }))
+    for (const { info, socket, ready } of this.#channels.values()) {
+      const here = addresses.filter(({ host }) => host === info.address).map(({ address }) => address)
+      if (!ready || here.length === 0) continue
+      const own: Announcement = {
+        peer: this.#site.self,
+        name: this.#options.name,
+        addresses: here.slice(0, 8),
+      }
+      socket.send(this.#codec.encode(own), this.#options.port ?? DISCOVERY_PORT, DISCOVERY_GROUP, error => {
+        if (error !== null && this.#channels.get(info.address)?.socket === socket)
+          this.#fail(info.address, error)
+      })
+    }
+  }
+
+  #onPacket(channel: Channel, packet: Uint8Array): void {
+    if (++channel.received > PACKETS_PER_SECOND_MAX) return
+    const heard = this.#codec.decode(packet)
+    if (heard.kind === 'ignored') return
+    const { peer, name, addresses } = heard.announcement
+    if (peer === this.#site.self) return
+    this.#greet(peer)
+    if (heard.kind === 'other-network') {
+      this.#site.onStranger({ id: peer, name, address: addresses[0] ?? '', remedy: REMEDY_OTHER_KEY })
+      return
+    }
+    const detail = { id: peerIdFromString(peer), multiaddrs: addresses.map(address => multiaddr(address)) }
+    this.safeDispatchEvent('peer', { detail })
+  }
+
+  /** Answers a newcomer soon, so that it need not wait for our next turn. */
+  #greet(peer: string): void {
+    if (this.#known.has(peer)) return
+    if (this.#known.size >= KNOWN_MAX) this.#known.clear()
+    this.#known.add(peer)
+    if (this.#answering) return
+    this.#answering = true
+    this.#after(ANSWER_MS * Math.random(), () => {
+      this.#answering = false
+      this.#announce()
+    })
+  }
+}
+
+const LOOPBACK: NetworkInterfaceInfo = {
+  address: '127.0.0.1',
+  netmask: '255.0.0.0',
+  family: 'IPv4',
+  mac: '00:00:00:00:00:00',
+  internal: true,
+  cidr: '127.0.0.1/8',
+}

@@ -1,0 +1,365 @@
+/**
+ * The network port over libp2p: TCP, the network key (pnet) around everything, TLS 1.3 for the peers' identities,
+ * yamux, gossipsub for load, one stream per pair of agents for the rest.
+ *
+ * Of two agents the one with the smaller peer id opens the stream, and opens it again while the connection lasts.
+ * pnet makes a wrong key look like noise: the handshake just fails, which is told as what it nearly always is.
+ *
+ * Limits: 512 connections; 200 new ones a second from one address (many agents may stand behind one); see the files
+ * beside this one for messages, streams and dialling.
+ */
+
+import './with-resolvers.js'
+import { type GossipSub, gossipsub, TopicValidatorResult } from '@chainsafe/libp2p-gossipsub'
+import { identify } from '@libp2p/identify'
+import type { Connection, PrivateKey, Stream } from '@libp2p/interface'
+import { peerIdFromString } from '@libp2p/peer-id'
+import { ping } from '@libp2p/ping'
+import { preSharedKey } from '@libp2p/pnet'
+import { tcp } from '@libp2p/tcp'
+import { tls } from '@libp2p/tls'
+import { yamux } from '@libp2p/yamux'
+import { multiaddr } from '@multiformats/multiaddr'
+import { createLibp2p, type Libp2p } from 'libp2p'
+import type { NetworkKey } from '../key.js'
+import type { Load, Stranger } from '../machines/membership.js'
+import { type PeerId, toPeerId } from '../machines/types.js'
+import { AgentError, type Logger } from '../service.js'
+import { isLoopback, toEndpoint } from './address.js'
+import { Dialer, type DialOutcome } from './dialer.js'
+import type { DiscoveryFactory } from './discovery.js'
+import { decodeLoad, encodeLoad, LOAD_BYTES_MAX, type PeerMessage } from './messages.js'
+import { PeerStream } from './peer-stream.js'
+import type { NetworkEvent, PeerNetwork } from './port.js'
+
+const PROTOCOL = '/elasticos/agreements/1'
+const LOAD_TOPIC = 'elasticos/load/1'
+const ADDRESSES_MAX = 8
+const CONNECTIONS_MAX = 512
+const DIAL_TIMEOUT_MS = 6_000
+const REOPEN_MS = 250
+const CLOSE_TIMEOUT_MS = 1_000
+
+/** What a handshake that fails nearly always means; the other way round works as well. */
+export const REMEDY_KEY =
+  'it answers, but with another network key (or is no elasticos agent): `elasticos key show` there, `elasticos key set` here'
+
+type Node = Libp2p<{ identify: unknown; ping: unknown; pubsub: GossipSub }>
+
+export interface Libp2pOptions {
+  readonly identity: PrivateKey
+  readonly key: NetworkKey
+  readonly listen: readonly string[]
+  readonly peers: readonly string[]
+  /** Empty: everybody who has the key. */
+  readonly allow: readonly PeerId[]
+  readonly load: Load
+  readonly log: Logger
+  readonly discovery?: DiscoveryFactory
+}
+
+interface Session {
+  readonly stream: PeerStream
+  joined: boolean
+}
+
+export class Libp2pNetwork implements PeerNetwork {
+  readonly self: PeerId
+  readonly #node: Node
+  readonly #options: Libp2pOptions
+  readonly #dialer: Dialer
+  readonly #sessions = new Map<PeerId, Session>()
+  readonly #opening = new Set<PeerId>()
+  readonly #early: NetworkEvent[] = []
+  #listener: ((event: NetworkEvent) => void) | undefined
+  #load: Load
+  #stopped = false
+
+  /** Listens and starts dialling. Throws `cannot-listen`. */
+  static async start(options: Libp2pOptions): Promise<Libp2pNetwork> {
+    const gate = { stranger: (_: Stranger) => {} }
+    const node = await makeNode(options, stranger => gate.stranger(stranger))
+    const network = new Libp2pNetwork(node, options)
+    gate.stranger = stranger => network.#emit({ kind: 'stranger', stranger })
+    await network.#start()
+    return network
+  }
+
+  private constructor(node: Node, options: Libp2pOptions) {
+    this.#node = node
+    this.#options = options
+    this.#load = options.load
+    this.self = node.peerId.toString() as PeerId
+    this.#dialer = new Dialer({
+      self: this.self,
+      isConnected: peer => this.#node.getConnections(peerIdFromString(peer)).length > 0,
+      dial: (addresses, peer) => this.#dial(addresses, peer),
+      onOutcome: (target, outcome) => this.#onOutcome(target, outcome),
+    })
+  }
+
+  addresses(): string[] {
+    const all = this.#node.getMultiaddrs().map(address => address.decapsulate('/p2p').toString())
+    const far = all.filter(address => !isLoopback(toEndpoint(address)?.host ?? ''))
+    return (far.length > 0 ? far : all).slice(0, ADDRESSES_MAX)
+  }
+
+  send(peer: PeerId, message: PeerMessage): boolean {
+    const session = this.#sessions.get(peer)
+    return session?.joined === true && session.stream.send(message)
+  }
+
+  publish(load: Load): void {
+    this.#load = load
+    if (this.#stopped || this.#sessions.size === 0) return
+    this.#node.services.pubsub.publish(LOAD_TOPIC, encodeLoad(load)).catch((error: unknown) => {
+      this.#options.log.debug(`gossip: ${String(error)}`)
+    })
+  }
+
+  listen(listener: (event: NetworkEvent) => void): void {
+    this.#listener = listener
+    for (const event of this.#early.splice(0)) listener(event)
+  }
+
+  /** Dials `peer` until it answers or is no longer heard of. */
+  discovered(peer: PeerId, addresses: readonly string[]): void {
+    if (this.#allowed(peer)) this.#dialer.addDiscovered(peer, addresses)
+  }
+
+  async stop(): Promise<void> {
+    if (this.#stopped) return
+    this.#stopped = true
+    this.#dialer.stop()
+    await Promise.all([...this.#sessions.values()].map(session => session.stream.close(CLOSE_TIMEOUT_MS)))
+    await this.#node.stop()
+  }
+
+  async #start(): Promise<void> {
+    const node = this.#node
+    await node.handle(PROTOCOL, (stream, connection) => this.#onInbound(stream, connection), {
+      maxInboundStreams: 2,
+      maxOutboundStreams: 2,
+    })
+    node.addEventListener('peer:connect', ({ detail }) => this.#onConnected(detail.toString() as PeerId))
+    node.addEventListener('peer:disconnect', ({ detail }) => {
+      const peer = detail.toString() as PeerId
+      this.#sessions.get(peer)?.stream.abort('the connection ended')
+      if (!this.#stopped) this.#dialer.lost(peer)
+    })
+    node.addEventListener('peer:discovery', ({ detail }) => {
+      this.discovered(detail.id.toString() as PeerId, detail.multiaddrs.map(String))
+    })
+    this.#startGossip(node.services.pubsub)
+    try {
+      await node.start()
+    } catch (error) {
+      await Promise.resolve(node.stop()).catch(() => {})
+      this.#dialer.stop()
+      throw cannotListen(this.#options.listen, error)
+    }
+    node.services.pubsub.subscribe(LOAD_TOPIC)
+    for (const address of this.#options.peers) this.#dialer.addStatic(address, toEndpoint(address)?.peer)
+  }
+
+  #startGossip(pubsub: GossipSub): void {
+    pubsub.topicValidators.set(LOAD_TOPIC, (_, message) => {
+      const valid =
+        message.type === 'signed' &&
+        this.#allowed(message.from.toString() as PeerId) &&
+        decodeLoad(message.data).kind === 'ok'
+      return valid ? TopicValidatorResult.Accept : TopicValidatorResult.Reject
+    })
+    pubsub.addEventListener('message', ({ detail }) => {
+      if (detail.type !== 'signed' || detail.topic !== LOAD_TOPIC) return
+      const peer = detail.from.toString() as PeerId
+      const load = decodeLoad(detail.data)
+      if (peer === this.self || load.kind === 'malformed') return
+      if (!this.#sessions.has(peer)) this.discovered(peer, load.message.addresses)
+      this.#emit({ kind: 'load', peer, load: load.message })
+    })
+  }
+
+  #allowed(peer: PeerId): boolean {
+    return this.#options.allow.length === 0 || this.#options.allow.includes(peer)
+  }
+
+  async #dial(addresses: readonly string[], peer: PeerId | undefined): Promise<DialOutcome> {
+    try {
+      const suffix = peer === undefined ? '' : `/p2p/${peer}`
+      const targets = addresses.map(address =>
+        multiaddr(address.includes('/p2p/') ? address : address + suffix),
+      )
+      const connection = await this.#node.dial(targets, { signal: AbortSignal.timeout(DIAL_TIMEOUT_MS) })
+      return { kind: 'connected', peer: connection.remotePeer.toString() as PeerId }
+    } catch (error) {
+      return classify(error)
+    }
+  }
+
+  #onOutcome(target: string, outcome: DialOutcome): void {
+    if (outcome.kind === 'no-handshake' && target.startsWith('/')) {
+      this.#emit({
+        kind: 'stranger',
+        stranger: { id: target, name: '', address: target, remedy: REMEDY_KEY },
+      })
+    }
+    if (outcome.kind === 'failed') this.#options.log.debug(`cannot reach ${target}: ${outcome.reason}`)
+    if (outcome.kind === 'self') this.#options.log.warn(`--peer ${target} is this agent itself`)
+  }
+
+  #onConnected(peer: PeerId): void {
+    if (this.self < peer) void this.#open(peer)
+  }
+
+  async #open(peer: PeerId): Promise<void> {
+    if (this.#opening.has(peer) || this.#sessions.has(peer) || this.#stopped) return
+    this.#opening.add(peer)
+    try {
+      const connection = this.#node.getConnections(peerIdFromString(peer)).find(one => one.status === 'open')
+      if (connection === undefined) return
+      const stream = await connection.newStream(PROTOCOL, { signal: AbortSignal.timeout(DIAL_TIMEOUT_MS) })
+      this.#adopt(peer, stream, connection)
+    } catch (error) {
+      this.#options.log.debug(`no stream to ${peer}: ${String(error)}`)
+      this.#reopenSoon(peer)
+    } finally {
+      this.#opening.delete(peer)
+    }
+  }
+
+  #reopenSoon(peer: PeerId): void {
+    if (this.self >= peer || this.#stopped) return
+    setTimeout(() => void this.#open(peer), REOPEN_MS).unref()
+  }
+
+  #onInbound(stream: Stream, connection: Connection): void {
+    const peer = toPeerId(connection.remotePeer.toString())
+    if (peer === undefined || peer >= this.self) {
+      stream.abort(new Error('the peer with the smaller id opens the stream'))
+      return
+    }
+    this.#sessions.get(peer)?.stream.abort('replaced by a new stream')
+    this.#adopt(peer, stream, connection)
+  }
+
+  #adopt(peer: PeerId, stream: Stream, connection: Connection): void {
+    const host = toEndpoint(connection.remoteAddr)?.host ?? ''
+    const session: Session = {
+      joined: false,
+      stream: new PeerStream(stream, {
+        onMessage: message => this.#onMessage(peer, session, host, message),
+        onClose: reason => this.#onClosed(peer, session, reason),
+      }),
+    }
+    this.#sessions.set(peer, session)
+    session.stream.send({ kind: 'hello', load: this.#load })
+  }
+
+  #onMessage(peer: PeerId, session: Session, host: string, message: PeerMessage): void {
+    if (message.kind !== 'hello') {
+      this.#emit({ kind: 'message', peer, message })
+      return
+    }
+    if (session.joined) {
+      this.#emit({ kind: 'load', peer, load: message.load })
+      return
+    }
+    session.joined = true
+    this.#emit({ kind: 'joined', peer, load: message.load, host })
+  }
+
+  #onClosed(peer: PeerId, session: Session, reason: string): void {
+    if (this.#sessions.get(peer) === session) this.#sessions.delete(peer)
+    this.#options.log.debug(`stream to ${peer} ended: ${reason}`)
+    if (session.joined) this.#emit({ kind: 'lost', peer })
+    this.#reopenSoon(peer)
+  }
+
+  #emit(event: NetworkEvent): void {
+    if (this.#listener === undefined) {
+      if (this.#early.length < CONNECTIONS_MAX) this.#early.push(event)
+    } else {
+      this.#listener(event)
+    }
+  }
+}
+
+async function makeNode(options: Libp2pOptions, onStranger: (stranger: Stranger) => void): Promise<Node> {
+  const { allow, discovery } = options
+  const denied = (peer: { toString(): string }, address: { toString(): string }): boolean => {
+    const id = peer.toString()
+    if (allow.length === 0 || allow.some(allowed => allowed === id)) return false
+    const remedy = `it is not on the allow list here: add --allow ${id}`
+    onStranger({ id, name: '', address: address.toString(), remedy })
+    return true
+  }
+  return createLibp2p({
+    start: false,
+    nodeInfo: { userAgent: 'elasticos' },
+    privateKey: options.identity,
+    addresses: { listen: [...options.listen] },
+    transports: [tcp()],
+    connectionProtector: preSharedKey({
+      psk: new TextEncoder().encode(options.key.file),
+      timeout: DIAL_TIMEOUT_MS,
+    }),
+    connectionEncrypters: [tls()],
+    streamMuxers: [yamux()],
+    connectionManager: {
+      maxConnections: CONNECTIONS_MAX,
+      inboundConnectionThreshold: 200,
+      maxIncomingPendingConnections: 128,
+      maxPeerAddrsToDial: 2 * ADDRESSES_MAX,
+      dialTimeout: DIAL_TIMEOUT_MS,
+      reconnectRetries: 0,
+    },
+    connectionGater: {
+      denyInboundEncryptedConnection: (peer, connection) => denied(peer, connection.remoteAddr),
+      denyOutboundEncryptedConnection: (peer, connection) => denied(peer, connection.remoteAddr),
+    },
+    peerDiscovery:
+      discovery === undefined
+        ? []
+        : [
+            ({ peerId, addressManager }) =>
+              discovery({
+                self: peerId.toString() as PeerId,
+                addresses: () =>
+                  addressManager.getAddresses().map(address => address.decapsulate('/p2p').toString()),
+                onStranger,
+              }),
+          ],
+    services: {
+      identify: identify(),
+      ping: ping({ maxInboundStreams: 4 }),
+      pubsub: gossipsub({
+        globalSignaturePolicy: 'StrictSign',
+        allowedTopics: [LOAD_TOPIC],
+        allowPublishToZeroTopicPeers: true,
+        emitSelf: false,
+        doPX: false,
+        maxInboundDataLength: 16 * LOAD_BYTES_MAX,
+        maxInboundStreams: 2,
+        maxOutboundStreams: 2,
+        maxTopicBytesPerPeer: 16 * 1024,
+      }),
+    },
+  })
+}
+
+function cannotListen(listen: readonly string[], cause: unknown): AgentError {
+  const text = cause instanceof Error ? cause.message : String(cause)
+  const busy = /EADDRINUSE/.test(text) ? 'the port is in use; choose another, or port 0 for any' : text
+  return new AgentError('cannot-listen', `cannot listen on ${listen.join(', ')}: ${busy}`, { cause })
+}
+
+/** What a failed dial means. */
+function classify(error: unknown): DialOutcome {
+  const errors = error instanceof AggregateError ? error.errors : [error]
+  const names = errors.map(one => (one instanceof Error ? one.name : ''))
+  const text = errors.map(one => (one instanceof Error ? one.message : String(one))).join('; ')
+  if (/dial self/i.test(text)) return { kind: 'self' }
+  if (names.includes('EncryptionFailedError')) return { kind: 'no-handshake' }
+  return { kind: 'failed', reason: text.slice(0, 300) }
+}

@@ -1,0 +1,102 @@
+/**
+ * The one long-lived stream between two agents, as messages. A new stream costs milliseconds and an open one a tenth
+ * of that (facts/libp2p.md), so everything between two agents goes over this one, in order.
+ *
+ * Limits: messages of 64 KiB; at most 256 unsent ones, then the stream is given up (the other side does not read);
+ * the first message must be a hello and come within 5 s.
+ */
+
+import './with-resolvers.js'
+import type { Stream } from '@libp2p/interface'
+import { type LengthPrefixedStream, lpStream } from '@libp2p/utils'
+import { decodeMessage, encodeMessage, MESSAGE_BYTES_MAX, type PeerMessage } from './messages.js'
+
+export const UNSENT_MAX = 256
+const HELLO_TIMEOUT_MS = 5_000
+/** What may pile up between two reads: a burst of full messages. */
+const READ_BUFFER_BYTES_MAX = 16 * MESSAGE_BYTES_MAX
+
+export interface PeerStreamEvents {
+  onMessage(message: PeerMessage): void
+  /** Exactly once. `reason` is for the log. */
+  onClose(reason: string): void
+}
+
+export class PeerStream {
+  readonly #stream: Stream
+  readonly #frames: LengthPrefixedStream<Stream>
+  readonly #events: PeerStreamEvents
+  #unsent = 0
+  #closed = false
+
+  constructor(stream: Stream, events: PeerStreamEvents) {
+    this.#stream = stream
+    this.#events = events
+    this.#frames = lpStream(stream, {
+      maxDataLength: MESSAGE_BYTES_MAX,
+      maxBufferSize: READ_BUFFER_BYTES_MAX,
+    })
+    void this.#readAll()
+  }
+
+  /** Queues a message; false when the stream is closed or was given up. */
+  send(message: PeerMessage): boolean {
+    if (this.#closed) return false
+    if (this.#unsent >= UNSENT_MAX) {
+      this.#finish('the peer does not read')
+      return false
+    }
+    this.#unsent++
+    this.#frames
+      .write(encodeMessage(message))
+      .then(() => {
+        this.#unsent--
+      })
+      .catch((error: unknown) => this.#finish(textOf(error)))
+    return true
+  }
+
+  /** Closes in good order after what is queued, but waits at most `timeoutMs`. */
+  async close(timeoutMs: number): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    await this.#stream.close({ signal: AbortSignal.timeout(timeoutMs) }).catch((error: unknown) => {
+      this.#stream.abort(error instanceof Error ? error : new Error(String(error)))
+    })
+    this.#events.onClose('closed here')
+  }
+
+  /** Drops the stream at once. */
+  abort(reason: string): void {
+    this.#finish(reason)
+  }
+
+  async #readAll(): Promise<void> {
+    let greeted = false
+    try {
+      for (;;) {
+        const signal = greeted ? {} : { signal: AbortSignal.timeout(HELLO_TIMEOUT_MS) }
+        const frame = await this.#frames.read(signal)
+        if (this.#closed) return
+        const decoded = decodeMessage(frame.subarray())
+        if (decoded.kind === 'malformed') return this.#finish(`malformed message: ${decoded.reason}`)
+        if (!greeted && decoded.message.kind !== 'hello') return this.#finish('no hello')
+        greeted = true
+        this.#events.onMessage(decoded.message)
+      }
+    } catch (error) {
+      this.#finish(textOf(error))
+    }
+  }
+
+  #finish(reason: string): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#stream.abort(new Error(reason))
+    this.#events.onClose(reason)
+  }
+}
+
+function textOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
