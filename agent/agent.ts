@@ -281,7 +281,7 @@ class Agent implements AgentService {
   #carryOut(effect: MembershipEffect): void {
     switch (effect.kind) {
       case 'available':
-        for (const home of this.#homes?.all() ?? []) home.onAvailable(effect.member)
+        for (const home of this.#homes?.all() ?? []) home.onAvailable([effect.member])
         return
       case 'unavailable':
         for (const home of this.#homes?.all() ?? []) home.onUnavailable(effect.peer, effect.why)

@@ -67,14 +67,15 @@ export class HomeProcess {
     this.#client.on(event => this.#onPagerEvent(event))
     this.#client.onClose(() => this.#end())
     this.#save()
-    for (const member of members) this.onAvailable(member)
+    this.onAvailable(members)
   }
 
-  onAvailable(member: Member): void {
-    const { peer, load, state } = member
-    if (state !== 'joined') return
-    const { name, incarnation, freePages } = load
-    this.#loop.feed({ kind: 'available', peer, name, incarnation, freePages })
+  /** Peers that have joined, or say anew what they have. */
+  onAvailable(members: readonly Member[]): void {
+    const lenders = members
+      .filter(member => member.state === 'joined')
+      .map(({ peer, load: { name, incarnation, freePages } }) => ({ peer, name, incarnation, freePages }))
+    this.#loop.feed({ kind: 'available', lenders })
   }
 
   onUnavailable(peer: PeerId, why: 'suspected' | 'leaving' | 'forgotten'): void {

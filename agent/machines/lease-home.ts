@@ -45,14 +45,16 @@ const RETRY: Record<RefusalCode, 'backoff' | 'restarted'> = {
   timeout: 'backoff',
 }
 
+/** A peer that has joined and what it has to lend. */
+export interface Lender {
+  readonly peer: PeerId
+  readonly name: string
+  readonly incarnation: number
+  readonly freePages: number
+}
+
 export type HomeEvent =
-  | {
-      readonly kind: 'available'
-      readonly peer: PeerId
-      readonly name: string
-      readonly incarnation: number
-      readonly freePages: number
-    }
+  | { readonly kind: 'available'; readonly lenders: readonly Lender[] }
   | {
       readonly kind: 'unavailable'
       readonly peer: PeerId
@@ -157,7 +159,7 @@ export class LeaseHome {
     if (this.#ended) return event.kind === 'granted' ? [release(event.peer, event.leaseId)] : []
     switch (event.kind) {
       case 'available':
-        return this.#onAvailable(event, now)
+        return this.#onAvailable(event.lenders, now)
       case 'unavailable':
         return this.#onUnavailable(event.peer, event.why, now)
       case 'granted':
@@ -179,14 +181,14 @@ export class LeaseHome {
     }
   }
 
-  #onAvailable(event: HomeEvent & { kind: 'available' }, now: number): HomeEffect[] {
-    const { peer, name, incarnation, freePages } = event
-    const known = this.#candidates.get(peer)
-    if (known === undefined && this.#candidates.size >= CANDIDATES_MAX) return []
-    const restarted = known === undefined || known.incarnation !== incarnation
-    const patience = restarted ? { notBefore: now, delayMs: BACKOFF_FIRST_MS } : known
-    const { notBefore, delayMs } = patience
-    this.#candidates.set(peer, { name, incarnation, freePages, available: true, notBefore, delayMs })
+  #onAvailable(lenders: readonly Lender[], now: number): HomeEffect[] {
+    for (const { peer, name, incarnation, freePages } of lenders) {
+      const known = this.#candidates.get(peer)
+      if (known === undefined && this.#candidates.size >= CANDIDATES_MAX) continue
+      const restarted = known === undefined || known.incarnation !== incarnation
+      const { notBefore, delayMs } = restarted ? { notBefore: now, delayMs: BACKOFF_FIRST_MS } : known
+      this.#candidates.set(peer, { name, incarnation, freePages, available: true, notBefore, delayMs })
+    }
     return this.#fill(now)
   }
 

@@ -36,7 +36,10 @@ const PROTOCOL = '/elasticos/agreements/1'
 const LOAD_TOPIC = 'elasticos/load/1'
 const ADDRESSES_MAX = 8
 const CONNECTIONS_MAX = 512
-const DIAL_TIMEOUT_MS = 6_000
+/** One address: a handshake takes 0.1 s, ten times that on a busy machine. A wrong key may only show as silence. */
+const ADDRESS_TIMEOUT_MS = 4_000
+/** All addresses of a peer. */
+const DIAL_TIMEOUT_MS = 10_000
 const REOPEN_MS = 250
 const CLOSE_TIMEOUT_MS = 1_000
 
@@ -190,7 +193,7 @@ export class Libp2pNetwork implements PeerNetwork {
       const targets = addresses.map(address =>
         multiaddr(address.includes('/p2p/') ? address : address + suffix),
       )
-      const connection = await this.#node.dial(targets, { signal: AbortSignal.timeout(DIAL_TIMEOUT_MS) })
+      const connection = await this.#node.dial(targets, { signal: AbortSignal.timeout(2 * DIAL_TIMEOUT_MS) })
       return { kind: 'connected', peer: connection.remotePeer.toString() as PeerId }
     } catch (error) {
       return classify(error)
@@ -218,7 +221,7 @@ export class Libp2pNetwork implements PeerNetwork {
     try {
       const connection = this.#node.getConnections(peerIdFromString(peer)).find(one => one.status === 'open')
       if (connection === undefined) return
-      const stream = await connection.newStream(PROTOCOL, { signal: AbortSignal.timeout(DIAL_TIMEOUT_MS) })
+      const stream = await connection.newStream(PROTOCOL, { signal: AbortSignal.timeout(ADDRESS_TIMEOUT_MS) })
       this.#adopt(peer, stream, connection)
     } catch (error) {
       this.#options.log.debug(`no stream to ${peer}: ${String(error)}`)
@@ -312,6 +315,7 @@ async function makeNode(options: Libp2pOptions, onStranger: (stranger: Stranger)
       maxIncomingPendingConnections: 128,
       maxPeerAddrsToDial: 2 * ADDRESSES_MAX,
       dialTimeout: DIAL_TIMEOUT_MS,
+      addressDialTimeout: ADDRESS_TIMEOUT_MS,
       reconnectRetries: 0,
     },
     connectionGater: {
