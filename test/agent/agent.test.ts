@@ -73,7 +73,7 @@ test('no more participants than asked for, refusals are told, and the rest is tr
   await cluster.start('good', world.pagers(), { peers, capacityPages: 1_000 })
   await cluster.start('spare', world.pagers(), { peers, capacityPages: 900 })
   await until('all joined', () => joined(a).length === 5)
-  const { id } = await attach(a, world, 2)
+  const { id, pager } = await attach(a, world, 2)
   await until('one lane', () => a.participants(id) === 2)
   await new Promise(resolve => setTimeout(resolve, 700))
   t.is(a.participants(id), 2)
@@ -85,6 +85,7 @@ test('no more participants than asked for, refusals are told, and the rest is tr
     'broken: pager-failed: no memory',
     'old: incompatible: CPU features missing here: sse sse2 avx avx2',
   ])
+  pager.exit('done')
 })
 
 test('a peer that appears later is asked, one that leaves hands back first', async t => {

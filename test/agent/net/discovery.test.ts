@@ -1,0 +1,114 @@
+/**
+ * LAN discovery over the loopback interface: found within a second, only where the agent listens, other networks
+ * are told apart, rubbish does no harm.
+ */
+
+import { createSocket } from 'node:dgram'
+import { generateKeyPair } from '@libp2p/crypto/keys'
+import { peerIdFromPrivateKey } from '@libp2p/peer-id'
+import test from 'ava'
+import fc from 'fast-check'
+import { newKey } from '../../../agent/key.js'
+import type { Stranger } from '../../../agent/machines/membership.js'
+import type { PeerId } from '../../../agent/machines/types.js'
+import { ANNOUNCEMENT_BYTES_MAX, AnnouncementCodec } from '../../../agent/net/announcement.js'
+import { DISCOVERY_GROUP, lanDiscovery } from '../../../agent/net/discovery.js'
+import { addressOf, Cluster, joined, until } from '../cluster.js'
+import { FakeWorld } from '../fake-pagers.js'
+
+const quiet = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} }
+const LOOP = '/ip4/127.0.0.1/tcp/4001'
+let nextPort = 47_800 + (process.pid % 1000)
+
+async function somePeer(): Promise<PeerId> {
+  return peerIdFromPrivateKey(await generateKeyPair('Ed25519')).toString() as PeerId
+}
+
+async function listener(port: number, key = newKey(), addresses = [LOOP]) {
+  const self = await somePeer()
+  const found: string[] = []
+  const strangers: Stranger[] = []
+  const site = { self, addresses: () => addresses, onStranger: (one: Stranger) => strangers.push(one) }
+  const discovery = lanDiscovery({ key, name: 'node', log: quiet, port })(site)
+  discovery.addEventListener('peer', ({ detail }) => found.push(`${detail.id} ${detail.multiaddrs}`))
+  return { self, found, strangers, discovery }
+}
+
+test('two agents on loopback find each other in less than a second, and only there', async t => {
+  const port = nextPort++
+  const key = newKey()
+  const [a, b] = [await listener(port, key), await listener(port, key, ['/ip4/127.0.0.1/tcp/4002'])]
+  t.teardown(() => [a, b].map(one => one.discovery.stop()))
+  a.discovery.afterStart()
+  await new Promise(resolve => setTimeout(resolve, 700))
+  b.discovery.afterStart()
+  const ms = await until('found', () => a.found.length > 0 && b.found.length > 0)
+  t.log(`found after ${ms.toFixed(0)} ms`)
+  t.true(ms < 1_000)
+  t.is(a.found[0], `${b.self} /ip4/127.0.0.1/tcp/4002`)
+  t.is(b.found[0], `${a.self} ${LOOP}`)
+  t.deepEqual(a.discovery.interfaces(), ['127.0.0.1'])
+})
+
+test('an agent with another key is reported with the remedy, rubbish is ignored', async t => {
+  const port = nextPort++
+  const [a, b] = [await listener(port), await listener(port)]
+  const noise = createSocket('udp4')
+  t.teardown(() => {
+    noise.close()
+    a.discovery.stop()
+    b.discovery.stop()
+  })
+  await new Promise<void>(resolve => noise.bind(0, '127.0.0.1', resolve))
+  noise.setMulticastInterface('127.0.0.1')
+  a.discovery.afterStart()
+  b.discovery.afterStart()
+  for (const packet of [Buffer.alloc(0), Buffer.alloc(60_000, 1), Buffer.from('elastic1 but not really, is it now? no')]) {
+    noise.send(packet, port, DISCOVERY_GROUP)
+  }
+  await until('seen', () => a.strangers.length > 0 && b.strangers.length > 0)
+  t.is(a.strangers[0]?.id, b.self)
+  t.regex(a.strangers[0]?.remedy ?? '', /elasticos key show.*elasticos key set/)
+  t.deepEqual([...a.found, ...b.found], [])
+})
+
+test('an agent whose addresses are on no interface announces itself nowhere', async t => {
+  const a = await listener(nextPort++, newKey(), ['/ip4/203.0.113.7/tcp/1', '/ip6/::1/tcp/1', '/unix/x'])
+  t.teardown(() => a.discovery.stop())
+  a.discovery.afterStart()
+  await new Promise(resolve => setTimeout(resolve, 50))
+  t.deepEqual(a.discovery.interfaces(), [])
+})
+
+test('announcements survive the codec; changed ones are refused', async t => {
+  const codec = new AnnouncementCodec(newKey())
+  const announcement = { peer: await somePeer(), name: 'n-1', addresses: [LOOP] }
+  const packet = codec.encode(announcement)
+  t.deepEqual(codec.decode(packet), { kind: 'ours', announcement })
+  fc.assert(
+    fc.property(fc.nat(packet.length - 1), fc.integer({ min: 1, max: 255 }), (at, flip) => {
+      const changed = Uint8Array.from(packet)
+      changed[at] = (changed[at] ?? 0) ^ flip
+      return codec.decode(changed).kind !== 'ours'
+    }),
+  )
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: ANNOUNCEMENT_BYTES_MAX + 100 }), bytes => {
+      const heard = codec.decode(Buffer.concat([Buffer.from('elastic1'), bytes]))
+      return heard.kind === 'ignored' && codec.decode(bytes).kind === 'ignored'
+    }),
+  )
+})
+
+test('three agents without --peer join through discovery', async t => {
+  const cluster = await Cluster.make()
+  t.teardown(() => cluster.stop())
+  const world = new FakeWorld()
+  const start = performance.now()
+  const agents = await Promise.all(
+    ['a', 'b', 'c'].map(name => cluster.start(name, world.pagers(), { discovery: true })),
+  )
+  await until('full mesh', () => agents.every(agent => joined(agent).length === 2))
+  t.log(`started and joined after ${(performance.now() - start).toFixed(0)} ms`)
+  t.true(agents.every(agent => addressOf(agent).startsWith('/ip4/127.0.0.1/')))
+})
