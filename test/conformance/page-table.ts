@@ -18,6 +18,9 @@ export interface ConformanceOptions {
   readonly counts: number
 }
 
+/** A back end on which counting does not end has lost a wake-up. */
+const EVICTIONS_MAX = 100_000
+
 type Body = (t: ExecutionContext, bench: Bench, options: ConformanceOptions) => Promise<void>
 
 /** Registers the whole suite; `name` leads the test titles. */
@@ -167,11 +170,13 @@ const mappings: Record<string, Body> = {
   },
 
   'a thread that waits for a page which is unmapped gets its signal': async (t, bench) => {
-    await bench.done(bench.table.map(bench.range(0), 'read-write'))
-    await bench.start(0, { kind: 'read', page: bench.page(0) })
-    await bench.fault()
-    await bench.done(bench.table.unmap(bench.range(0)))
-    t.deepEqual(await bench.result(0), { kind: 'segv' })
+    for (let round = 0; round < 50; round++) {
+      await bench.done(bench.table.map(bench.range(0), 'read-write'))
+      await bench.start(0, { kind: 'read', page: bench.page(0) })
+      await bench.fault()
+      await bench.done(bench.table.unmap(bench.range(0)))
+      t.deepEqual(await bench.result(0), { kind: 'segv' }, `round ${round}`)
+    }
   },
 
   'bad calls are refused, and change nothing': async (t, bench) => {
@@ -232,7 +237,7 @@ const evictions: Record<string, Body> = {
     for (const i of [0, 1]) await bench.start(i, { kind: 'count', page: bench.page(i), times: counts })
     const running = new Set([0, 1])
     let evicted = 0
-    while (running.size > 0) {
+    while (running.size > 0 && evicted < EVICTIONS_MAX) {
       await bench.table.nextFault(NOW)
       await bench.done(bench.table.place(bench.range(0, 2), contents, evicted % 3 === 0))
       if (evicted % 3 === 0) await bench.done(bench.table.allowWrite(bench.range(0, 2)))
