@@ -275,7 +275,8 @@ void pump_bulk(Lane& lane, const std::function<bool(uint64_t bytes)>& on_bytes) 
   header.count = kBulkPages;
   Frame frame;
   for (bool go_on = true; go_on;) {
-    if (lane.on_event(waiter.wait(lane.wanted_events())) != LaneIo::ok) return;
+    lane.on_event(waiter.wait(lane.wanted_events()));
+    must_be_ok(lane);
     uint64_t bytes = 0;
     while (lane.next_frame(frame)) bytes += frame.payload.size();
     if (lane.established())

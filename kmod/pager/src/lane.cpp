@@ -21,6 +21,7 @@ namespace {
 
 constexpr size_t kReceiveBytes = 256u << 10;        // one recv(); measured: 64 KiB loses 15 % of bulk
 constexpr int kReceivesPerEvent = 4;                // then the other descriptors get their turn
+constexpr size_t kHandshakeReceiveBytes = 16u << 10;
 constexpr uint64_t kHandshakeBytesMax = 32u << 10;  // a pre-shared-key handshake needs less than 1 KiB
 constexpr size_t kKeepBytes = 4u << 20;             // capacity an empty queue keeps
 
@@ -28,12 +29,12 @@ constexpr size_t kKeepBytes = 4u << 20;             // capacity an empty queue k
 
 Lane::State::State(Fd socket, std::string identity, const LaneKey& key)
     : fd(std::move(socket)), connecting(true), tls(std::move(identity), key),
-      stage(std::make_unique_for_overwrite<uint8_t[]>(kTlsRecordBytes)) {}
+      stage(std::make_unique_for_overwrite<uint8_t[]>(kRecordPlainBytes)) {}
 
 Lane::State::State(Fd socket, std::shared_ptr<ListenerShared> shared)
     : fd(std::move(socket)), listener(std::move(shared)),
       tls([table = listener](const std::string& identity) { return table->find_key(identity); }),
-      stage(std::make_unique_for_overwrite<uint8_t[]>(kTlsRecordBytes)) {
+      stage(std::make_unique_for_overwrite<uint8_t[]>(kRecordPlainBytes)) {
   ++listener->pending;
 }
 
@@ -68,19 +69,18 @@ bool Lane::State::receive() {
   if (drained || receives_left == 0 || status != LaneIo::ok) return false;
   --receives_left;
   ByteQueue& incoming = tls.incoming();
-  uint8_t* to = incoming.reserve(kReceiveBytes);
-  const ssize_t got = recv(fd.get(), to, kReceiveBytes, 0);
+  const size_t room = established ? kReceiveBytes : kHandshakeReceiveBytes;
+  uint8_t* to = incoming.reserve(room);
+  const ssize_t got = recv(fd.get(), to, room, 0);
   if (got > 0) {
     incoming.commit(static_cast<size_t>(got));
     bytes_received += static_cast<uint64_t>(got);
-    drained = static_cast<size_t>(got) < kReceiveBytes;
-    if (!established && bytes_received > kHandshakeBytesMax)
-      end(LaneIo::refused, "more bytes than a handshake needs");
-    return status == LaneIo::ok;
+    drained = static_cast<size_t>(got) < room;
+    return true;
   }
   drained = true;
   if (got == 0) {
-    end(LaneIo::closed, !plain.empty() ? "closed by the other side in the middle of a frame"
+    end(LaneIo::closed, !plain.empty() || (established && tls.may_have_more()) ? "closed by the other side in the middle of a frame"
                         : established               ? "closed by the other side"
                                                     : "closed by the other side during the handshake");
   } else if (errno != EAGAIN && errno != EINTR) {
@@ -96,6 +96,8 @@ void Lane::State::advance_handshake() {
     switch (tls.handshake()) {
       case TlsEnd::Step::done: return become_established();
       case TlsEnd::Step::want_more:
+        // Data may follow the handshake closely, so only what the handshake itself has taken counts.
+        if (bytes_received > kHandshakeBytesMax) return end(LaneIo::refused, "more bytes than a handshake needs");
         if (!receive()) return;
         break;
       case TlsEnd::Step::closed:
@@ -113,7 +115,7 @@ void Lane::State::become_established() {
 }
 
 bool Lane::State::pull_plain() {
-  size_t wanted = kTlsRecordBytes;
+  size_t wanted = 0;
   if (plain.size() >= sizeof(FrameHeader)) {
     // One reserve() for the whole frame, so that its bytes are not moved later.
     FrameHeader header;
@@ -121,11 +123,10 @@ bool Lane::State::pull_plain() {
     const size_t whole = sizeof header + std::min(header.payload_bytes, kMaxPayloadBytes);
     if (whole > plain.size()) wanted = std::max(wanted, whole - plain.size());
   }
+  plain.reserve(wanted + kRecordPlainBytes + 1);  // its last record may carry the beginning of the next frame
   while (status == LaneIo::ok && (tls.may_have_more() || receive())) {
-    uint8_t* to = plain.reserve(wanted);
-    size_t got = 0;
-    switch (tls.read(to, plain.free_bytes(), got)) {
-      case TlsEnd::Step::done: plain.commit(got); return true;
+    switch (tls.read(plain)) {
+      case TlsEnd::Step::done: return true;
       case TlsEnd::Step::want_more:
         if (!receive()) return false;
         break;
@@ -157,19 +158,19 @@ bool Lane::State::check_header(const FrameHeader& header) {
 void Lane::State::append_plain(const void* from, size_t bytes) {
   auto* next = static_cast<const uint8_t*>(from);
   while (bytes > 0) {
-    if (staged_bytes == 0 && bytes >= kTlsRecordBytes) {  // whole records straight from the caller's memory
-      const size_t whole = bytes - bytes % kTlsRecordBytes;
+    if (staged_bytes == 0 && bytes >= kRecordPlainBytes) {  // whole records straight from the caller's memory
+      const size_t whole = bytes - bytes % kRecordPlainBytes;
       if (!tls.write(next, whole)) return end(LaneIo::refused, tls.problem());
       next += whole;
       bytes -= whole;
       continue;
     }
-    const size_t part = std::min(bytes, kTlsRecordBytes - staged_bytes);
+    const size_t part = std::min(bytes, kRecordPlainBytes - staged_bytes);
     std::memcpy(stage.get() + staged_bytes, next, part);
     staged_bytes += part;
     next += part;
     bytes -= part;
-    if (staged_bytes == kTlsRecordBytes) seal();
+    if (staged_bytes == kRecordPlainBytes) seal();
   }
 }
 

@@ -2,8 +2,8 @@
 // at where they lie and the kernel takes them in one call.
 //
 // Why not a ring: a ring splits frames at its end, and OpenSSL and UFFDIO_COPY both want contiguous bytes. The
-// bytes are moved to the front only when at least half of the buffer is free there, so each byte is moved at most
-// once on average; in the steady state the queue empties often and nothing is moved or allocated at all.
+// bytes are moved to the front only when half as many have been consumed there, so each byte is moved at most
+// twice on average; in the steady state the queue empties often and nothing is moved or allocated at all.
 // Limits: the capacity stays below four times the largest amount ever held at once; shrink() gives it back.
 #pragma once
 
@@ -28,6 +28,7 @@ class ByteQueue {
   }
   size_t free_bytes() const { return capacity_ - tail_; }
   void commit(size_t bytes) { tail_ += bytes; }
+  void uncommit(size_t bytes) { tail_ -= bytes; }  // takes back the newest
 
   void append(const void* from, size_t bytes) {
     if (bytes == 0) return;
@@ -51,7 +52,7 @@ class ByteQueue {
  private:
   void make_room(size_t bytes) {
     const size_t held = size();
-    if (head_ >= capacity_ / 2 && capacity_ - held >= bytes) {
+    if (head_ >= held / 2 && capacity_ - held >= bytes) {
       std::memmove(bytes_.get(), data(), held);
       head_ = 0;
       tail_ = held;

@@ -1,5 +1,6 @@
-// The lane's use of OpenSSL 3, all of it: two contexts (one a role), the pre-shared-key callbacks, and a BIO that
-// reads and writes the byte queues of a TlsEnd. See lane_tls.hpp for why it is made so.
+// The lane's use of OpenSSL 3 for the handshake, all of it: two contexts (one a role), the pre-shared-key callbacks,
+// a BIO that reads and writes the byte queues of a TlsEnd; and what is not data among the records that follow. See
+// lane_tls.hpp for why it is made so.
 //
 // The system's openssl.cnf and OPENSSL_CONF are not read: the protocol here is fixed, and the environment of the
 // pager is the application's.
@@ -9,6 +10,7 @@
 #include <openssl/ssl.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <stdexcept>
 
 namespace elastic {
@@ -17,6 +19,22 @@ namespace {
 
 constexpr uint8_t kAes128GcmSha256[2] = {0x13, 0x01};  // RFC 8446, B.4
 constexpr size_t kIdentityCharsMax = 20;               // a 64-bit lease id in decimal
+constexpr int kEmptyRecordsMax = 32;                   // in a row; more are an attack
+constexpr uint8_t kAlertWarning = 1;
+constexpr uint8_t kAlertCloseNotify = 0;
+constexpr uint8_t kKeyUpdate[4] = {24, 0, 0, 1};  // handshake message of one byte: 1 asks for the same in return
+constexpr size_t kKeyUpdateBytes = 5;
+
+// 64 hexadecimal digits as OpenSSL writes them.
+bool read_secret(const char* hex, TrafficSecret& secret) {
+  for (uint8_t& byte : secret) {
+    unsigned value = 0;
+    if (std::sscanf(hex, "%2x", &value) != 1) return false;
+    byte = static_cast<uint8_t>(value);
+    hex += 2;
+  }
+  return true;
+}
 
 bool is_lease_id(const std::string& identity) {
   return !identity.empty() && identity.size() <= kIdentityCharsMax &&
@@ -72,6 +90,19 @@ struct TlsHooks {
     return *session != nullptr ? 1 : 0;
   }
 
+  // The key log is OpenSSL's only way to hand out traffic secrets: "LABEL client-random secret". Nothing is written
+  // anywhere.
+  static void on_secret(const SSL* ssl, const char* line) {
+    auto* end = static_cast<TlsEnd*>(SSL_get_app_data(ssl));
+    const std::string_view text(line);
+    const size_t last_space = text.rfind(' ');
+    if (last_space == text.npos || text.size() - last_space != 65) return;
+    if (text.starts_with("CLIENT_TRAFFIC_SECRET_0 "))
+      end->secrets_seen_[0] = read_secret(line + last_space + 1, end->dialler_secret_);
+    if (text.starts_with("SERVER_TRAFFIC_SECRET_0 "))
+      end->secrets_seen_[1] = read_secret(line + last_space + 1, end->listener_secret_);
+  }
+
   static int bio_read(BIO* bio, char* to, size_t room, size_t* got) {
     ByteQueue& from = static_cast<TlsEnd*>(BIO_get_data(bio))->incoming_;
     BIO_clear_retry_flags(bio);
@@ -115,6 +146,8 @@ struct TlsHooks {
         SSL_CTX_set1_groups_list(context, "X25519") != 1)
       fail_openssl("cannot set up TLS 1.3");
     SSL_CTX_set_options(context, SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
+    SSL_CTX_clear_options(context, SSL_OP_ENABLE_MIDDLEBOX_COMPAT);
+    SSL_CTX_set_keylog_callback(context, on_secret);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_num_tickets(context, 0);
     SSL_CTX_set_max_early_data(context, 0);
@@ -147,6 +180,8 @@ TlsEnd::TlsEnd(FindKey find_key) : find_key_(std::move(find_key)) { attach(true)
 TlsEnd::~TlsEnd() {
   SSL_free(ssl_);
   OPENSSL_cleanse(key_.data(), key_.size());
+  OPENSSL_cleanse(dialler_secret_.data(), dialler_secret_.size());
+  OPENSSL_cleanse(listener_secret_.data(), listener_secret_.size());
 }
 
 void TlsEnd::attach(bool accepting) {
@@ -197,8 +232,7 @@ TlsEnd::Step TlsEnd::handshake() {
       problem_ = "TLS handshake ended without the lane key";
       return Step::failed;
     }
-    established_ = true;
-    OPENSSL_cleanse(key_.data(), key_.size());
+    if (!take_over()) return fail("TLS handshake ended without traffic secrets");
     return Step::done;
   }
   if (SSL_get_error(ssl_, result) == SSL_ERROR_WANT_READ) return Step::want_more;
@@ -206,36 +240,97 @@ TlsEnd::Step TlsEnd::handshake() {
   return Step::failed;
 }
 
-TlsEnd::Step TlsEnd::read(uint8_t* to, size_t room, size_t& got) {
+// Both directions begin with fresh keys: the BIO gives OpenSSL only whole records it asks for, no ticket is sent,
+// and no early data is taken, so not one record under these secrets has been read or written by it.
+bool TlsEnd::take_over() {
+  if (!secrets_seen_[0] || !secrets_seen_[1]) return false;
+  opening_.start(accepting_ ? dialler_secret_ : listener_secret_, false);
+  sealing_.start(accepting_ ? listener_secret_ : dialler_secret_, true);
+  established_ = true;
+  OPENSSL_cleanse(key_.data(), key_.size());
+  OPENSSL_cleanse(dialler_secret_.data(), dialler_secret_.size());
+  OPENSSL_cleanse(listener_secret_.data(), listener_secret_.size());
+  SSL_free(ssl_);
+  ssl_ = nullptr;
+  return true;
+}
+
+TlsEnd::Step TlsEnd::fail(const char* why) {
+  if (problem_.empty()) problem_ = why;
   ERR_clear_error();
-  if (SSL_read_ex(ssl_, to, room, &got) == 1) return Step::done;
-  got = 0;
-  switch (SSL_get_error(ssl_, 0)) {
-    case SSL_ERROR_WANT_READ: return Step::want_more;
-    case SSL_ERROR_ZERO_RETURN: return Step::closed;
-    default: explain("broken TLS record"); return Step::failed;
+  return Step::failed;
+}
+
+TlsEnd::Step TlsEnd::read(ByteQueue& plain) {
+  while (incoming_.size() >= kRecordHeaderBytes) {
+    const uint8_t* const record = incoming_.data();
+    const size_t sealed = static_cast<size_t>(record[3]) << 8 | record[4];
+    if (record[0] != static_cast<uint8_t>(RecordType::data) || record[1] != 3 || sealed > kRecordSealedBytesMax)
+      return fail("broken TLS record: bad header");
+    const size_t whole = kRecordHeaderBytes + sealed;
+    if (incoming_.size() < whole) return Step::want_more;
+    RecordType type{};
+    size_t bytes = 0;
+    if (!opening_.open({record, whole}, plain, type, bytes)) return fail("broken TLS record: it does not verify");
+    incoming_.consume(whole);
+    if (type == RecordType::data && bytes > 0) {
+      empty_records_ = 0;
+      return Step::done;
+    }
+    // Not data: taken back out of the caller's queue. It is short, and it is still the queue's newest.
+    if (bytes > kKeyUpdateBytes) return fail("broken TLS record: unexpected message");
+    uint8_t message[kKeyUpdateBytes] = {};
+    std::memcpy(message, plain.data() + plain.size() - bytes, bytes);
+    plain.uncommit(bytes);
+    const Step step = type == RecordType::alert       ? on_alert(message, bytes)
+                      : type == RecordType::handshake ? on_handshake(message, bytes)
+                      : type == RecordType::data && ++empty_records_ <= kEmptyRecordsMax
+                          ? Step::want_more
+                          : fail("broken TLS record: unexpected type");
+    if (step != Step::want_more) return step;
   }
+  return Step::want_more;
+}
+
+TlsEnd::Step TlsEnd::on_alert(const uint8_t* alert, size_t bytes) {
+  if (bytes != 2) return fail("broken TLS record: malformed alert");
+  if (alert[1] == kAlertCloseNotify) return Step::closed;
+  problem_ = "the other side ended the connection with TLS alert " + std::to_string(alert[1]);
+  return Step::failed;
+}
+
+TlsEnd::Step TlsEnd::on_handshake(const uint8_t* message, size_t bytes) {
+  if (bytes != kKeyUpdateBytes || std::memcmp(message, kKeyUpdate, sizeof kKeyUpdate) != 0 || message[4] > 1)
+    return fail("broken TLS record: unexpected handshake message");
+  if (++empty_records_ > kEmptyRecordsMax) return fail("broken TLS record: key updates without data");
+  opening_.update();
+  if (message[4] == 1) update_asked_ = true;  // answered with the next write: however often it asks, once
+  return Step::want_more;
+}
+
+bool TlsEnd::update_sealing_keys() {
+  const uint8_t message[kKeyUpdateBytes] = {kKeyUpdate[0], kKeyUpdate[1], kKeyUpdate[2], kKeyUpdate[3], 0};
+  update_asked_ = false;
+  if (!sealing_.seal(RecordType::handshake, message, sizeof message, outgoing_)) return false;
+  sealing_.update();
+  return true;
 }
 
 bool TlsEnd::write(const uint8_t* from, size_t bytes) {
-  ERR_clear_error();
-  records_written_ += (bytes + kTlsRecordBytes - 1) / kTlsRecordBytes;
-  if (records_written_ >= records_per_key_) {
-    records_written_ = 0;
-    SSL_key_update(ssl_, SSL_KEY_UPDATE_NOT_REQUESTED);  // goes out before this record
+  while (bytes > 0) {
+    if ((update_asked_ || sealing_.records() >= records_per_key_) && !update_sealing_keys()) break;
+    const size_t part = std::min(bytes, kRecordPlainBytes);
+    if (!sealing_.seal(RecordType::data, from, part, outgoing_)) break;
+    from += part;
+    bytes -= part;
   }
-  size_t written = 0;
-  if (SSL_write_ex(ssl_, from, bytes, &written) == 1) return true;
-  explain("cannot encrypt");
-  return false;
+  if (bytes > 0) fail("cannot encrypt");
+  return bytes == 0;
 }
 
 void TlsEnd::close_notify() {
-  ERR_clear_error();
-  SSL_shutdown(ssl_);
-  ERR_clear_error();
+  const uint8_t alert[2] = {kAlertWarning, kAlertCloseNotify};
+  if (established_) sealing_.seal(RecordType::alert, alert, sizeof alert, outgoing_);
 }
-
-bool TlsEnd::may_have_more() const { return !incoming_.empty() || SSL_has_pending(ssl_) == 1; }
 
 }  // namespace elastic

@@ -209,7 +209,7 @@ void test_random_spoiling() {
 
 }  // namespace
 
-std::vector<HostileTest> hostile_tests() {
+std::vector<LaneTest> hostile_tests() {
   return {{"bad headers", test_bad_headers},
           {"bad payloads", test_bad_payloads},
           {"closed in the middle of a frame", test_closed_in_mid_frame},

@@ -1,6 +1,6 @@
 // Tests of the lane over real loopback sockets in one process: handshake, refusals, floods, frames of every size
 // both ways, and ends at awkward moments. What a hostile peer with the right key may send is in
-// lane_hostile_test.cpp. Each test prints its name; the first failed check ends the program with status 1.
+// lane_hostile_test.cpp, TLS itself in lane_tls_test.cpp. Each test prints its name; the first failed check ends the program with status 1.
 #include <arpa/inet.h>
 #include <sys/socket.h>
 
@@ -74,6 +74,27 @@ void test_handshake_and_first_frames() {
   CHECK(frame.header.sequence == 1 && frame.header.ack == 1 && dialled->sequence_acked() == 1);
   CHECK(dialled->bytes_sent() == accepted->bytes_received() && dialled->queued_bytes() == 0);
   CHECK((dialled->wanted_events() & EPOLLOUT) == 0);
+}
+
+// The dialler's frames may arrive together with the end of its handshake.
+void test_large_early_frames() {
+  LaneListener listener("127.0.0.1", [](const std::string&) { return key_of(1); });
+  auto dialled = Lane::dial("127.0.0.1", listener.port(), "7", key_of(1));
+  for (int i = 0; i < 4; ++i) send_bytes(*dialled, FrameType::echo, std::vector<uint8_t>(1u << 20, 9));
+  auto accepted = accept_one(listener);
+  for (int i = 0; i < 3; ++i) accepted->on_event(EPOLLIN);  // the listener is slow: let much pile up
+  while (!dialled->established()) {
+    poll_once({dialled.get()}, nullptr, nullptr);
+    if (!dialled->established()) accepted->on_event(EPOLLIN);
+  }
+  for (int i = 0; i < 20; ++i) dialled->flush();
+  int frames = 0;
+  Frame frame;
+  drive({dialled.get(), accepted.get()}, [&] {
+    CHECK(accepted->status() == LaneIo::ok);
+    while (accepted->next_frame(frame)) frames += frame.payload.size() == 1u << 20 && frame.payload[77] == 9;
+    return frames == 4;
+  });
 }
 
 void test_refusals() {
@@ -286,9 +307,8 @@ void test_key_update() {
     bytes[0] = static_cast<uint8_t>(i);
     CHECK(dialling.write(bytes, sizeof bytes));
     carry(dialling, accepting);
-    uint8_t got[200];
-    size_t count = 0;
-    CHECK(accepting.read(got, sizeof got, count) == TlsEnd::Step::done && count == 100 && got[0] == bytes[0]);
+    ByteQueue got;
+    CHECK(accepting.read(got) == TlsEnd::Step::done && got.size() == 100 && got.data()[0] == bytes[0]);
   }
 }
 
@@ -305,6 +325,7 @@ int main(int argc, char** argv) {
     std::printf("  ok, %.1f ms\n", static_cast<double>(elastic::now_us() - from) / 1000);
   };
   run("handshake and first frames", test_handshake_and_first_frames);
+  run("large frames right after the handshake", test_large_early_frames);
   run("wrong key, unknown identity, bad address", test_refusals);
   run("nobody listens", test_nobody_listens);
   run("bytes that are no TLS", test_not_tls);
@@ -313,7 +334,8 @@ int main(int argc, char** argv) {
   run("a bye survives the close", test_bye_survives_close);
   run("killed peer", test_killed_peer);
   run("key update", test_key_update);
-  for (const HostileTest& test : hostile_tests()) run(test.name, test.run);
+  for (const LaneTest& test : tls_tests()) run(test.name, test.run);
+  for (const LaneTest& test : hostile_tests()) run(test.name, test.run);
   run("random frames both ways", [frames] { test_many_frames(frames); });
   std::printf("all lane tests passed\n");
   return 0;

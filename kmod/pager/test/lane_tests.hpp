@@ -1,4 +1,4 @@
-// The tests of lane_hostile_test.cpp, run by lane_test.cpp.
+// The tests of the other lane test files, run by lane_test.cpp.
 #pragma once
 
 #include <functional>
@@ -6,11 +6,12 @@
 
 namespace elastic::test {
 
-struct HostileTest {
+struct LaneTest {
   const char* name;
   std::function<void()> run;
 };
 
-std::vector<HostileTest> hostile_tests();
+std::vector<LaneTest> hostile_tests();
+std::vector<LaneTest> tls_tests();
 
 }  // namespace elastic::test
