@@ -1,0 +1,158 @@
+/**
+ * Settings of `elasticos agent`: flags over the configuration file over defaults.
+ *
+ * The file is TOML with the names of the flags as keys. Unknown keys and wrong types are refused with the line they are
+ * on. Relative paths in it are relative to its own directory.
+ */
+
+import { mkdirSync, readFileSync, statfsSync } from 'node:fs'
+import { hostname } from 'node:os'
+import { dirname, resolve } from 'node:path'
+import { parse, TomlError } from 'smol-toml'
+import { z } from 'zod'
+import { bytes, pagesIn } from '../../placement/units.js'
+import { defaultKeyPath } from '../key.js'
+import { CliFailure, EXIT_USAGE } from './failure.js'
+import { defaultControlPath, defaultDataDir, runtimeDirFor, uid } from './paths.js'
+import { defaultMemoryPages, defaultSpillMaxBytes, sizeFlag } from './values.js'
+
+/** Not registered with IANA for anything; peers on other machines are found by discovery, which tells the port. */
+const DEFAULT_PORT = 7420
+const NAME_FORM = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/
+
+/** Flags as typed. */
+export interface AgentFlags {
+  readonly name?: string
+  readonly data?: string
+  readonly control?: string
+  readonly listen?: readonly string[]
+  readonly peer?: readonly string[]
+  /** False with --no-discovery. */
+  readonly discovery: boolean
+  readonly key?: string
+  readonly allow?: readonly string[]
+  readonly capacity?: string
+  readonly spillMax?: string
+  readonly config?: string
+  readonly verbose?: boolean
+}
+
+export interface AgentSettings {
+  readonly name: string
+  readonly dataDir: string
+  readonly runtimeDir: string
+  readonly control: string
+  readonly listen: string[]
+  readonly peers: string[]
+  readonly discovery: boolean
+  readonly keyFile: string
+  readonly allow: string[]
+  readonly capacityPages: number
+  readonly spillMaxBytes: number
+}
+
+const fileSchema = z.strictObject({
+  name: z.string().optional(),
+  data: z.string().optional(),
+  control: z.string().optional(),
+  listen: z.array(z.string()).optional(),
+  peer: z.array(z.string()).optional(),
+  discovery: z.boolean().optional(),
+  key: z.string().optional(),
+  allow: z.array(z.string()).optional(),
+  capacity: z.string().optional(),
+  'spill-max': z.string().optional(),
+})
+type FileSettings = z.infer<typeof fileSchema>
+
+/** Settings of an agent. Makes its data directory. Throws CliFailure with one line. */
+export function agentSettings(flags: AgentFlags): AgentSettings {
+  const file: FileSettings = flags.config === undefined ? {} : readConfig(flags.config)
+  const name = flags.name ?? file.name ?? hostname()
+  if (!NAME_FORM.test(name)) {
+    throw new CliFailure(
+      `--name ${JSON.stringify(name)}: use letters, digits, '.', '_' and '-', at most 63`,
+      EXIT_USAGE,
+    )
+  }
+  const ownData = flags.data ?? file.data
+  const dataDir = resolve(ownData ?? defaultDataDir())
+  makeDirectory(dataDir)
+  const capacity = flags.capacity ?? file.capacity
+  const spillMax = flags.spillMax ?? file['spill-max']
+  return {
+    name,
+    dataDir,
+    runtimeDir: runtimeDirFor(ownData === undefined ? undefined : dataDir),
+    control: resolve(flags.control ?? file.control ?? defaultControlPath()),
+    listen: [...(flags.listen ?? file.listen ?? [`/ip4/0.0.0.0/tcp/${DEFAULT_PORT}`])],
+    peers: [...(flags.peer ?? file.peer ?? [])],
+    discovery: flags.discovery && (file.discovery ?? true),
+    keyFile: resolve(flags.key ?? file.key ?? defaultKeyPath(uid())),
+    allow: [...(flags.allow ?? file.allow ?? [])],
+    capacityPages:
+      capacity === undefined ? defaultMemoryPages() : pagesIn(bytes(sizeFlag('--capacity', capacity))),
+    spillMaxBytes: spillMax === undefined ? defaultSpillMaxBytes(dataDir) : sizeFlag('--spill-max', spillMax),
+  }
+}
+
+function makeDirectory(dataDir: string): void {
+  try {
+    mkdirSync(dataDir, { recursive: true, mode: 0o700 })
+    statfsSync(dataDir)
+  } catch (error) {
+    throw new CliFailure(`cannot use ${dataDir} for data; give a --data directory you may write`, 1, {
+      cause: error,
+    })
+  }
+}
+
+/** Reads and checks a configuration file. Exported for tests. */
+export function readConfig(path: string): FileSettings {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new CliFailure(`cannot read the configuration file ${path}; check --config`, EXIT_USAGE, {
+      cause: error,
+    })
+  }
+  const parsed = fileSchema.safeParse(parseToml(path, text))
+  if (parsed.success) return withAbsolutePaths(parsed.data, dirname(resolve(path)))
+  const issue = parsed.error.issues[0]
+  const key = issue?.code === 'unrecognized_keys' ? issue.keys[0] : issue?.path[0]
+  const what =
+    issue?.code === 'unrecognized_keys'
+      ? `unknown setting ${String(key)}`
+      : `${String(key)}: ${issue?.message}`
+  throw new CliFailure(
+    `${path}${lineOf(text, String(key))}: ${what}; see \`elasticos agent --help\``,
+    EXIT_USAGE,
+  )
+}
+
+function parseToml(path: string, text: string): unknown {
+  try {
+    return parse(text)
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error
+    const why = error.message.split('\n')[0]
+    throw new CliFailure(`${path}:${error.line}: ${why}`, EXIT_USAGE, { cause: error })
+  }
+}
+
+/** `:7` when `key` is set on line 7 of the file. */
+function lineOf(text: string, key: string): string {
+  const pattern = new RegExp(`^\\s*\\[?["']?${key.replace(/[^\w-]/g, '.')}["']?\\s*[\\].=]`)
+  const index = text.split('\n').findIndex(line => pattern.test(line))
+  return index < 0 ? '' : `:${index + 1}`
+}
+
+function withAbsolutePaths(file: FileSettings, base: string): FileSettings {
+  const absolute = { ...file }
+  for (const field of ['data', 'control', 'key'] as const) {
+    const path = file[field]
+    if (path !== undefined) absolute[field] = resolve(base, path)
+  }
+  return absolute
+}

@@ -1,0 +1,75 @@
+/**
+ * `elasticos agent` at work: agent, control socket, log, and an orderly end.
+ *
+ * The log goes to stderr, one JSON object a line; keys and lane keys never get into it. SIGTERM and SIGINT hand back
+ * what is held for others and end; a second one ends at once.
+ */
+
+import { pino } from 'pino'
+import { startAgent } from '../agent.js'
+import { ControlServer } from '../control/server.js'
+import type { AgentService, Logger } from '../service.js'
+import { type AgentFlags, agentSettings } from './agent-config.js'
+import { EXIT_FAILURE } from './failure.js'
+import { print } from './output.js'
+
+const SIGNAL_STATUS_BASE = 128
+
+export async function runAgent(flags: AgentFlags): Promise<number> {
+  const settings = agentSettings(flags)
+  const log = stderrLogger(settings.name, flags.verbose === true)
+  const { control: controlPath, ...rest } = settings
+  const ending = endingSignal()
+  const service = await startAgent({ ...rest, log })
+  const { name, dataDir, runtimeDir, spillMaxBytes } = settings
+  const hello = { name, version: '', pid: process.pid, dataDir, runtimeDir, spillMaxBytes }
+  const control = await ControlServer.listen(controlPath, hello, service).catch(async (error: unknown) => {
+    await service.stop()
+    throw error
+  })
+  print(readyLine(settings.name, controlPath, service))
+  const signal = await ending
+  log.info(`stopping (${signal})`)
+  await control.close()
+  return await stopped(service, log)
+}
+
+function readyLine(name: string, control: string, service: AgentService): string {
+  const self = service.nodes().find(node => node.self)
+  const addresses = self?.addresses.join(' ') ?? ''
+  return `elasticos agent ${name} ready: ${self?.peerId ?? ''}, control ${control}, listening ${addresses}`
+}
+
+/** The first SIGTERM or SIGINT; a second one ends the process where it stands. */
+function endingSignal(): Promise<NodeJS.Signals> {
+  return new Promise(resolve => {
+    let seen = false
+    const take = (signal: NodeJS.Signals, number: number) => {
+      if (seen) process.exit(SIGNAL_STATUS_BASE + number)
+      seen = true
+      resolve(signal)
+    }
+    process.on('SIGTERM', take)
+    process.on('SIGINT', take)
+  })
+}
+
+async function stopped(service: AgentService, log: Logger): Promise<number> {
+  try {
+    await service.stop()
+    return 0
+  } catch (error) {
+    log.error(`stopping failed: ${error instanceof Error ? error.message : String(error)}`)
+    return EXIT_FAILURE
+  }
+}
+
+function stderrLogger(name: string, verbose: boolean): Logger {
+  const log = pino({ name, level: verbose ? 'debug' : 'info' }, pino.destination({ fd: 2, sync: true }))
+  return {
+    error: text => log.error(text),
+    warn: text => log.warn(text),
+    info: text => log.info(text),
+    debug: text => log.debug(text),
+  }
+}

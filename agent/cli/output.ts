@@ -1,0 +1,61 @@
+/**
+ * What listings look like: aligned columns for people, JSON for programs; colours only on a terminal.
+ */
+
+export interface Column<Row> {
+  readonly title: string
+  readonly cell: (row: Row) => string
+  /** Numbers go to the right. */
+  readonly right?: boolean
+}
+
+/** Lines of a table, titles first; cells are padded to their column. */
+export function tableLines<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string[] {
+  const cells = [
+    columns.map(column => column.title),
+    ...rows.map(row => columns.map(column => column.cell(row))),
+  ]
+  const widths = columns.map((_, index) => Math.max(...cells.map(line => line[index]?.length ?? 0)))
+  return cells.map(line =>
+    line
+      .map((cell, index) => {
+        const width = widths[index] ?? 0
+        return columns[index]?.right === true ? cell.padStart(width) : cell.padEnd(width)
+      })
+      .join('  ')
+      .trimEnd(),
+  )
+}
+
+/** Prints rows as JSON, as a table, or `empty` when there are none. */
+export function printRows<Row>(
+  columns: readonly Column<Row>[],
+  rows: readonly Row[],
+  json: boolean,
+  empty: string,
+) {
+  if (json) print(JSON.stringify(rows, null, 2))
+  else if (rows.length === 0) print(empty)
+  else for (const line of tableLines(columns, rows)) print(line)
+}
+
+export function print(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+
+/** A warning or a notice of elasticos itself. */
+export function notice(line: string): void {
+  process.stderr.write(`elasticos: ${line}\n`)
+}
+
+const SGR = { bold: 1, red: 31, green: 32, yellow: 33 } as const
+
+/** `text` in a colour where `stream` is a terminal and NO_COLOR is not set. */
+export function coloured(
+  colour: keyof typeof SGR,
+  text: string,
+  stream: NodeJS.WriteStream = process.stdout,
+): string {
+  const plain = !stream.isTTY || (process.env.NO_COLOR ?? '') !== ''
+  return plain ? text : `\u001b[${SGR[colour]}m${text}\u001b[0m`
+}
