@@ -1,5 +1,5 @@
-// The public face of the spill: each call looks at the state under its mutex and leaves the slow part to a worker
-// (spill_work.cpp), but for read_now(), which does it itself.
+// The public face of the spill: each call looks at the state under its mutex and leaves the slow part to a
+// worker (spill_work.cpp), but for read_now(), which does it itself.
 #include "spill.hpp"
 
 #include <algorithm>

@@ -85,9 +85,10 @@ SpillFile::SpillFile(const std::string& directory, uint64_t bytes_max) {
     bytes_max = std::min<uint64_t>(bytes_max, limit.rlim_cur);  // beyond it there is SIGXFSZ
   }
   slots_max_ = static_cast<uint32_t>(std::min<uint64_t>(bytes_max / kSpillPageBytes, Spill::kNoSlot - 1));
-  // The full size from the start, all holes: a write that does not change the size needs no exclusive lock of the
-  // inode. A file system that cannot hold so large a file gets it step by step.
-  if (ftruncate(fd_, static_cast<off_t>(slots_max_) * static_cast<off_t>(kSpillPageBytes)) != 0 && errno != EFBIG) {
+  // The full size from the start, all holes: a write that does not change the size needs no exclusive lock of
+  // the inode. A file system that cannot hold so large a file gets it step by step.
+  if (ftruncate(fd_, static_cast<off_t>(slots_max_) * static_cast<off_t>(kSpillPageBytes)) != 0 &&
+      errno != EFBIG) {
     const int error = errno;
     close(fd_);
     fail(error, "cannot size the spill file in " + directory);
@@ -141,7 +142,8 @@ int SpillFile::transfer(std::span<PageIo> run, bool is_write) {
   std::array<iovec, kPagesPerCall> parts;
   size_t count = 0;
   for (const PageIo& page : run) {
-    if (count > 0 && static_cast<uint8_t*>(parts[count - 1].iov_base) + parts[count - 1].iov_len == page.bytes) {
+    if (count > 0 &&
+        static_cast<uint8_t*>(parts[count - 1].iov_base) + parts[count - 1].iov_len == page.bytes) {
       parts[count - 1].iov_len += kSpillPageBytes;
     } else {
       parts[count++] = iovec{page.bytes, kSpillPageBytes};
@@ -195,7 +197,8 @@ int SpillFile::move_all(std::span<PageIo> pages, bool is_write) {
   size_t first = 0;
   while (first < pages.size()) {
     size_t end = first + 1;
-    while (end < pages.size() && end - first < kPagesPerCall && pages[end].slot == pages[end - 1].slot + 1) ++end;
+    while (end < pages.size() && end - first < kPagesPerCall && pages[end].slot == pages[end - 1].slot + 1)
+      ++end;
     const int error = move_run(pages.subspan(first, end - first), is_write);
     if (error != 0) return error;
     first = end;

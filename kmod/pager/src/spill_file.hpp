@@ -1,6 +1,6 @@
-// The file under a spill: opening it without a name, moving runs of neighbouring slots with one system call, and
-// giving blocks back to the disk. Direct I/O where the file system has it; else buffered, each write written out
-// and dropped from the page cache at once. All calls block; any thread may make them.
+// The file under a spill: opening it without a name, moving runs of neighbouring slots with one system call,
+// and giving blocks back to the disk. Direct I/O where the file system has it; else buffered, each write
+// written out and dropped from the page cache at once. All calls block; any thread may make them.
 //
 // For tests: ELASTICOS_SPILL_BUFFERED=1 takes the buffered way at once. ELASTICOS_FAIL_SPILL=full:N, io:N or
 // read:N lets the N-th write (or read) of this file fail so; full:N+ that one and all after it.
@@ -66,7 +66,8 @@ class SpillFile {
   FailurePoint failure_;
 };
 
-// Why `directory` cannot hold a spill file although it exists ("… is on tmpfs, which is memory: …"), or nothing.
+// Why `directory` cannot hold a spill file although it exists ("… is on tmpfs, which is memory: …"), or
+// nothing.
 std::string spill_refusal(const std::string& directory);
 
 }  // namespace elastic

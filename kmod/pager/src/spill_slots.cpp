@@ -59,8 +59,8 @@ bool SpillSlots::grow() {
   return true;
 }
 
-// The extent for `wanted` neighbours: the one in use, else the emptiest, else a new one, else the emptiest with
-// its free slots scattered. The caller has made sure that something is free.
+// The extent for `wanted` neighbours: the one in use, else the emptiest, else a new one, else the emptiest
+// with its free slots scattered. The caller has made sure that something is free.
 uint32_t SpillSlots::choose(unsigned wanted) {
   if (current_ != kNone && find_run(extents_[current_].free, wanted) >= 0) return current_;
   uint32_t emptiest = heads_set_ == 0 ? kNone : heads_[std::bit_width(heads_set_)];

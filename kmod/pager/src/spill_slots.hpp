@@ -1,10 +1,10 @@
 // Which slots (4 KiB places) of the spill file are taken. Pages written together should lie together, so that
-// reading them back is one read: slots are handed out in runs from extents of 64, one machine word each. Extents
-// are kept in lists by how many free slots they have, so that taking and giving back cost the same however large
-// the file is.
+// reading them back is one read: slots are handed out in runs from extents of 64, one machine word each.
+// Extents are kept in lists by how many free slots they have, so that taking and giving back cost the same
+// however large the file is.
 //
-// A freed slot is *stale* until its blocks are punched out of the file. While a worker punches it, it belongs to
-// nobody: a write that raced with the punch would be lost.
+// A freed slot is *stale* until its blocks are punched out of the file. While a worker punches it, it belongs
+// to nobody: a write that raced with the punch would be lost.
 //
 // Limits: no lock of its own (the caller has one); 24 bytes and a queue entry for each extent ever used.
 #pragma once

@@ -1,10 +1,10 @@
 // The inside of a spill: buffers, jobs, workers and completions around a SpillFile (the system calls) and a
-// SpillSlots (which places are taken). One mutex guards everything here; no system call on the file and no `done`
-// runs under it.
+// SpillSlots (which places are taken). One mutex guards everything here; no system call on the file and no
+// `done` runs under it.
 //
-// A slot is *busy* while a write of it has not been drained or a read of it is queued or under way. Freeing a busy
-// slot only marks it; the last of its jobs gives it back. A page being written stays in its buffer until drain(),
-// so a reader copies it from there and never races with the disk.
+// A slot is *busy* while a write of it has not been drained or a read of it is queued or under way. Freeing a
+// busy slot only marks it; the last of its jobs gives it back. A page being written stays in its buffer until
+// drain(), so a reader copies it from there and never races with the disk.
 #pragma once
 
 #include <sys/eventfd.h>
@@ -31,9 +31,9 @@ namespace elastic {
 
 namespace spill_detail {
 
-inline constexpr size_t kWritePagesMax = 128;  // 512 KiB
-inline constexpr size_t kReadPagesMax = 64;    // 256 KiB, and one machine word of free bits
-inline constexpr size_t kDirectReadPages = 16; // of the staging buffer of read_now
+inline constexpr size_t kWritePagesMax = 128;   // 512 KiB
+inline constexpr size_t kReadPagesMax = 64;     // 256 KiB, and one machine word of free bits
+inline constexpr size_t kDirectReadPages = 16;  // of the staging buffer of read_now
 // Blocks go back to the disk after this long without work, or when so many pages of them have gathered that
 // waiting for an idle moment would not do.
 inline constexpr auto kIdleBeforePunch = std::chrono::milliseconds(200);
@@ -106,7 +106,8 @@ struct Spill::State {
   using Job = spill_detail::Job;
   using JobQueue = std::deque<std::unique_ptr<Job>>;
 
-  State(const std::string& directory, uint64_t bytes_max) : file(directory, bytes_max), slots(file.slots_max()) {
+  State(const std::string& directory, uint64_t bytes_max)
+      : file(directory, bytes_max), slots(file.slots_max()) {
     for (size_t i = spill_detail::kWritePagesMax; i > 0; --i) write_free.push_back(write_arena.page(i - 1));
   }
 
@@ -123,7 +124,7 @@ struct Spill::State {
   std::vector<uint8_t*> write_free;
   uint64_t read_free = ~0ull;
   size_t pages_refused = 0;  // by the last write(), for want of buffers
-  JobQueue waiting;  // reads for which there is no buffer yet
+  JobQueue waiting;          // reads for which there is no buffer yet
   JobQueue reads;
   JobQueue writes;
   std::vector<std::unique_ptr<Job>> completed;

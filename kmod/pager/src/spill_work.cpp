@@ -94,8 +94,10 @@ void Spill::State::release_if_unused(uint32_t slot) {
   if (freed) give(slot);
 }
 
-// Fills `out` from write buffers where the page is there; the rest is added to `missing`. False: one was lost.
-bool Spill::State::copy_buffered(std::span<const uint32_t> wanted, uint8_t* out, std::vector<PageIo>& missing) {
+// Fills `out` from write buffers where the page is there; the rest is added to `missing`. False: one was
+// lost.
+bool Spill::State::copy_buffered(std::span<const uint32_t> wanted, uint8_t* out,
+                                 std::vector<PageIo>& missing) {
   for (size_t i = 0; i < wanted.size(); ++i) {
     uint8_t* to = out + i * kSpillPageBytes;
     const auto entry = busy.find(wanted[i]);
@@ -174,7 +176,9 @@ void Spill::State::finish_read(Job& job, std::unique_lock<std::mutex>& lock) {
 // ---- reads at once
 
 bool Spill::State::read_missing(std::vector<PageIo>& missing) {
-  const auto aligned = [](const PageIo& page) { return reinterpret_cast<uintptr_t>(page.bytes) % kSpillPageBytes == 0; };
+  const auto aligned = [](const PageIo& page) {
+    return reinterpret_cast<uintptr_t>(page.bytes) % kSpillPageBytes == 0;
+  };
   if (std::all_of(missing.begin(), missing.end(), aligned)) {
     for (size_t first = 0; first < missing.size(); first += kWritePagesMax) {
       const size_t count = std::min(kWritePagesMax, missing.size() - first);
@@ -190,7 +194,8 @@ bool Spill::State::read_missing(std::vector<PageIo>& missing) {
     const size_t count = std::min(kDirectReadPages, missing.size() - first);
     for (size_t i = 0; i < count; ++i) staged[i] = PageIo{missing[first + i].slot, staging.page(i)};
     if (file.read({staged, count}) != SpillError::none) return false;
-    for (size_t i = 0; i < count; ++i) std::memcpy(missing[first + i].bytes, staging.page(i), kSpillPageBytes);
+    for (size_t i = 0; i < count; ++i)
+      std::memcpy(missing[first + i].bytes, staging.page(i), kSpillPageBytes);
   }
   return true;
 }

@@ -1,6 +1,6 @@
-// Tests of the spill. Usage: spill_test DIRECTORY [SEED [STEPS]] prints one PASS or FAIL line per test and exits 1
-// if any failed; spill_test --bench DIRECTORY prints latencies and throughput instead. DIRECTORY is on a real file
-// system. Random choices come from the seed, which is printed.
+// Tests of the spill. Usage: spill_test DIRECTORY [SEED [STEPS]] prints one PASS or FAIL line per test and
+// exits 1 if any failed; spill_test --bench DIRECTORY prints latencies and throughput instead. DIRECTORY is
+// on a real file system. Random choices come from the seed, which is printed.
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -23,59 +23,12 @@
 #include <thread>
 #include <vector>
 
-#include "../src/spill.hpp"
 #include "../src/spill_slots.hpp"
+#include "spill_test_kit.hpp"
 
 namespace {
 
-using elastic::Spill;
-using elastic::SpillError;
-
-constexpr size_t kPage = 4096;
-constexpr uint64_t kMiB = 1u << 20;
-using Clock = std::chrono::steady_clock;
-
-struct Failure {
-  std::string what;
-};
-
-void check(bool holds, const std::string& what) {
-  if (!holds) throw Failure{what};
-}
-
-void fill(uint8_t* page, uint64_t tag) {
-  for (size_t i = 0; i < kPage / 8; ++i) {
-    const uint64_t word = (tag + 1) * 0x9e3779b97f4a7c15ull ^ i * 0xbf58476d1ce4e5b9ull;
-    std::memcpy(page + i * 8, &word, 8);
-  }
-}
-
-bool holds_tag(const uint8_t* page, uint64_t tag) {
-  uint8_t wanted[kPage];
-  fill(wanted, tag);
-  return std::memcmp(page, wanted, kPage) == 0;
-}
-
-void wait_and_drain(Spill& spill) {
-  pollfd waited{spill.event_fd(), POLLIN, 0};
-  check(poll(&waited, 1, 10000) == 1, "no completion within ten seconds");
-  spill.drain();
-}
-
-// Writes pages with tags from `tag` on and waits for the outcome.
-SpillError write_wait(Spill& spill, uint64_t tag, std::vector<uint32_t>& slots) {
-  std::vector<uint8_t> data(slots.size() * kPage);
-  for (size_t i = 0; i < slots.size(); ++i) fill(&data[i * kPage], tag + i);
-  bool finished = false;
-  SpillError result = SpillError::none;
-  const SpillError at_once = spill.write(data, slots, [&](SpillError error) {
-    finished = true;
-    result = error;
-  });
-  if (at_once != SpillError::none) return at_once;
-  while (!finished) wait_and_drain(spill);
-  return result;
-}
+using namespace spill_tests;
 
 // The descriptor of the nameless file of this process, or -1.
 int spill_descriptor() {
@@ -84,7 +37,8 @@ int spill_descriptor() {
   while (const dirent* entry = readdir(list)) {
     char target[512] = {};
     const std::string path = std::string("/proc/self/fd/") + entry->d_name;
-    if (readlink(path.c_str(), target, sizeof target - 1) > 0 && std::strstr(target, "(deleted)") != nullptr) {
+    if (readlink(path.c_str(), target, sizeof target - 1) > 0 &&
+        std::strstr(target, "(deleted)") != nullptr) {
       found = std::atoi(entry->d_name);
     }
   }
@@ -101,14 +55,16 @@ size_t cached_pages(int fd) {
   std::vector<unsigned char> present(bytes / kPage);
   mincore(at, bytes, present.data());
   munmap(at, bytes);
-  return static_cast<size_t>(std::count_if(present.begin(), present.end(), [](auto byte) { return byte & 1; }));
+  return static_cast<size_t>(
+      std::count_if(present.begin(), present.end(), [](auto byte) { return byte & 1; }));
 }
 
 // ---- tests
 
 void test_slots(const std::string&, uint64_t seed, uint64_t steps) {
   check(elastic::find_run(0, 1) == -1 && elastic::find_run(~0ull, 64) == 0, "find_run at its ends");
-  check(elastic::find_run(0b1110110, 3) == 4 && elastic::find_run(0b1110110, 2) == 1, "find_run in the middle");
+  check(elastic::find_run(0b1110110, 3) == 4 && elastic::find_run(0b1110110, 2) == 1,
+        "find_run in the middle");
   std::mt19937_64 random(seed);
   for (const uint32_t most : {1u, 63u, 64u, 65u, 1000u}) {
     elastic::SpillSlots slots(most);
@@ -120,8 +76,10 @@ void test_slots(const std::string&, uint64_t seed, uint64_t steps) {
       if (choice < 4) {
         std::vector<uint32_t> out(1 + random() % (random() % 4 == 0 ? 128 : 8));
         const bool got = slots.take(out);
-        check(got == (out.size() + taken.size() + withdrawn <= most), "take succeeds if and only if there is room");
-        for (size_t i = 0; got && i < out.size(); ++i) check(out[i] < most && taken.insert(out[i]).second, "taken twice");
+        check(got == (out.size() + taken.size() + withdrawn <= most),
+              "take succeeds if and only if there is room");
+        for (size_t i = 0; got && i < out.size(); ++i)
+          check(out[i] < most && taken.insert(out[i]).second, "taken twice");
       } else if (choice < 6) {
         for (size_t n = random() % 12; n > 0 && !taken.empty(); --n) {
           auto at = taken.lower_bound(static_cast<uint32_t>(random() % most));
@@ -132,7 +90,8 @@ void test_slots(const std::string&, uint64_t seed, uint64_t steps) {
       } else if (choice == 6) {
         elastic::SlotRun run;
         if (slots.punch_begin(run)) {
-          for (uint32_t i = 0; i < run.count; ++i) check(taken.count(run.first + i) == 0, "a taken slot is punched");
+          for (uint32_t i = 0; i < run.count; ++i)
+            check(taken.count(run.first + i) == 0, "a taken slot is punched");
           withdrawn += run.count;
           punching.push_back(run);
         }
@@ -149,7 +108,8 @@ void test_slots(const std::string&, uint64_t seed, uint64_t steps) {
   std::vector<uint32_t> out(64);
   check(fresh.take(out) && out.back() - out.front() == 63, "a batch in an empty file lies together");
   fresh.give(out[3]);
-  check(fresh.take(out) && out.back() - out.front() == 63, "a batch does not fill a hole while there is room");
+  check(fresh.take(out) && out.back() - out.front() == 63,
+        "a batch does not fill a hole while there is room");
 }
 
 void test_refusals(const std::string& directory, uint64_t, uint64_t) {
@@ -164,7 +124,8 @@ void test_refusals(const std::string& directory, uint64_t, uint64_t) {
   check(code_of(directory + "/nowhere").first == ENOENT, "a missing directory is ENOENT");
   const auto [code, text] = code_of("/dev/shm");
   check(code == EOPNOTSUPP, "tmpfs is refused");
-  check(text.find("tmpfs") != std::string::npos && text.find("--data DIR") != std::string::npos, "remedy in: " + text);
+  check(text.find("tmpfs") != std::string::npos && text.find("--data DIR") != std::string::npos,
+        "remedy in: " + text);
   setenv("ELASTICOS_FAIL_SPILL", "nonsense", 1);
   const int bad = code_of(directory).first;
   unsetenv("ELASTICOS_FAIL_SPILL");
@@ -186,7 +147,8 @@ void test_file(const std::string& directory, uint64_t, uint64_t) {
     check(batches[i].back() - batches[i].front() == 63, "neighbours");
   }
   std::vector<uint8_t> page(kPage + 1);
-  check(spill.read_now({&batches[5][7], 1}, page.data() + 1) && holds_tag(page.data() + 1, 5 * 64 + 7), "unaligned");
+  check(spill.read_now({&batches[5][7], 1}, page.data() + 1) && holds_tag(page.data() + 1, 5 * 64 + 7),
+        "unaligned");
   check(cached_pages(fd) <= 16, std::to_string(cached_pages(fd)) + " pages linger in the page cache");
   fstat(fd, &status);
   check(status.st_blocks * 512 >= 16 * static_cast<long>(kMiB), "16 MiB are on the disk");
@@ -199,7 +161,8 @@ void test_file(const std::string& directory, uint64_t, uint64_t) {
     usleep(20000);
     fstat(fd, &status);
   } while (status.st_blocks > 128 && Clock::now() - start < std::chrono::seconds(5));
-  check(status.st_blocks <= 128, "blocks given back, still " + std::to_string(status.st_blocks * 512) + " bytes");
+  check(status.st_blocks <= 128,
+        "blocks given back, still " + std::to_string(status.st_blocks * 512) + " bytes");
 }
 
 void test_bounds(const std::string& directory, uint64_t, uint64_t) {
@@ -214,10 +177,12 @@ void test_bounds(const std::string& directory, uint64_t, uint64_t) {
   check(spill.write(data, slots, count_one) == SpillError::none, "first buffer");
   check(spill.write(data, slots, count_one) == SpillError::none, "second buffer");
   check(spill.buffered_bytes() == 512 * 1024, "512 KiB are buffered");
-  check(spill.write(data, slots, count_one) == SpillError::full && spill.buffers_busy(), "third: buffers are busy");
+  check(spill.write(data, slots, count_one) == SpillError::full && spill.buffers_busy(),
+        "third: buffers are busy");
   while (done < 2) wait_and_drain(spill);
   check(!spill.buffers_busy() && spill.buffered_bytes() == 0, "drained");
-  check(write_wait(spill, 0, slots) == SpillError::none && write_wait(spill, 0, slots) == SpillError::none, "the rest");
+  check(write_wait(spill, 0, slots) == SpillError::none && write_wait(spill, 0, slots) == SpillError::none,
+        "the rest");
   check(spill.slots_used() == 256, "256 slots in one MiB");
   slots.resize(1);
   check(write_wait(spill, 0, slots) == SpillError::full && !spill.buffers_busy(), "the file is full");
@@ -259,17 +224,21 @@ void test_in_flight(const std::string& directory, uint64_t, uint64_t) {
   spill.free_slot(slots[4]);
   check(spill.buffered_page(slots[4]) == nullptr, "a freed page is nobody's");
   uint32_t other = 0;
-  check(spill.write({data.data(), kPage}, {&other, 1}, [](SpillError) {}) == SpillError::full, "not free yet");
+  check(spill.write({data.data(), kPage}, {&other, 1}, [](SpillError) {}) == SpillError::full,
+        "not free yet");
   while (!written || reads < 1) wait_and_drain(spill);
   check(spill.buffered_page(slots[3]) == nullptr, "drained pages are on the disk");
   std::vector<uint32_t> one(1);
-  check(write_wait(spill, 77, one) == SpillError::none && one[0] == slots[4], "free once the write is drained");
+  check(write_wait(spill, 77, one) == SpillError::none && one[0] == slots[4],
+        "free once the write is drained");
 
   spill.read({&slots[1], 1}, wants(1));
   spill.free_slot(slots[1]);
-  check(spill.write({data.data(), kPage}, {&other, 1}, [](SpillError) {}) == SpillError::full, "a read holds it");
+  check(spill.write({data.data(), kPage}, {&other, 1}, [](SpillError) {}) == SpillError::full,
+        "a read holds it");
   while (reads < 2) wait_and_drain(spill);
-  check(write_wait(spill, 78, one) == SpillError::none && one[0] == slots[1], "free once the read is drained");
+  check(write_wait(spill, 78, one) == SpillError::none && one[0] == slots[1],
+        "free once the read is drained");
 }
 
 void test_failures(const std::string& directory, uint64_t, uint64_t) {
@@ -292,10 +261,12 @@ void test_failures(const std::string& directory, uint64_t, uint64_t) {
     bool seen = false;
     bool refused = false;
     slots.resize(2);
-    check(spill.write(data, slots, [&](SpillError error) {
-      const uint8_t* bytes = spill.buffered_page(slots[1]);
-      seen = error == SpillError::io && bytes != nullptr && holds_tag(bytes, 5);
-    }) == SpillError::none, "write");
+    check(spill.write(data, slots,
+                      [&](SpillError error) {
+                        const uint8_t* bytes = spill.buffered_page(slots[1]);
+                        seen = error == SpillError::io && bytes != nullptr && holds_tag(bytes, 5);
+                      }) == SpillError::none,
+          "write");
     // The first read gets all buffers, the second waits and finds its page lost.
     std::vector<uint32_t> all(64, slots[0]);
     spill.read(all, [](SpillError, std::span<const uint8_t>) {});
@@ -322,210 +293,12 @@ void test_signals(const std::string& directory, uint64_t, uint64_t) {
     std::ifstream status(std::string("/proc/self/task/") + entry->d_name + "/status");
     for (std::string line; std::getline(status, line);) {
       // All but SIGKILL, SIGSTOP and the two that glibc keeps for itself.
-      if (line.rfind("SigBlk:", 0) == 0 && std::stoull(line.substr(8), nullptr, 16) >= 0xfffffffe7ffb0000ull) ++blocked;
+      if (line.rfind("SigBlk:", 0) == 0 && std::stoull(line.substr(8), nullptr, 16) >= 0xfffffffe7ffb0000ull)
+        ++blocked;
     }
   }
   closedir(list);
   check(blocked >= 3, std::to_string(blocked) + " of 3 workers block all signals");
-}
-
-struct Model {
-  Spill& spill;
-  std::mt19937_64& random;
-  std::map<uint32_t, uint64_t> tags;  // live slots
-  uint64_t next_tag = 1;
-  uint64_t open_jobs = 0;
-  uint64_t written = 0;
-  uint64_t full = 0;
-  uint64_t read = 0;
-
-  std::vector<uint32_t> choose(size_t most) {
-    std::vector<uint32_t> chosen;
-    if (tags.empty()) return chosen;
-    auto at = tags.lower_bound(static_cast<uint32_t>(random() % (tags.rbegin()->first + 1)));
-    for (size_t n = 1 + random() % most; n > 0; --n) {
-      if (at == tags.end() || random() % 8 == 0) at = tags.begin();
-      chosen.push_back(at->first);
-      ++at;
-    }
-    if (random() % 3 == 0) std::shuffle(chosen.begin(), chosen.end(), random);
-    return chosen;
-  }
-
-  void write() {
-    const size_t count = 1 + random() % (random() % 3 == 0 ? 64 : 4);
-    std::vector<uint8_t> data(count * kPage);
-    std::vector<uint32_t> slots(count);
-    const uint64_t tag = next_tag;
-    for (size_t i = 0; i < count; ++i) fill(&data[i * kPage], tag + i);
-    const SpillError error = spill.write(data, slots, [this](SpillError outcome) {
-      check(outcome == SpillError::none, "a write failed");
-      --open_jobs;
-    });
-    if (error != SpillError::none) {
-      check(error == SpillError::full, "an early error is `full`");
-      ++full;
-      if (spill.buffers_busy()) wait_and_drain(spill);
-      return;
-    }
-    next_tag += count;
-    written += count;
-    ++open_jobs;
-    for (size_t i = 0; i < count; ++i) check(tags.emplace(slots[i], tag + i).second, "a live slot given again");
-  }
-
-  void read_later() {
-    const std::vector<uint32_t> slots = choose(64);
-    if (slots.empty()) return;
-    std::vector<uint64_t> wanted;
-    for (const uint32_t slot : slots) wanted.push_back(tags[slot]);
-    ++open_jobs;
-    read += slots.size();
-    spill.read(slots, [this, wanted](SpillError error, std::span<const uint8_t> bytes) {
-      check(error == SpillError::none && bytes.size() == wanted.size() * kPage, "a read failed");
-      for (size_t i = 0; i < wanted.size(); ++i) check(holds_tag(&bytes[i * kPage], wanted[i]), "wrong bytes read");
-      --open_jobs;
-    });
-  }
-
-  void read_now() {
-    const std::vector<uint32_t> slots = choose(random() % 4 == 0 ? 40 : 2);
-    if (slots.empty()) return;
-    std::vector<uint8_t> bytes(slots.size() * kPage + kPage + 1);
-    uint8_t* at = bytes.data() + random() % 2;
-    if (random() % 2 == 0) at = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(at) + kPage - 1) & ~(kPage - 1));
-    check(spill.read_now(slots, at), "read_now failed");
-    read += slots.size();
-    for (size_t i = 0; i < slots.size(); ++i) check(holds_tag(at + i * kPage, tags[slots[i]]), "wrong bytes at once");
-  }
-
-  void free_some() {
-    std::vector<uint32_t> slots = choose(random() % 4 == 0 ? 64 : 6);
-    std::sort(slots.begin(), slots.end());
-    slots.erase(std::unique(slots.begin(), slots.end()), slots.end());
-    for (const uint32_t slot : slots) {
-      spill.free_slot(slot);
-      tags.erase(slot);
-    }
-  }
-
-  void step() {
-    const uint64_t choice = random() % 16;
-    if (choice < 4) {
-      write();
-    } else if (choice < 6) {
-      if (open_jobs < 20) read_later();
-    } else if (choice < 9) {
-      read_now();
-    } else if (choice < 13) {
-      free_some();
-    } else if (choice < 15) {
-      spill.drain();
-    } else if (!tags.empty()) {
-      const uint32_t slot = choose(1)[0];
-      const uint8_t* bytes = spill.buffered_page(slot);
-      check(bytes == nullptr || holds_tag(bytes, tags[slot]), "wrong bytes in a buffer");
-    }
-    check(spill.buffered_bytes() <= 512 * 1024 && spill.reading_bytes() <= 256 * 1024, "buffer bounds");
-  }
-};
-
-void test_model(const std::string& directory, uint64_t seed, uint64_t steps) {
-  std::mt19937_64 random(seed);
-  Spill spill(directory, 6 * kMiB);
-  Model model{spill, random, {}};
-  for (uint64_t i = 0; i < steps; ++i) model.step();
-  while (model.open_jobs > 0) wait_and_drain(spill);
-  check(spill.slots_used() == model.tags.size(), "as many slots as in the model");
-  for (const auto& [slot, tag] : model.tags) {
-    uint8_t page[kPage];
-    check(spill.read_now({&slot, 1}, page) && holds_tag(page, tag), "content at the end");
-  }
-  std::printf("# %llu steps: %llu pages written, %llu read, %llu times full\n",
-              static_cast<unsigned long long>(steps), static_cast<unsigned long long>(model.written),
-              static_cast<unsigned long long>(model.read), static_cast<unsigned long long>(model.full));
-}
-
-// Several threads at once: each writes, reads back and frees its own pages while the main thread drains.
-void test_threads(const std::string& directory, uint64_t seed, uint64_t steps) {
-  Spill spill(directory, 8 * kMiB);
-  std::atomic<int> running = 3;
-  std::atomic<uint64_t> wrong = 0;
-  std::vector<std::thread> threads;
-  for (uint64_t t = 0; t < 3; ++t) {
-    threads.emplace_back([&, t] {
-      std::mt19937_64 random(seed + t);
-      std::map<uint32_t, uint64_t> mine;
-      for (uint64_t step = 0; step < steps / 20; ++step) {
-        const size_t count = 1 + random() % 16;
-        std::vector<uint8_t> data(count * kPage);
-        std::vector<uint32_t> slots(count);
-        for (size_t i = 0; i < count; ++i) fill(&data[i * kPage], t << 40 | step << 8 | i);
-        if (spill.write(data, slots, [&](SpillError error) { wrong += error != SpillError::none; }) == SpillError::none) {
-          for (size_t i = 0; i < count; ++i) mine[slots[i]] = t << 40 | step << 8 | i;
-        }
-        while (!mine.empty() && (mine.size() > 400 || random() % 4 != 0)) {
-          const auto at = mine.begin();
-          uint8_t page[kPage];
-          if (!spill.read_now({&at->first, 1}, page) || !holds_tag(page, at->second)) ++wrong;
-          spill.free_slot(at->first);
-          mine.erase(at);
-        }
-      }
-      for (const auto& entry : mine) spill.free_slot(entry.first);
-      --running;
-    });
-  }
-  while (running > 0 || spill.buffered_bytes() > 0) {
-    pollfd waited{spill.event_fd(), POLLIN, 0};
-    poll(&waited, 1, 10);
-    spill.drain();
-  }
-  for (std::thread& thread : threads) thread.join();
-  check(wrong == 0, std::to_string(wrong) + " wrong pages");
-  check(spill.slots_used() == 0, "all freed");
-}
-
-// ---- figures
-
-void print_times(const char* name, std::vector<double>& micros) {
-  std::sort(micros.begin(), micros.end());
-  std::printf("%s: p50 %.1f us, p99 %.1f us\n", name, micros[micros.size() / 2], micros[micros.size() * 99 / 100]);
-}
-
-void bench(const std::string& directory) {
-  Spill spill(directory, 1024 * kMiB);
-  std::printf("%s\n", spill.buffered() ? "buffered" : "direct");
-  std::vector<uint8_t> data(64 * kPage, 7);
-  std::vector<uint32_t> slots;
-  const size_t batches = 1024;  // 256 MiB
-  const auto start = Clock::now();
-  for (size_t i = 0; i < batches; ++i) {
-    uint32_t batch[64];
-    while (spill.write(data, batch, [](SpillError) {}) != SpillError::none) wait_and_drain(spill);
-    slots.insert(slots.end(), batch, batch + 64);
-  }
-  while (spill.buffered_bytes() > 0) wait_and_drain(spill);
-  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-  std::printf("write in batches of 64: %.0f MB/s\n", static_cast<double>(batches * 64 * kPage) / seconds / 1e6);
-  std::mt19937_64 random(1);
-  uint8_t* out = static_cast<uint8_t*>(std::aligned_alloc(kPage, 64 * kPage));
-  const auto time = [&](const char* name, size_t count, uint8_t* to) {
-    std::vector<double> micros;
-    for (int i = 0; i < 4000; ++i) {
-      const uint32_t* first = &slots[random() % (slots.size() / 64) * 64 + random() % (65 - count)];
-      const auto before = Clock::now();
-      check(spill.read_now({first, count}, to), "read_now");
-      micros.push_back(std::chrono::duration<double, std::micro>(Clock::now() - before).count());
-    }
-    print_times(name, micros);
-  };
-  time("read_now, 1 page, aligned", 1, out);
-  time("read_now, 1 page, unaligned", 1, out + 8);
-  time("read_now, 16 pages, aligned", 16, out);
-  time("read_now, 16 pages, unaligned", 16, out + 8);
-  time("read_now, 64 pages, aligned", 64, out);
-  std::free(out);
 }
 
 }  // namespace
@@ -547,9 +320,9 @@ int main(int argc, char** argv) {
     const char* name;
     void (*body)(const std::string&, uint64_t, uint64_t);
   };
-  const Test tests[] = {{"slots", test_slots},         {"refusals", test_refusals}, {"file", test_file},
-                        {"bounds", test_bounds},       {"in flight", test_in_flight}, {"failures", test_failures},
-                        {"signals", test_signals},     {"model", test_model},       {"threads", test_threads}};
+  const Test tests[] = {{"slots", test_slots},     {"refusals", test_refusals},   {"file", test_file},
+                        {"bounds", test_bounds},   {"in flight", test_in_flight}, {"failures", test_failures},
+                        {"signals", test_signals}, {"model", test_model},         {"threads", test_threads}};
   int failed = 0;
   for (const char* way : {"0", "1"}) {
     setenv("ELASTICOS_SPILL_BUFFERED", way, 1);
