@@ -91,12 +91,16 @@ export class UserfaultfdPageTable implements PageTable, Guest {
     this.threads = threads
   }
 
-  /** Starts the pager at `path`. Rejects with its exit status when it does not come up; its words are on stderr. */
+  /**
+   * Starts the pager at `path`; `guest` is the pager that runs as its guest (a sanitizer build cannot).
+   * Rejects with its exit status when it does not come up; its words are on stderr.
+   */
   static async start(
     path: string,
+    guest: string,
     environment: Readonly<Record<string, string>> = {},
   ): Promise<UserfaultfdPageTable> {
-    const pager = spawn(path, ['conformance'], {
+    const pager = spawn(path, ['conformance', guest], {
       stdio: ['pipe', 'pipe', 'inherit'],
       env: { ...process.env, ...environment },
     })

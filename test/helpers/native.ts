@@ -9,5 +9,10 @@ import { fileURLToPath } from 'node:url'
 /** The checkout's root directory (this file runs from dist/test/helpers). */
 export const ROOT = dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url)))))
 
+const PLAIN_PAGER = join(ROOT, 'kmod', 'pager', 'build', 'elasticos-pager')
+
 /** The pager under test. */
-export const PAGER = process.env.ELASTICOS_PAGER ?? join(ROOT, 'kmod', 'pager', 'build', 'elasticos-pager')
+export const PAGER = process.env.ELASTICOS_PAGER ?? PLAIN_PAGER
+
+/** The pager that runs as a guest: always an ordinary build. */
+export const GUEST = process.env.ELASTICOS_GUEST ?? PLAIN_PAGER

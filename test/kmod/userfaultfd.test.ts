@@ -1,6 +1,6 @@
 import { UserfaultfdPageTable } from '../../kmod/userfaultfd.js'
 import { pageTableConformance } from '../conformance/page-table.js'
-import { PAGER } from '../helpers/native.js'
+import { GUEST, PAGER } from '../helpers/native.js'
 
 for (const [name, environment] of [
   ['userfaultfd', {}],
@@ -8,9 +8,9 @@ for (const [name, environment] of [
 ] as const) {
   pageTableConformance(name, {
     make: async () => {
-      const table = await UserfaultfdPageTable.start(PAGER, environment)
+      const table = await UserfaultfdPageTable.start(PAGER, GUEST, environment)
       return { table, guest: table }
     },
-    counts: 20_000_000,
+    counts: 100_000_000,
   })
 }

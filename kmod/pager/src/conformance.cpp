@@ -155,9 +155,9 @@ bool serve(ConformanceTable& table, const Frame& frame) {
 
 }  // namespace
 
-int conformance() {
+int conformance(int argc, char** argv) {
   try {
-    ConformanceTable table;
+    ConformanceTable table(argc > 0 ? argv[0] : "/proc/self/exe");
     std::vector<uint64_t> threads(table.guest().threads().begin(), table.guest().threads().end());
     write_frame(kReady, threads);
     for (Frame frame; read_frame(frame); frame = {}) {

@@ -49,7 +49,8 @@ struct AnnouncedFault {
 // The guest: a traced program with threads that touch pages on command (conformance_guest.cpp).
 class GuestProcess {
  public:
-  explicit GuestProcess(Memory& memory);  // launches it; throws Failure
+  // Launches `program conformance-guest …`; throws Failure.
+  GuestProcess(Memory& memory, const std::string& program);
   ~GuestProcess();
   const std::vector<pid_t>& threads() const { return threads_; }
   bool gone() const { return gone_; }
@@ -77,7 +78,7 @@ class GuestProcess {
 // The operations of kmod/port.ts, one method each.
 class ConformanceTable {
  public:
-  ConformanceTable();
+  explicit ConformanceTable(const std::string& guest_program);
   GuestProcess& guest() { return *guest_; }
   Refused map(PageRange range, uint64_t access);
   Refused unmap(PageRange range);
@@ -116,8 +117,10 @@ class ConformanceTable {
   std::unique_ptr<GuestProcess> guest_;  // last: ends before the memory it runs on
 };
 
-// `elasticos-pager conformance`: serves requests from standard input until it closes. Exit status 0, or 125.
-int conformance();
+// `elasticos-pager conformance [PAGER]`: serves requests from standard input until it closes. Exit status 0, or 125.
+// PAGER is the program that runs as guest, this one unless given: a sanitizer build cannot be a guest, for the
+// trampoline lies where its shadow memory has to be.
+int conformance(int argc, char** argv);
 // `elasticos-pager conformance-guest FD…`: the program itself; two descriptors a thread (commands, replies).
 int conformance_guest(int argc, char** argv);
 

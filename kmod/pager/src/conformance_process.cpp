@@ -34,7 +34,7 @@ void let_inherit(const Fd& fd) {
 
 }  // namespace
 
-GuestProcess::GuestProcess(Memory& memory) {
+GuestProcess::GuestProcess(Memory& memory, const std::string& program) {
   std::vector<std::string> arguments{"elasticos-pager", "conformance-guest"};
   std::vector<Fd> guest_ends;
   for (int i = 0; i < kThreads; i++) {
@@ -47,7 +47,7 @@ GuestProcess::GuestProcess(Memory& memory) {
     guest_ends.push_back(std::move(replies.write_end));
     mailboxes_.push_back({std::move(commands.write_end), std::move(replies.read_end)});
   }
-  const Launched launched = launch("/proc/self/exe", arguments);
+  const Launched launched = launch(program, arguments);
   if (launched.pid == 0) throw Failure(format("cannot run the guest: %s", strerror(launched.exec_error)));
   pid_ = launched.pid;
   attach_memory(pid_, memory);

@@ -20,7 +20,8 @@ int protection(uint64_t access) {
 
 }  // namespace
 
-ConformanceTable::ConformanceTable() : guest_(std::make_unique<GuestProcess>(memory_)) {}
+ConformanceTable::ConformanceTable(const std::string& guest_program)
+    : guest_(std::make_unique<GuestProcess>(memory_, guest_program)) {}
 
 Refused ConformanceTable::check(PageRange range) const {
   if (guest_->gone()) return Refusal::gone;
