@@ -2,8 +2,8 @@
  * Starts an agent: puts network, state machines and pagers together and runs the clock. Everything an agent does is
  * decided in agent/machines; this file only says who hears of what.
  *
- * An idle agent wakes up four times a second for its time-outs and once for its load (less often in large networks:
- * a signed gossip message costs a millisecond at every receiver).
+ * An idle agent wakes up four times a second for its time-outs. It tells its load when that has changed, at most once
+ * a second, and otherwise every three seconds or more: a signed gossip message costs a millisecond at every receiver.
  */
 
 import { availableParallelism } from 'node:os'
@@ -34,6 +34,7 @@ import {
 const TICK_MS = 250
 const CAPACITY_MS = 5_000
 const LOAD_MS = 1_000
+const UNCHANGED_LOAD_MS = 3_000
 /** In a network of many agents each tells its load more rarely, so that hearing all stays below 1 % of a CPU. */
 const LOAD_MS_PER_MEMBER = 100
 const HAND_BACK_MS = 10_000
@@ -102,6 +103,7 @@ class Agent implements AgentService {
   #homes: Homes | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
+  #told = { text: '', at: 0 }
   #loadTimer: NodeJS.Timeout | undefined
   #stopping: Promise<void> | undefined
 
@@ -194,7 +196,7 @@ class Agent implements AgentService {
 
   /** What this agent says about itself. */
   load(sequence: number): Load {
-    const nextMs = Math.max(LOAD_MS, LOAD_MS_PER_MEMBER * this.#membership.members().length)
+    const nextMs = Math.max(UNCHANGED_LOAD_MS, LOAD_MS_PER_MEMBER * this.#membership.members().length)
     const held = this.#lending?.held().length ?? 0
     return {
       name: this.#options.name,
@@ -309,10 +311,18 @@ class Agent implements AgentService {
     lending.setCapacity(lendablePages(this.#options.capacityPages, lending.promisedPages, memory))
   }
 
+  /** Tells the load when it has changed (at most once a second), else only often enough to be missed when gone. */
   #publishLoad(): void {
-    const load = this.load(++this.#sequence)
-    this.#network?.publish(load)
-    const delayMs = load.nextMs * (0.7 + 0.3 * Math.random())
+    const now = performance.now()
+    const load = this.load(this.#sequence + 1)
+    const text = JSON.stringify({ ...load, sequence: 0 })
+    const due = now - this.#told.at > load.nextMs * (0.7 + 0.3 * Math.random())
+    if (due || text !== this.#told.text) {
+      this.#sequence++
+      this.#told = { text, at: now }
+      this.#network?.publish(load)
+    }
+    const delayMs = LOAD_MS * (0.8 + 0.4 * Math.random())
     this.#loadTimer = setTimeout(() => this.#publishLoad(), delayMs)
   }
 }

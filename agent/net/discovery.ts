@@ -30,7 +30,7 @@ import type { Stranger } from '../machines/membership.js'
 import type { PeerId } from '../machines/types.js'
 import type { Logger } from '../service.js'
 import { inNetwork, toEndpoint } from './address.js'
-import { type Announcement, AnnouncementCodec } from './announcement.js'
+import { ANNOUNCEMENT_BYTES_MAX, AnnouncementCodec, type Heard } from './announcement.js'
 
 /** Administratively scoped (RFC 2365, organisation-local), and a port of no registered service. */
 export const DISCOVERY_GROUP = '239.255.77.19'
@@ -41,10 +41,15 @@ const BURST_MS = [0, 100, 250, 500]
 const INTERVAL_MS = 1_000
 /** Interfaces come and go (cables, VPNs, DHCP). */
 const RESCAN_MS = 3_000
+/** Until the agent listens for the first time, which it does some ms after it started. */
+const FIRST_SCAN_MS = 20
 /** At most one extra packet in this time answers newcomers. */
 const ANSWER_MS = 150
 const PACKETS_PER_SECOND_MAX = 400
 const KNOWN_MAX = 1024
+const SEEN_MAX = 1024
+/** How often an unchanged announcement is passed on; strangers and targets are forgotten later than that. */
+const TELL_AGAIN_MS = 4_000
 
 export const REMEDY_OTHER_KEY =
   'it has another network key: run `elasticos key show` there and `elasticos key set` here (or the other way round)'
@@ -73,6 +78,8 @@ export function lanDiscovery(options: DiscoveryOptions): DiscoveryFactory {
 
 interface Channel {
   readonly info: NetworkInterfaceInfo
+  /** What is said here; made anew at each scan. */
+  packet: Uint8Array
   readonly socket: Socket
   ready: boolean
   received: number
@@ -87,6 +94,7 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   readonly #codec: AnnouncementCodec
   readonly #channels = new Map<string, Channel>()
   readonly #known = new Set<string>()
+  readonly #seen = new Map<string, { heard: Exclude<Heard, { kind: 'ignored' }>; toldAt: number }>()
   readonly #failed = new Set<string>()
   readonly #timers = new Set<NodeJS.Timeout>()
   #answering = false
@@ -101,17 +109,25 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
 
   start(): void {}
 
-  /** libp2p calls this when it listens, so that the addresses are known. */
+  /** libp2p calls this when everything is started; it may still be about to listen. */
   afterStart(): void {
     this.#started = true
-    this.#rescan()
-    for (const delayMs of BURST_MS) this.#after(delayMs, () => this.#announce())
-    const last = BURST_MS.at(-1) ?? 0
-    this.#after(last, () => this.#repeat())
+    this.#openFirst(performance.now() + RESCAN_MS)
     this.#every(RESCAN_MS, () => this.#rescan())
     this.#every(1_000, () => {
       for (const channel of this.#channels.values()) channel.received = 0
     })
+  }
+
+  /** Begins as soon as there are addresses to announce. */
+  #openFirst(deadline: number): void {
+    this.#rescan()
+    if (this.#channels.size === 0 && performance.now() < deadline) {
+      this.#after(FIRST_SCAN_MS, () => this.#openFirst(deadline))
+      return
+    }
+    for (const delayMs of BURST_MS) this.#after(delayMs, () => this.#announce())
+    this.#after(BURST_MS.at(-1) ?? 0, () => this.#repeat())
   }
 
   stop(): void {
@@ -150,7 +166,10 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
 
   /** Opens a socket on each interface with an address of ours, closes those that are no longer right. */
   #rescan(): void {
-    const hosts = new Set(this.#site.addresses().map(address => toEndpoint(address)?.host ?? ''))
+    const endpoints = this.#site
+      .addresses()
+      .map(address => ({ address, host: toEndpoint(address)?.host ?? '' }))
+    const hosts = new Set(endpoints.map(({ host }) => host))
     const wanted = new Map<string, NetworkInterfaceInfo>()
     for (const infos of Object.values(networkInterfaces())) {
       for (const info of infos ?? [])
@@ -162,11 +181,13 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
     }
     for (const address of [...this.#channels.keys()]) if (!wanted.has(address)) this.#close(address)
     for (const info of wanted.values()) if (!this.#channels.has(info.address)) this.#open(info)
+    for (const channel of this.#channels.values())
+      channel.packet = this.#packet(channel.info.address, endpoints)
   }
 
   #open(info: NetworkInterfaceInfo): void {
     const socket = createSocket({ type: 'udp4', reuseAddr: true })
-    const channel: Channel = { info, socket, ready: false, received: 0 }
+    const channel: Channel = { info, packet: new Uint8Array(), socket, ready: false, received: 0 }
     this.#channels.set(info.address, channel)
     socket.on('error', error => this.#fail(info.address, error))
     socket.on('message', (packet, sender) => {
@@ -210,28 +231,42 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   }
 
   #announce(): void {
-    const addresses = this.#site.addresses().map(address => ({ address, host: toEndpoint(address)?.host }))
-    for (const { info, socket, ready } of this.#channels.values()) {
-      const here = addresses.filter(({ host }) => host === info.address).map(({ address }) => address)
-      if (!ready || here.length === 0) continue
-      const own: Announcement = {
-        peer: this.#site.self,
-        name: this.#options.name,
-        addresses: here.slice(0, 8),
-      }
-      socket.send(this.#codec.encode(own), this.#options.port ?? DISCOVERY_PORT, DISCOVERY_GROUP, error => {
+    for (const { info, packet, socket, ready } of this.#channels.values()) {
+      if (!ready || packet.length === 0) continue
+      socket.send(packet, this.#options.port ?? DISCOVERY_PORT, DISCOVERY_GROUP, error => {
         if (error !== null && this.#channels.get(info.address)?.socket === socket)
           this.#fail(info.address, error)
       })
     }
   }
 
-  #onPacket(channel: Channel, packet: Uint8Array): void {
-    if (++channel.received > PACKETS_PER_SECOND_MAX) return
-    const heard = this.#codec.decode(packet)
-    if (heard.kind === 'ignored') return
+  /** The announcement for one interface: only the addresses that are on it. */
+  #packet(host: string, endpoints: readonly { address: string; host: string }[]): Uint8Array {
+    const addresses = endpoints.filter(endpoint => endpoint.host === host).map(({ address }) => address)
+    if (addresses.length === 0) return new Uint8Array()
+    return this.#codec.encode({
+      peer: this.#site.self,
+      name: this.#options.name,
+      addresses: addresses.slice(0, 8),
+    })
+  }
+
+  #onPacket(channel: Channel, packet: Buffer): void {
+    if (++channel.received > PACKETS_PER_SECOND_MAX || packet.length > ANNOUNCEMENT_BYTES_MAX) return
+    // An agent says the same thing every second: the same bytes need no second look.
+    const text = packet.toString('latin1')
+    const seen = this.#seen.get(text)
+    const heard = seen?.heard ?? this.#codec.decode(packet)
+    if (heard.kind === 'ignored' || heard.announcement.peer === this.#site.self) return
+    const now = performance.now()
+    if (seen !== undefined && now - seen.toldAt < TELL_AGAIN_MS) return
+    if (seen === undefined && this.#seen.size >= SEEN_MAX) this.#seen.clear()
+    this.#seen.set(text, { heard, toldAt: now })
+    this.#tell(heard)
+  }
+
+  #tell(heard: Exclude<Heard, { kind: 'ignored' }>): void {
     const { peer, name, addresses } = heard.announcement
-    if (peer === this.#site.self) return
     this.#greet(peer)
     if (heard.kind === 'other-network') {
       this.#site.onStranger({ id: peer, name, address: addresses[0] ?? '', remedy: REMEDY_OTHER_KEY })

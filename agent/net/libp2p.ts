@@ -10,7 +10,7 @@
  */
 
 import './with-resolvers.js'
-import { type GossipSub, gossipsub, TopicValidatorResult } from '@chainsafe/libp2p-gossipsub'
+import { type GossipSub, gossipsub, TopicValidatorResult as Verdict } from '@chainsafe/libp2p-gossipsub'
 import { identify } from '@libp2p/identify'
 import type { Connection, PrivateKey, Stream } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
@@ -35,6 +35,7 @@ import type { NetworkEvent, PeerNetwork } from './port.js'
 const PROTOCOL = '/elasticos/agreements/1'
 const LOAD_TOPIC = 'elasticos/load/1'
 const ADDRESSES_MAX = 8
+const ADDRESSES_MS = 5_000
 const CONNECTIONS_MAX = 512
 /** One address: a handshake takes 0.1 s, ten times that on a busy machine. A wrong key may only show as silence. */
 const ADDRESS_TIMEOUT_MS = 4_000
@@ -73,9 +74,14 @@ export class Libp2pNetwork implements PeerNetwork {
   readonly #dialer: Dialer
   readonly #sessions = new Map<PeerId, Session>()
   readonly #opening = new Set<PeerId>()
+  readonly #connected = new Set<PeerId>()
+  /** What the validator has decoded, for the delivery that follows it. */
+  readonly #validated = new WeakMap<Uint8Array, Load>()
   readonly #early: NetworkEvent[] = []
   #listener: ((event: NetworkEvent) => void) | undefined
   #load: Load
+  /** Working them out is costly and they change rarely. */
+  #addresses: { list: string[]; until: number } = { list: [], until: 0 }
   #stopped = false
 
   /** Listens and starts dialling. Throws `cannot-listen`. */
@@ -95,16 +101,20 @@ export class Libp2pNetwork implements PeerNetwork {
     this.self = node.peerId.toString() as PeerId
     this.#dialer = new Dialer({
       self: this.self,
-      isConnected: peer => this.#node.getConnections(peerIdFromString(peer)).length > 0,
+      isConnected: peer => this.#connected.has(peer),
       dial: (addresses, peer) => this.#dial(addresses, peer),
       onOutcome: (target, outcome) => this.#onOutcome(target, outcome),
     })
   }
 
   addresses(): string[] {
+    const now = performance.now()
+    if (this.#addresses.list.length > 0 && now < this.#addresses.until) return this.#addresses.list
     const all = this.#node.getMultiaddrs().map(address => address.decapsulate('/p2p').toString())
     const far = all.filter(address => !isLoopback(toEndpoint(address)?.host ?? ''))
-    return (far.length > 0 ? far : all).slice(0, ADDRESSES_MAX)
+    const list = (far.length > 0 ? far : all).slice(0, ADDRESSES_MAX)
+    this.#addresses = { list, until: now + ADDRESSES_MS }
+    return list
   }
 
   send(peer: PeerId, message: PeerMessage): boolean {
@@ -147,6 +157,7 @@ export class Libp2pNetwork implements PeerNetwork {
     node.addEventListener('peer:connect', ({ detail }) => this.#onConnected(detail.toString() as PeerId))
     node.addEventListener('peer:disconnect', ({ detail }) => {
       const peer = detail.toString() as PeerId
+      this.#connected.delete(peer)
       this.#sessions.get(peer)?.stream.abort('the connection ended')
       if (!this.#stopped) this.#dialer.lost(peer)
     })
@@ -167,19 +178,19 @@ export class Libp2pNetwork implements PeerNetwork {
 
   #startGossip(pubsub: GossipSub): void {
     pubsub.topicValidators.set(LOAD_TOPIC, (_, message) => {
-      const valid =
-        message.type === 'signed' &&
-        this.#allowed(message.from.toString() as PeerId) &&
-        decodeLoad(message.data).kind === 'ok'
-      return valid ? TopicValidatorResult.Accept : TopicValidatorResult.Reject
+      if (message.type !== 'signed' || !this.#allowed(message.from.toString() as PeerId))
+        return Verdict.Reject
+      const load = decodeLoad(message.data)
+      if (load.kind === 'malformed') return Verdict.Reject
+      this.#validated.set(message.data, load.message)
+      return Verdict.Accept
     })
     pubsub.addEventListener('message', ({ detail }) => {
-      if (detail.type !== 'signed' || detail.topic !== LOAD_TOPIC) return
+      const load = this.#validated.get(detail.data)
+      if (detail.type !== 'signed' || load === undefined) return
       const peer = detail.from.toString() as PeerId
-      const load = decodeLoad(detail.data)
-      if (peer === this.self || load.kind === 'malformed') return
-      if (!this.#sessions.has(peer)) this.discovered(peer, load.message.addresses)
-      this.#emit({ kind: 'load', peer, load: load.message })
+      if (!this.#sessions.has(peer)) this.discovered(peer, load.addresses)
+      this.#emit({ kind: 'load', peer, load })
     })
   }
 
@@ -212,6 +223,7 @@ export class Libp2pNetwork implements PeerNetwork {
   }
 
   #onConnected(peer: PeerId): void {
+    this.#connected.add(peer)
     if (this.self < peer) void this.#open(peer)
   }
 
