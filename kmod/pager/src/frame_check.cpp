@@ -33,8 +33,8 @@ Problem pages_problem(const FrameHeader& header, std::span<const uint8_t> payloa
     if (!is_one_bit_of(meta.flags, allowed)) return "page flags not allowed here";
     if (meta.flags == kPageData) ++with_data;
   }
-  if (payload.size() != meta_bytes + with_data * kPageBytesOnLane) return "payload size does not fit its page metas";
-  return nullptr;
+  const bool fits = payload.size() == meta_bytes + with_data * kPageBytesOnLane;
+  return fits ? nullptr : "payload size does not fit its page metas";
 }
 
 Problem region_problem(std::span<const uint8_t> payload) {
@@ -47,7 +47,9 @@ Problem region_problem(std::span<const uint8_t> payload) {
   return nullptr;
 }
 
-Problem empty_problem(std::span<const uint8_t> payload) { return payload.empty() ? nullptr : "wrong payload size"; }
+Problem empty_problem(std::span<const uint8_t> payload) {
+  return payload.empty() ? nullptr : "wrong payload size";
+}
 
 Problem request_problem(const FrameHeader& header, std::span<const uint8_t> payload) {
   if (!payload.empty()) return "wrong payload size";
@@ -119,6 +121,7 @@ Problem payload_problem(const FrameHeader& header, std::span<const uint8_t> payl
     case FrameType::give_back: return give_back_problem(header, payload);
     case FrameType::echo: return echo_problem(header);
     case FrameType::echo_reply: return nullptr;
+    case FrameType::setup: return at_most(payload, kMaxReasonBytes);
   }
   return "unknown frame type";
 }
@@ -127,15 +130,16 @@ Problem payload_problem(const FrameHeader& header, std::span<const uint8_t> payl
 
 const char* header_problem(const FrameHeader& header) {
   if (header.magic != kWireMagic) return "bad magic";
-  if (header.type < static_cast<uint16_t>(FrameType::hello) || header.type > static_cast<uint16_t>(FrameType::last))
-    return "unknown frame type";
+  const auto type = static_cast<FrameType>(header.type);
+  if (type < FrameType::hello || type > FrameType::last) return "unknown frame type";
   if (header.payload_bytes > kMaxPayloadBytes) return "payload too large";
   return nullptr;
 }
 
 std::optional<std::string> frame_problem(const FrameHeader& header, std::span<const uint8_t> payload) {
   Problem problem = header_problem(header);
-  if (problem == nullptr && header.payload_bytes != payload.size()) problem = "payload size differs from its header";
+  if (problem == nullptr && header.payload_bytes != payload.size())
+    problem = "payload size differs from its header";
   if (problem == nullptr) problem = payload_problem(header, payload);
   if (problem == nullptr) return std::nullopt;
   return std::string(problem);

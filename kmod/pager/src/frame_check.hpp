@@ -1,5 +1,6 @@
-// What a frame of each type must look like, as pure functions: everything from the network is untrusted, and the
-// pager acts only on frames that pass. TypeScript twin: kmod/lane-frames.ts (same messages, kept equal by a test).
+// What a frame of each type must look like, as pure functions: everything from the network is untrusted, and
+// the pager acts only on frames that pass. TypeScript twin: kmod/lane-frames.ts (same messages, kept equal by
+// a test).
 //
 // Limits: these are the checks that need no knowledge of the connection or of the process. Sequence and
 // acknowledgement are the lane's; versions, epochs, leases and whether a page exists are the pager's.
@@ -22,8 +23,8 @@ constexpr uint32_t kMaxReasonBytes = 4u << 10;         // payload of bye
 // Why the fixed header alone is unacceptable (magic, type, payload size), or nothing.
 const char* header_problem(const FrameHeader& header);
 
-// Why the frame is unacceptable, as one line without a full stop, or nothing. `payload` holds the payload_bytes
-// bytes that follow the header. Allocates only when there is a problem.
+// Why the frame is unacceptable, as one line without a full stop, or nothing. `payload` holds the
+// payload_bytes bytes that follow the header. Allocates only when there is a problem.
 std::optional<std::string> frame_problem(const FrameHeader& header, std::span<const uint8_t> payload);
 
 }  // namespace elastic

@@ -54,6 +54,9 @@ class JumpRule {
   // line for a spec that is not understood.
   JumpRule(const std::string& spec, uint64_t jump_every);
 
+  // False if every answer is "pull": callers need not find out where the thread stands.
+  bool may_jump() const { return adaptive_ || jump_every_ > 0; }
+
   // A user-mode fault at instruction `rip` on a page of `owner` (never this node). If it answers jump and the
   // jump is then refused (no lease), pull that same fault; nothing more needs to be told.
   Decision on_remote_fault(ThreadRule& thread, uint8_t owner, uint64_t now_us, uint64_t rip) const;

@@ -41,7 +41,8 @@ enum class FrameType : uint16_t {
   give_back = 20,   // page (0 = all), count: the receiver is asked to push these pages to the sender
   echo = 21,        // payload comes back as echo_reply with `argument` bytes (benchmarks)
   echo_reply = 22,
-  last = echo_reply,
+  setup = 23,        // home, once: how threads decide to jump; argument: --jump-every; payload: the policy's text
+  last = setup,
 };
 
 constexpr uint16_t kFlagAckWanted = 1;

@@ -1,0 +1,189 @@
+// The ownership engine: serves faults, answers other nodes' GETs, keeps memory within its limit. The same on home
+// and on every participant; what differs (threads, jumps, backing files) is behind EngineHost.
+//
+// Rules (DESIGN.md section 5): one owner per page; a move raises the version; a page that arrives is taken only if
+// its version is newer than what the table has, so frames of two connections may overtake one another; a GET names
+// the least version it will accept and waits, bounded, where the page is still on its way; a former owner answers
+// "moved to X, version v", and versions only grow along such a chain, so it ends at the owner.
+#pragma once
+
+#include <array>
+#include <deque>
+#include <functional>
+#include <vector>
+
+#include "lanes.hpp"
+#include "memory.hpp"
+#include "regions.hpp"
+#include "spill.hpp"
+#include "stats.hpp"
+#include "table.hpp"
+
+namespace elastic {
+
+class EngineHost {
+ public:
+  virtual ~EngineHost() = default;
+  // A user-mode thread faulted on a page that `owner` has. True: the thread goes there, no pull is wanted.
+  virtual bool leave_for(const FaultEvent& fault, uint16_t owner) = 0;
+  virtual void on_local_fault(const FaultEvent& fault) = 0;            // first touch or unspill: input of the jump rule
+  virtual void on_page_arrived(uint64_t page) = 0;                     // a pulled page is here (minimum progress)
+  virtual bool threads_may_run() const = 0;                            // can anybody write to this node's pages now?
+  virtual bool fill_from_backing(uint64_t page, uint8_t* out) = 0;     // home: false if the page starts as zeros
+  virtual void must_go_home(uint64_t page) = 0;                        // participants: waiting threads cannot have it here
+  virtual void want_lane(uint16_t node) = 0;                           // participants: no lane to that node yet
+  virtual void out_of_room(uint64_t page) = 0;                         // nothing can make room for this page
+};
+
+struct EngineConfig {
+  uint16_t self = 0;
+  uint64_t pages_limit = 0;
+};
+
+// Adaptive prefetch: a few remembered streams; a fault that continues one doubles its window, any other starts at
+// one page. (facts: a fixed window of 16 cost python 25 × the pulls.)
+class Prefetch {
+ public:
+  struct Plan {
+    uint64_t count;
+    bool down;
+  };
+  Plan on_fault(uint64_t page);
+  void fetched(uint64_t first, uint64_t count);  // where the stream of the last on_fault now ends
+  static constexpr uint64_t kWindowMax = 64;
+
+ private:
+  struct Stream {
+    uint64_t next_up = 0, next_down = 0;
+    uint64_t window = 0;
+    uint64_t used = 0;
+  };
+  std::array<Stream, 16> streams_{};
+  Stream* current_ = nullptr;
+  uint64_t clock_ = 0;
+};
+
+class Engine {
+ public:
+  Engine(Loop& loop, Memory& memory, PageTable& table, RegionMap& regions, Lanes& lanes, Spill& spill,
+         EngineHost& host, EngineConfig config, Counters& counters);
+
+  void on_fault(const FaultEvent& fault);
+  bool on_frame(Node& node, const Frame& frame);  // false: not one of the engine's frames
+  void on_drained();                              // a bulk queue or the spill writer has room again
+  void on_node_down(Node& node);
+
+  // Runs `done` when all pages are resident; with `pin` they stay until unpin(). At most kAskMax pages a call.
+  void make_resident(std::vector<uint64_t> pages, bool pin, std::function<void()> done);
+  void unpin(uint64_t page);
+  static constexpr size_t kAskMax = 64;
+
+  // Home: forgets contents of [first, end) everywhere (munmap, MADV_DONTNEED): a new birth.
+  void forget(uint64_t first, uint64_t end);
+  void adopt(uint64_t page, const uint8_t* data);  // home: a page of the new image, not yet known to the table
+  // Moves the page with everything the table knows of it to another address (mremap); it is here (resident or spilled).
+  void rename(uint64_t from, uint64_t to);
+  void reset();                                    // exec: a new image
+  // Resident pages among `wanted` go to `node` ahead of a jump. Returns how many.
+  uint64_t ship_with_jump(Node& node, const std::vector<uint64_t>& wanted);
+  void reclaim_ahead();                            // after each round: keeps the reserve
+  void set_limit(uint64_t pages) { config_.pages_limit = pages; }
+  void drain_to_home(bool on) { draining_ = on; }
+  bool empty() const { return table_.resident() == replicas_ && spill_.slots_used() == 0; }
+  uint64_t resident() const { return table_.resident(); }
+  uint64_t limit() const { return config_.pages_limit; }
+  uint32_t next_birth() { return ++birth_; }
+  bool read_copy(uint64_t page, uint8_t* out);     // contents without moving; false if not here
+  void release_replicas(uint64_t first, uint64_t end);
+
+ private:
+  friend class EngineTest;
+  struct Deferred {  // a GET that waits here
+    uint16_t from;
+    uint64_t page, count, demand, version, not_before_us;
+  };
+  struct Held {
+    uint64_t page = ~0ull, until_us = 0, hold_us = 0, left_us = 0;
+  };
+  struct Asked {
+    uint64_t page = ~0ull, at_ns = 0;
+  };
+  struct Waiter {
+    std::vector<uint64_t> missing;
+    std::function<void()> done;
+  };
+
+  // engine_fault.cpp
+  void fault_untouched(const FaultEvent& fault, PageEntry& e);
+  void fault_spilled(uint64_t page);
+  void fault_remote(const FaultEvent& fault, PageEntry& e);
+  uint64_t run_length(uint64_t page, Prefetch::Plan plan, const std::function<bool(uint64_t)>& same, uint64_t& first);
+  void ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand);
+  void ask_file_pages(uint64_t page);
+  bool bring(uint64_t page);  // starts making one page resident; true if it is at once
+  void starve(const FaultEvent& fault);
+  void check_waiters(uint64_t page);
+  // engine_serve.cpp
+  void serve_get(Node& node, const FrameHeader& header);
+  void serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand, uint64_t version);
+  bool must_defer(uint64_t page, uint64_t version, uint64_t& not_before_us);
+  void defer(Deferred deferred);
+  void retry_deferred(uint64_t page);
+  void retry_held();
+  bool leaves_memory(uint64_t page, bool demanded);
+  void serve_page(Node& to, uint64_t page, bool demanded, PageMeta& meta, uint8_t* out);
+  void fill_meta_of_owned(Node& to, uint64_t page, PageMeta& meta, uint8_t* out);
+  void send_pages(Node& to, FrameType type, std::vector<PageMeta>& metas, size_t data_pages, bool bulk);
+  // engine_arrive.cpp
+  void on_pages(Node& node, const Frame& frame, bool asked);
+  void on_answer_without_page(Node& node, const PageMeta& meta);
+  bool accept(const PageMeta& meta, uint16_t from);
+  void arrived(uint64_t page, bool demanded);
+  void on_file_pages(const Frame& frame);
+  void apply_drop(const FrameHeader& header);
+  void on_owner_note(const FrameHeader& header);
+  void start_hold(uint64_t page);
+  // engine_evict.cpp
+  int64_t room() const { return static_cast<int64_t>(config_.pages_limit) - static_cast<int64_t>(table_.resident()) - expected_; }
+  uint64_t reserve() const;
+  bool make_room(uint64_t pages);
+  bool evict_batch();
+  size_t pick_victims(std::vector<uint64_t>& victims, size_t wanted);
+  void age();
+  Node* choose_target(size_t pages, bool& wait);
+  bool node_has_room(const Node& node, size_t pages) const;
+  void push(Node& to, const std::vector<uint64_t>& pages, bool bulk);
+  bool spill_pages(const std::vector<uint64_t>& pages);
+  void note_remote(PageEntry& e, uint16_t owner, uint64_t version);
+  void leave_remote(PageEntry& e);  // the entry stops being remote or in flight
+  void set_gone(uint64_t page, PageEntry& e, uint16_t owner);
+
+  Loop& loop_;
+  Memory& memory_;
+  PageTable& table_;
+  RegionMap& regions_;
+  Lanes& lanes_;
+  Spill& spill_;
+  EngineHost& host_;
+  EngineConfig config_;
+  Counters& counters_;
+  Prefetch prefetch_;
+  std::vector<uint8_t> buffer_;   // staging for one frame's pages
+  int64_t expected_ = 0;          // pages asked for and not here yet
+  uint64_t replicas_ = 0;
+  uint32_t birth_ = 0;
+  uint64_t placed_since_age_ = 0;
+  uint64_t zap_from_ = 0;
+  uint16_t last_target_ = 0;
+  uint64_t target_left_ = 0;
+  bool draining_ = false;
+  bool room_reported_ = false;
+  std::deque<Deferred> deferred_;
+  uint64_t held_timer_us_ = 0;
+  std::deque<FaultEvent> starved_;
+  std::vector<Waiter> waiters_;
+  std::array<Held, 1024> held_{};
+  std::array<Asked, 256> asked_{};
+};
+
+}  // namespace elastic

@@ -1,0 +1,316 @@
+// Pages that arrive, and what other nodes say about pages. See engine.hpp for the rules.
+#include <algorithm>
+
+#include "engine.hpp"
+
+namespace elastic {
+
+// Takes note of a page that comes with its bytes; false if it is old news and has to be thrown away.
+bool Engine::accept(const PageMeta& meta, uint16_t) {
+  PageEntry& e = table_.entry(meta.page);
+  if (meta.version <= e.version) return false;
+  const Region* region = regions_.find(meta.page);
+  if (region == nullptr || region->kind != RegionKind::elastic) {
+    if (e.state() == PageState::remote || e.state() == PageState::in_flight) {
+      leave_remote(e);
+      e.set_state(PageState::untouched);
+    }
+    e.version = meta.version;
+    return false;
+  }
+  leave_remote(e);
+  if (e.state() == PageState::resident) {  // an older life of this address, not yet dropped here
+    memory_.drop(meta.page, 1);
+    table_.remove(meta.page);
+  } else if (e.state() == PageState::spilled) {
+    spill_.free_slot(e.where);
+  }
+  e.version = meta.version;
+  e.last_written_cut = meta.last_written_cut;
+  return true;
+}
+
+void Engine::arrived(uint64_t page, bool demanded) {
+  if (demanded) {
+    start_hold(page);
+    Asked& asked = asked_[page % asked_.size()];
+    if (asked.page == page) {
+      counters_.pull_ns.add(now_ns() - asked.at_ns);
+      asked.page = ~0ull;
+    }
+    host_.on_page_arrived(page);
+  }
+  check_waiters(page);
+  if (table_.peek(page).deferred) retry_deferred(page);
+}
+
+void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
+  const auto* metas = reinterpret_cast<const PageMeta*>(frame.payload.data());
+  const uint32_t count = frame.header.count;
+  const uint8_t* data = frame.payload.data() + count * sizeof(PageMeta);
+  std::vector<std::pair<uint64_t, bool>> here;
+  uint64_t run_page = 0, run_count = 0;
+  const uint8_t* run_data = nullptr;
+  const auto place_run = [&] {
+    if (run_count > 0) memory_.place(run_page, run_data, run_count);
+    run_count = 0;
+  };
+  for (uint32_t i = 0; i < count; i++) {
+    PageMeta meta;
+    memcpy(&meta, metas + i, sizeof meta);  // the frame's payload need not be aligned
+    const bool has_data = meta.flags == kPageData;
+    const uint8_t* bytes = data;
+    if (has_data) data += kPageBytes;
+    if (!has_data && meta.flags != kPageZero) {
+      on_answer_without_page(node, meta);
+      continue;
+    }
+    const PageEntry& before = table_.peek(meta.page);
+    const bool demanded = before.state() == PageState::in_flight && !before.prefetched;
+    if (!accept(meta, node.index)) continue;
+    table_.insert_front(meta.page);
+    here.emplace_back(meta.page, demanded);
+    if (has_data && run_count > 0 && run_page + run_count == meta.page && run_data + (run_count << kPageShift) == bytes) {
+      run_count++;
+    } else {
+      place_run();
+      if (has_data) {
+        run_page = meta.page;
+        run_data = bytes;
+        run_count = 1;
+      } else {
+        memory_.place_zero(meta.page, 1);
+      }
+    }
+  }
+  place_run();
+  if (asked) counters_.pages_pulled += here.size();
+  placed_since_age_ += here.size();
+  counters_.peak_resident = std::max(counters_.peak_resident, table_.resident());
+  if (config_.self != kHome && node.index != kHome && !here.empty())
+    if (Node* home = lanes_.find(kHome))
+      for (const auto& [page, demanded] : here) {
+        FrameHeader note;
+        note.page = page;
+        note.count = 1;
+        note.version = table_.peek(page).version;
+        note.argument = config_.self;
+        lanes_.send(*home, FrameType::owner, note);
+      }
+  for (const auto& [page, demanded] : here)
+    if (table_.peek(page).state() == PageState::resident) arrived(page, demanded);
+}
+
+void Engine::on_answer_without_page(Node& node, const PageMeta& meta) {
+  PageEntry& e = table_.entry(meta.page);
+  if (e.state() != PageState::in_flight || e.where != node.index) return;
+  const bool demanded = !e.prefetched;
+  if (meta.flags == kPageMoved && meta.version >= e.version) {
+    if (meta.owner == config_.self) return;  // it is on its way here on the other connection
+    leave_remote(e);
+    note_remote(e, meta.owner, meta.version);
+    if (!demanded) return;
+    Node* next = lanes_.find(meta.owner);
+    if (next != nullptr && next->up) {
+      leave_remote(e);  // ask() counts it again
+      if (config_.self == kHome) next->pages_owned_hint++;
+      return ask(meta.owner, meta.page, 1, meta.page);
+    }
+    if (config_.self == kHome) throw Failure("a page belongs to a node that is gone");
+    host_.want_lane(meta.owner);
+    return host_.must_go_home(meta.page);
+  }
+  leave_remote(e);
+  note_remote(e, static_cast<uint16_t>(e.where), e.version);
+  if (meta.flags == kPagePinned && config_.self != kHome) return host_.must_go_home(meta.page);
+  if (demanded) memory_.wake(meta.page, 1);
+}
+
+void Engine::on_file_pages(const Frame& frame) {
+  const uint32_t count = frame.header.count;
+  const uint8_t* data = frame.payload.data() + count * sizeof(PageMeta);
+  for (uint32_t i = 0; i < count; i++) {
+    PageMeta meta;
+    memcpy(&meta, frame.payload.data() + i * sizeof meta, sizeof meta);
+    const bool has_data = meta.flags == kPageData;
+    const uint8_t* bytes = data;
+    if (has_data) data += kPageBytes;
+    PageEntry& e = table_.entry(meta.page);
+    const Region* region = regions_.find(meta.page);
+    if (e.state() != PageState::in_flight || region == nullptr || region->kind != RegionKind::replica) continue;
+    expected_--;
+    if (!has_data && meta.flags != kPageZero) {
+      e.set_state(PageState::untouched);
+      host_.must_go_home(meta.page);  // home cannot read it either (beyond the file's end): the thread finds out there
+      continue;
+    }
+    if (has_data) memory_.place(meta.page, bytes, 1);
+    else memory_.place_zero(meta.page, 1);
+    table_.insert_front(meta.page);
+    table_.entry(meta.page).replica = 1;
+    replicas_++;
+    placed_since_age_++;
+  }
+}
+
+void Engine::release_replicas(uint64_t first, uint64_t end) {
+  table_.for_each_touched(first, end, [&](uint64_t page, PageEntry& e) {
+    if (e.state() == PageState::in_flight) {
+      const Region* region = regions_.find(page);
+      if (region == nullptr || region->kind != RegionKind::replica) return;
+      expected_--;
+      e.set_state(PageState::untouched);
+      memory_.wake(page, 1);
+    } else if (e.replica) {
+      memory_.drop(page, 1);
+      table_.remove(page);
+      e.replica = 0;
+      e.set_state(PageState::untouched);
+      replicas_--;
+    }
+  });
+}
+
+// A participant is told that pages ended at home (munmap, MADV_DONTNEED): everything older than the new birth goes.
+void Engine::apply_drop(const FrameHeader& header) {
+  for (uint64_t page = header.page; page < header.page + header.count; page++) {
+    PageEntry& e = table_.entry(page);
+    if (e.version >= header.version) continue;
+    if (e.state() == PageState::resident) {
+      memory_.drop(page, 1);
+      table_.remove(page);
+      if (e.replica) replicas_--;
+      e.replica = 0;
+    } else if (e.state() == PageState::spilled) {
+      spill_.free_slot(e.where);
+    } else if (e.state() == PageState::in_flight) {
+      expected_--;
+      memory_.wake(page, 1);
+    }
+    e.set_state(PageState::untouched);
+    e.version = header.version;
+    e.last_written_cut = 0;
+    if (e.deferred) retry_deferred(page);
+  }
+}
+
+void Engine::on_owner_note(const FrameHeader& header) {
+  if (config_.self != kHome || header.argument >= kNodesMax) return;
+  for (uint64_t page = header.page; page < header.page + std::min<uint64_t>(header.count, kMaxPagesPerFrame); page++) {
+    PageEntry& e = table_.entry(page);
+    if (e.state() != PageState::remote || e.version >= header.version) continue;
+    leave_remote(e);
+    note_remote(e, static_cast<uint16_t>(header.argument), header.version);
+  }
+}
+
+void Engine::forget(uint64_t first, uint64_t end) {
+  const uint64_t version = static_cast<uint64_t>(++birth_) << 32;
+  PageRun punch{0, 0}, drop{0, 0};
+  const auto flush_punch = [&] {
+    if (punch.count > 0) memory_.drop(punch.page, punch.count);
+    punch.count = 0;
+  };
+  const auto flush_drop = [&] {
+    if (drop.count == 0) return;
+    FrameHeader header;
+    header.page = drop.page;
+    header.count = static_cast<uint32_t>(drop.count);
+    header.version = version;
+    for (const auto& [index, node] : lanes_.all()) lanes_.send(*node, FrameType::drop, header);
+    drop.count = 0;
+  };
+  const auto extend = [](PageRun& run, uint64_t page, const auto& flush) {
+    if (run.count > 0 && run.page + run.count == page && run.count < kMaxPagesPerFrame) {
+      run.count++;
+      return;
+    }
+    flush();
+    run = {page, 1};
+  };
+  std::vector<uint64_t> deferred;
+  table_.for_each_touched(first, end, [&](uint64_t page, PageEntry& e) {
+    if (e.state() == PageState::untouched) return;
+    if (e.state() == PageState::resident) {
+      table_.remove(page);
+      extend(punch, page, flush_punch);
+    } else if (e.state() == PageState::spilled) {
+      spill_.free_slot(e.where);
+    } else {
+      if (e.state() == PageState::in_flight) memory_.wake(page, 1);
+      leave_remote(e);
+      extend(drop, page, flush_drop);
+    }
+    e.set_state(PageState::untouched);
+    e.version = version;
+    e.last_written_cut = 0;
+    e.pinned = 0;
+    if (e.deferred) deferred.push_back(page);
+  });
+  flush_punch();
+  flush_drop();
+  for (const uint64_t page : deferred) retry_deferred(page);
+}
+
+void Engine::adopt(uint64_t page, const uint8_t* data) {
+  make_room(1);
+  memory_.place(page, data, 1);
+  table_.insert_front(page);
+  counters_.pages_touched++;
+  placed_since_age_++;
+  counters_.peak_resident = std::max(counters_.peak_resident, table_.resident());
+}
+
+void Engine::rename(uint64_t from, uint64_t to) {
+  PageEntry& source = table_.entry(from);
+  PageEntry& target = table_.entry(to);
+  target.last_written_cut = source.last_written_cut;
+  if (source.state() == PageState::spilled) {
+    target.set_state(PageState::spilled);
+    target.where = source.where;
+  } else if (source.state() == PageState::resident) {
+    memory_.take(from, buffer_.data(), 1, host_.threads_may_run());
+    table_.remove(from);
+    memory_.place(to, buffer_.data(), 1);
+    table_.insert_front(to);
+  } else {
+    return;
+  }
+  source.set_state(PageState::untouched);
+}
+
+bool Engine::read_copy(uint64_t page, uint8_t* out) {
+  const PageEntry& e = table_.peek(page);
+  if (e.state() == PageState::resident) {
+    memory_.read(page, out, 1);
+    return true;
+  }
+  if (e.state() == PageState::spilled) {
+    const uint32_t slot = e.where;
+    if (const uint8_t* buffered = spill_.buffered_page(slot)) memcpy(out, buffered, kPageBytes);
+    else if (!spill_.read_now({&slot, 1}, out)) throw Failure("reading the spill file failed: its disk returned an error");
+    return true;
+  }
+  if (e.state() != PageState::untouched) return false;
+  if (!host_.fill_from_backing(page, out)) memset(out, 0, kPageBytes);
+  return true;
+}
+
+void Engine::reset() {
+  table_.for_each_touched(0, kUserSpaceEnd >> kPageShift, [&](uint64_t, PageEntry& e) {
+    if (e.state() == PageState::spilled) spill_.free_slot(e.where);
+  });
+  table_.clear();
+  for (const auto& [index, node] : lanes_.all()) {
+    node->pages_owned_hint = 0;
+    node->pages_pushed_since_status = 0;
+  }
+  expected_ = 0;
+  replicas_ = 0;
+  deferred_.clear();
+  starved_.clear();
+  waiters_.clear();
+  held_.fill({});
+}
+
+}  // namespace elastic

@@ -1,0 +1,228 @@
+// Making room: which pages go, and where to. Kept ahead of demand by a free reserve, so that a fault seldom waits
+// for an eviction. See engine.hpp.
+#include <algorithm>
+
+#include "engine.hpp"
+
+namespace elastic {
+
+namespace {
+constexpr size_t kBatch = 64;
+constexpr uint64_t kReserveMin = 32, kReserveMax = 1024;
+// How many pages follow one another to one lender: neighbours stay together, so that prefetch finds them there.
+constexpr uint64_t kTargetPages = 1024;
+constexpr uint64_t kHomeRoomMin = 256;
+}  // namespace
+
+uint64_t Engine::reserve() const { return std::clamp(config_.pages_limit / 32, kReserveMin, kReserveMax); }
+
+void Engine::reclaim_ahead() {
+  if (draining_) {
+    while (table_.resident() > replicas_ && evict_batch()) {
+    }
+    return;
+  }
+  const auto target = static_cast<int64_t>(reserve());
+  if (room() >= target / 2 || table_.resident() == 0) return;
+  while (room() < target && evict_batch()) {
+  }
+  if (!starved_.empty()) on_drained();
+}
+
+bool Engine::make_room(uint64_t pages) {
+  while (room() < static_cast<int64_t>(pages))
+    if (!evict_batch()) break;
+  return room() >= static_cast<int64_t>(pages);
+}
+
+// Learns which resident pages were used since last time, and forgets the marks (facts: dropping translations and
+// looking which come back is the cheapest exact way; about 1.3 µs for each page in use).
+void Engine::age() {
+  std::vector<PageRun> used;
+  const auto scan = [&](uint64_t first, uint64_t end) {
+    memory_.scan_used(first, end, [&](PageRun run) {
+      for (uint64_t page = run.page; page < run.page + run.count; page++)
+        if (table_.peek(page).state() == PageState::resident) table_.move_front(page);
+      used.push_back(run);
+    });
+  };
+  uint64_t first = 0, end = 0;  // touched chunks, joined while they follow one another
+  table_.for_each_touched_chunk([&](uint64_t from, uint64_t to) {
+    if (from != end) {
+      if (end > first) scan(first, end);
+      first = from;
+    }
+    end = to;
+  });
+  if (end > first) scan(first, end);
+  for (size_t i = 0; i < used.size();) {
+    const Region* region = regions_.find(used[i].page);
+    if (region == nullptr || region->kind == RegionKind::native) {
+      i++;
+      continue;
+    }
+    const uint64_t from = used[i].page;
+    uint64_t to = std::min(used[i].page + used[i].count, region->end);
+    while (++i < used.size() && used[i].page < region->end) to = std::min(used[i].page + used[i].count, region->end);
+    if (config_.self == kHome && region->kind != RegionKind::elastic) continue;  // native there: not ours to touch
+    memory_.forget_use(from, to - from);
+  }
+  placed_since_age_ = 0;
+}
+
+size_t Engine::pick_victims(std::vector<uint64_t>& victims, size_t wanted) {
+  const uint64_t now = now_us();
+  size_t looked = 0;
+  for (uint64_t index = table_.last(); index != 0 && victims.size() < wanted && looked < 4096; looked++) {
+    const uint64_t page = table_.page_at(index);
+    index = table_.before(index);
+    const PageEntry& e = table_.peek(page);
+    const Held& held = held_[page % held_.size()];
+    if (e.pinned || (held.page == page && held.until_us > now)) continue;
+    victims.push_back(page);
+  }
+  return victims.size();
+}
+
+bool Engine::node_has_room(const Node& node, size_t pages) const {
+  if (!node.up || node.left || node.draining || !node.synced) return false;
+  if (node.index != kHome && (node.lease.revoked || now_us() > node.lease.expires_us)) return false;
+  const uint64_t limit = node.index == kHome ? node.status.pages_limit : std::min(node.lease.pages_max, node.status.pages_limit);
+  const uint64_t used = node.status.pages_resident + node.pages_pushed_since_status;
+  return used + pages + (node.index == kHome ? kHomeRoomMin : 0) <= limit;
+}
+
+// The lender with most room, kept for a while; null: the disk. `wait`: a lender has room but its queue is full.
+Node* Engine::choose_target(size_t pages, bool& wait) {
+  wait = false;
+  Node* best = nullptr;
+  if (draining_) {
+    best = lanes_.find(kHome);
+  } else {
+    best = lanes_.find(last_target_);
+    if (best == nullptr || target_left_ < pages || !node_has_room(*best, pages)) {
+      best = nullptr;
+      uint64_t best_room = 0;
+      for (const auto& [index, node] : lanes_.all()) {
+        if (!node_has_room(*node, pages)) continue;
+        const uint64_t free = node->status.pages_limit - node->status.pages_resident;
+        if (best == nullptr || free > best_room) {
+          best = node.get();
+          best_room = free;
+        }
+      }
+      target_left_ = kTargetPages;
+      if (best != nullptr) last_target_ = best->index;
+    }
+  }
+  if (best == nullptr) return nullptr;
+  if (!lanes_.bulk_has_room(*best)) {
+    wait = true;
+    return nullptr;
+  }
+  target_left_ -= std::min<uint64_t>(target_left_, pages);
+  return best;
+}
+
+bool Engine::evict_batch() {
+  if (placed_since_age_ >= std::max<uint64_t>(128, table_.resident() / 8)) age();
+  std::vector<uint64_t> victims;
+  if (pick_victims(victims, kBatch) == 0) return false;
+  // Copies of read-only file pages just go.
+  const auto elastic_end = std::partition(victims.begin(), victims.end(),
+                                          [this](uint64_t page) { return !table_.peek(page).replica; });
+  for (auto it = elastic_end; it != victims.end(); ++it) {
+    memory_.drop(*it, 1);
+    table_.remove(*it);
+    PageEntry& e = table_.entry(*it);
+    e.replica = 0;
+    e.set_state(PageState::untouched);
+    replicas_--;
+  }
+  const bool dropped = elastic_end != victims.end();
+  victims.erase(elastic_end, victims.end());
+  if (victims.empty()) return dropped;
+  std::sort(victims.begin(), victims.end());
+  bool wait = false;
+  if (Node* target = choose_target(victims.size(), wait)) {
+    push(*target, victims, true);
+    counters_.pushes++;
+    counters_.pages_pushed += victims.size();
+    return true;
+  }
+  if (wait) return dropped;
+  return spill_pages(victims) || dropped;
+}
+
+// `pages` ascending or not; all resident. Ownership moves with the frame.
+void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk) {
+  std::vector<PageMeta> metas(pages.size());
+  size_t data_pages = 0;
+  const bool protect = host_.threads_may_run();
+  for (size_t i = 0; i < pages.size();) {
+    size_t end = i + 1;
+    while (end < pages.size() && pages[end] == pages[end - 1] + 1) end++;
+    uint8_t* base = buffer_.data() + (data_pages << kPageShift);
+    memory_.take(pages[i], base, end - i, protect);
+    for (size_t k = i; k < end; k++) {
+      uint8_t* copied = base + ((k - i) << kPageShift);
+      metas[k].page = pages[k];
+      fill_meta_of_owned(to, pages[k], metas[k], copied);
+      if (metas[k].flags != kPageData) continue;
+      uint8_t* target = buffer_.data() + (data_pages << kPageShift);
+      if (target != copied) memmove(target, copied, kPageBytes);
+      data_pages++;
+    }
+    i = end;
+  }
+  to.pages_pushed_since_status += pages.size();
+  send_pages(to, FrameType::push, metas, data_pages, bulk);
+}
+
+bool Engine::spill_pages(const std::vector<uint64_t>& pages) {
+  if (spill_.buffers_busy()) return false;
+  const bool protect = host_.threads_may_run();
+  for (size_t i = 0; i < pages.size(); i++) {
+    if (protect) memory_.protect_written(pages[i], 1);
+    memory_.read(pages[i], buffer_.data() + (i << kPageShift), 1);
+  }
+  auto slots = std::make_shared<std::vector<uint32_t>>(pages.size());
+  const auto restore = [this, pages, slots](SpillError error) {
+    if (error == SpillError::none) return on_drained();
+    // The disk failed after we let go of the pages: they come back from the write buffer, beyond the limit if need be.
+    for (size_t i = 0; i < pages.size(); i++) {
+      PageEntry& e = table_.entry(pages[i]);
+      const uint8_t* bytes = spill_.buffered_page((*slots)[i]);
+      if (e.state() != PageState::spilled || e.where != (*slots)[i] || bytes == nullptr) continue;
+      memory_.place(pages[i], bytes, 1);
+      table_.insert_front(pages[i]);
+    }
+    host_.out_of_room(pages.front());
+  };
+  const SpillError error = spill_.write({buffer_.data(), pages.size() << kPageShift}, *slots, restore);
+  if (error != SpillError::none) {
+    for (const uint64_t page : pages) memory_.unprotect(page, 1);
+    return false;
+  }
+  for (size_t i = 0; i < pages.size();) {
+    size_t end = i + 1;
+    while (end < pages.size() && pages[end] == pages[end - 1] + 1) end++;
+    memory_.drop(pages[i], end - i);
+    for (size_t k = i; k < end; k++) {
+      table_.remove(pages[k]);
+      PageEntry& e = table_.entry(pages[k]);
+      e.set_state(PageState::spilled);
+      e.where = (*slots)[k];
+    }
+    i = end;
+  }
+  counters_.pages_spilled += pages.size();
+  return true;
+}
+
+void Engine::on_node_down(Node& node) {
+  if (last_target_ == node.index) target_left_ = 0;
+  std::erase_if(deferred_, [&](const Deferred& d) { return d.from == node.index; });
+}
+
+}  // namespace elastic

@@ -1,0 +1,280 @@
+// Faults: what happens between "a thread touched a page" and "it runs on". See engine.hpp for the rules.
+#include <algorithm>
+
+#include "engine.hpp"
+
+namespace elastic {
+
+namespace {
+// First touches are filled ahead at most so far: filling what is never used costs memory here.
+constexpr uint64_t kZeroAheadMax = 16;
+constexpr uint64_t kFilePagesAhead = 16;
+constexpr size_t kStarvedMax = 4096;
+}  // namespace
+
+Engine::Engine(Loop& loop, Memory& memory, PageTable& table, RegionMap& regions, Lanes& lanes, Spill& spill,
+               EngineHost& host, EngineConfig config, Counters& counters)
+    : loop_(loop), memory_(memory), table_(table), regions_(regions), lanes_(lanes), spill_(spill), host_(host),
+      config_(config), counters_(counters), buffer_(kMaxPagesPerFrame * kPageBytes) {
+  loop_.after_each_round([this] { reclaim_ahead(); });
+}
+
+Prefetch::Plan Prefetch::on_fault(uint64_t page) {
+  clock_++;
+  for (Stream& stream : streams_) {
+    if (stream.window == 0 || (stream.next_up != page && stream.next_down != page)) continue;
+    current_ = &stream;
+    stream.used = clock_;
+    stream.window = std::min(stream.window * 2, kWindowMax);
+    return {stream.window, stream.next_up != page};
+  }
+  current_ = &*std::min_element(streams_.begin(), streams_.end(),
+                                [](const Stream& a, const Stream& b) { return a.used < b.used; });
+  *current_ = {page + 1, page - 1, 1, clock_};
+  return {1, false};
+}
+
+void Prefetch::fetched(uint64_t first, uint64_t count) {
+  if (current_ == nullptr) return;
+  current_->next_up = first + count;
+  current_->next_down = first - 1;
+}
+
+void Engine::on_fault(const FaultEvent& fault) {
+  PageEntry& e = table_.entry(fault.page);
+  switch (e.state()) {
+    case PageState::resident:  // came while the event was queued, or is protected by a scan
+      if (fault.write_protected) memory_.unprotect(fault.page, 1);
+      else memory_.wake(fault.page, 1);
+      return;
+    case PageState::in_flight:
+      e.prefetched = 0;  // somebody waits for it now
+      return;
+    case PageState::remote:
+      return fault_remote(fault, e);
+    case PageState::spilled:
+      if (!make_room(1)) return starve(fault);
+      host_.on_local_fault(fault);
+      return fault_spilled(fault.page);
+    case PageState::untouched:
+      return fault_untouched(fault, e);
+  }
+}
+
+// The contiguous run around `page` in the direction of the plan whose pages all satisfy `same`; `first` is its
+// lowest page.
+uint64_t Engine::run_length(uint64_t page, Prefetch::Plan plan, const std::function<bool(uint64_t)>& same,
+                            uint64_t& first) {
+  uint64_t count = 1;
+  const Region* region = regions_.find(page);
+  const uint64_t low = region ? region->start : page, high = region ? region->end : page + 1;
+  if (plan.down) {
+    while (count < plan.count && page - count >= low && page >= count && same(page - count)) count++;
+    first = page - (count - 1);
+  } else {
+    while (count < plan.count && page + count < high && same(page + count)) count++;
+    first = page;
+  }
+  return count;
+}
+
+void Engine::fault_untouched(const FaultEvent& fault, PageEntry& e) {
+  const uint64_t page = fault.page;
+  const Region* region = regions_.find(page);
+  if (region == nullptr) return memory_.wake(page, 1);  // unmapped meanwhile: the thread finds out by itself
+  if (region->kind == RegionKind::replica) {
+    if (!make_room(1)) return starve(fault);
+    return ask_file_pages(page);
+  }
+  if (config_.self != kHome) return fault_remote(fault, e);
+  if (!make_room(1)) return starve(fault);
+  host_.on_local_fault(fault);
+  Prefetch::Plan plan = prefetch_.on_fault(page);
+  plan.count = std::min({plan.count, kZeroAheadMax, static_cast<uint64_t>(std::max<int64_t>(1, room()))});
+  uint64_t first = page;
+  const uint64_t count = run_length(
+      page, plan, [this](uint64_t p) { return table_.peek(p).state() == PageState::untouched; }, first);
+  prefetch_.fetched(first, count);
+  counters_.first_touches++;
+  counters_.pages_touched += count;
+  for (uint64_t i = 0; i < count; i++) {
+    if (region->backing && host_.fill_from_backing(first + i, buffer_.data())) memory_.place(first + i, buffer_.data(), 1);
+    else memory_.place_zero(first + i, 1);
+    table_.insert_front(first + i);
+    check_waiters(first + i);
+  }
+  placed_since_age_ += count;
+  counters_.peak_resident = std::max(counters_.peak_resident, table_.resident());
+}
+
+void Engine::fault_spilled(uint64_t page) {
+  Prefetch::Plan plan = prefetch_.on_fault(page);
+  plan.count = std::min(plan.count, static_cast<uint64_t>(std::max<int64_t>(1, room())));
+  uint64_t first = page;
+  const uint64_t count = run_length(
+      page, plan, [this](uint64_t p) { return table_.peek(p).state() == PageState::spilled; }, first);
+  prefetch_.fetched(first, count);
+  counters_.unspills++;
+  counters_.pages_unspilled += count;
+  std::array<uint32_t, Prefetch::kWindowMax> slots;
+  for (uint64_t i = 0; i < count; i++) slots[i] = table_.peek(first + i).where;
+  // Pages whose write has not finished come from its buffer, the others with as few reads as their slots allow.
+  for (uint64_t i = 0; i < count;) {
+    if (const uint8_t* buffered = spill_.buffered_page(slots[i])) {
+      memcpy(buffer_.data() + (i << kPageShift), buffered, kPageBytes);
+      i++;
+      continue;
+    }
+    uint64_t end = i + 1;
+    while (end < count && spill_.buffered_page(slots[end]) == nullptr) end++;
+    if (!spill_.read_now({&slots[i], end - i}, buffer_.data() + (i << kPageShift)))
+      throw Failure("reading the spill file failed: its disk returned an error");
+    i = end;
+  }
+  memory_.place(first, buffer_.data(), count);
+  for (uint64_t i = 0; i < count; i++) {
+    spill_.free_slot(slots[i]);
+    table_.insert_front(first + i);
+  }
+  for (uint64_t i = 0; i < count; i++) {
+    check_waiters(first + i);
+    if (table_.peek(first + i).deferred) retry_deferred(first + i);
+  }
+  placed_since_age_ += count;
+  counters_.peak_resident = std::max(counters_.peak_resident, table_.resident());
+}
+
+void Engine::fault_remote(const FaultEvent& fault, PageEntry& e) {
+  const uint64_t page = fault.page;
+  const auto owner = static_cast<uint16_t>(e.state() == PageState::remote ? e.where : kHome);
+  Node* node = lanes_.find(owner);
+  if (node == nullptr || !node->up) {
+    if (config_.self == kHome) throw Failure("a page belongs to a node that is gone");
+    host_.want_lane(owner);
+    return host_.must_go_home(page);
+  }
+  if (host_.leave_for(fault, owner)) return;
+  if (!make_room(1)) return starve(fault);
+  Prefetch::Plan plan = prefetch_.on_fault(page);
+  plan.count = std::min(plan.count, static_cast<uint64_t>(std::max<int64_t>(1, room())));
+  uint64_t first = page;
+  const PageState state = e.state();
+  const uint64_t count = run_length(
+      page, plan,
+      [&](uint64_t p) {
+        const PageEntry& other = table_.peek(p);
+        return other.state() == state && (state == PageState::untouched || other.where == owner);
+      },
+      first);
+  prefetch_.fetched(first, count);
+  ask(owner, first, count, page);
+}
+
+void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand) {
+  Node* node = lanes_.find(owner);
+  FrameHeader header;
+  header.page = first;
+  header.count = static_cast<uint32_t>(count);
+  header.version = table_.peek(demand).version;
+  header.argument = static_cast<uint32_t>(demand - first);
+  for (uint64_t page = first; page < first + count; page++) {
+    PageEntry& e = table_.entry(page);
+    e.set_state(PageState::in_flight);
+    e.where = owner;
+    e.prefetched = page != demand;
+  }
+  expected_ += static_cast<int64_t>(count);
+  asked_[demand % asked_.size()] = {demand, now_ns()};
+  counters_.pulls++;
+  lanes_.send(*node, FrameType::get, header);
+}
+
+void Engine::ask_file_pages(uint64_t page) {
+  Node* home = lanes_.find(kHome);
+  if (home == nullptr) return;
+  const Prefetch::Plan plan{std::min<uint64_t>(kFilePagesAhead, static_cast<uint64_t>(std::max<int64_t>(1, room()))), false};
+  uint64_t first = page;
+  const uint64_t count = run_length(
+      page, plan, [this](uint64_t p) { return table_.peek(p).state() == PageState::untouched; }, first);
+  for (uint64_t p = first; p < first + count; p++) {
+    PageEntry& e = table_.entry(p);
+    e.set_state(PageState::in_flight);
+    e.where = kHome;
+  }
+  expected_ += static_cast<int64_t>(count);
+  FrameHeader header;
+  header.page = first;
+  header.count = static_cast<uint32_t>(count);
+  lanes_.send(*home, FrameType::file_get, header);
+}
+
+// No memory at this moment: the thread stays in its fault until a lane or the spill writer has drained.
+void Engine::starve(const FaultEvent& fault) {
+  bool waiting = spill_.buffers_busy() || expected_ > 0;
+  for (const auto& [index, node] : lanes_.all()) waiting = waiting || (node->up && !lanes_.bulk_has_room(*node));
+  if (!waiting || starved_.size() >= kStarvedMax) return host_.out_of_room(fault.page);
+  starved_.push_back(fault);
+}
+
+void Engine::on_drained() {
+  for (size_t left = starved_.size(); left > 0 && !starved_.empty() && make_room(1); left--) {
+    const FaultEvent fault = starved_.front();
+    starved_.pop_front();
+    on_fault(fault);
+  }
+}
+
+bool Engine::bring(uint64_t page) {
+  PageEntry& e = table_.entry(page);
+  if (e.state() == PageState::resident) return true;
+  if (e.state() == PageState::in_flight) {
+    e.prefetched = 0;
+    e.watched = 1;
+    return false;
+  }
+  FaultEvent fault;
+  fault.page = page;
+  fault.tid = 0;
+  e.watched = 1;
+  on_fault(fault);
+  return table_.peek(page).state() == PageState::resident;
+}
+
+void Engine::make_resident(std::vector<uint64_t> pages, bool pin, std::function<void()> done) {
+  Waiter waiter;
+  for (const uint64_t page : pages) {
+    const Region* region = regions_.find(page);
+    if (region == nullptr || region->kind != RegionKind::elastic) continue;
+    if (pin) table_.entry(page).pinned = 1;
+    if (!bring(page)) waiter.missing.push_back(page);
+  }
+  if (waiter.missing.empty()) return done();
+  waiter.done = std::move(done);
+  waiters_.push_back(std::move(waiter));
+}
+
+void Engine::unpin(uint64_t page) {
+  PageEntry& e = table_.entry(page);
+  e.pinned = 0;
+  if (e.deferred) retry_deferred(page);
+}
+
+void Engine::check_waiters(uint64_t page) {
+  PageEntry& e = table_.entry(page);
+  if (!e.watched) return;
+  e.watched = 0;
+  std::vector<std::function<void()>> ready;
+  for (auto it = waiters_.begin(); it != waiters_.end();) {
+    std::erase(it->missing, page);
+    if (it->missing.empty()) {
+      ready.push_back(std::move(it->done));
+      it = waiters_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  // Not inside the caller's loop over a frame: a continuation may fault, drop or rename pages.
+  for (auto& done : ready) loop_.at(0, std::move(done));
+}
+
+}  // namespace elastic

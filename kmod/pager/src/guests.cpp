@@ -1,0 +1,234 @@
+// See guests.hpp; home's side of a jump is home_jumps.cpp.
+#include "guests.hpp"
+
+#include <fcntl.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+
+#include <csignal>
+
+namespace elastic {
+
+namespace {
+constexpr uint64_t kSpinUs = 40;
+constexpr uint64_t kJumpNsMax = 100'000'000;  // a clock of another machine, not a duration
+constexpr int kSyscallStop = SIGTRAP | 0x80;
+}  // namespace
+
+Guests::Guests(Memory& memory, RegionMap& regions, Lanes& lanes, Counters& counters,
+               std::function<void(const std::string&)> warn)
+    : memory_(memory), regions_(regions), lanes_(lanes), counters_(counters), warn_(std::move(warn)),
+      rule_(std::make_unique<JumpRule>("always-pull", 0)) {}
+
+void Guests::set_rule(const std::string& policy, uint64_t jump_every) {
+  rule_ = std::make_unique<JumpRule>(policy, jump_every);
+}
+
+void Guests::make_shell() {
+  shell_ = start_shell(memory_);
+  if (!shell_.weakness.empty()) warn_(shell_.weakness);
+  regions_.visit(0, page_of(kUserSpaceEnd), [this](const Region& region) {
+    if (const int error = memory_.map(region.start, region.end - region.start, region.prot); error != 0)
+      throw Failure(format("the shell process cannot map %#lx: %s", address_of(region.start), strerror(-error)));
+  });
+  on_shell();
+}
+
+void Guests::end_shell() {
+  if (shell_.pid <= 0) return;
+  memory_.detach();
+  kill(shell_.pid, SIGKILL);
+  int status = 0;
+  for (const auto& [tid, guest] : guests_) waitpid(tid, &status, __WALL | WNOHANG);
+  guests_.clear();
+  running_ = 0;
+  waitpid(shell_.pid, &status, __WALL);
+  shell_ = {};
+}
+
+Guest* Guests::by_own_tid(pid_t tid) {
+  for (const auto& [key, guest] : guests_)
+    if (guest->own_tid == tid) return guest.get();
+  return nullptr;
+}
+
+Guest* Guests::by_slot(uint32_t slot) {
+  for (const auto& [key, guest] : guests_)
+    if (guest->slot == slot) return guest.get();
+  return nullptr;
+}
+
+// The task that ran this thread before, a free one, or a new one.
+Guest* Guests::take_guest(uint32_t slot) {
+  if (Guest* same = by_slot(slot)) return same;
+  Guest* guest = by_slot(0);
+  if (guest == nullptr) {
+    auto fresh = std::make_unique<Guest>();
+    fresh->tid = start_guest_thread(memory_.injector(), fresh->own_tid);
+    if (fresh->tid == 0) return nullptr;
+    fresh->syscall_file.reset(open(format("/proc/%d/task/%d/syscall", shell_.pid, fresh->tid).c_str(), O_RDONLY | O_CLOEXEC));
+    guest = fresh.get();
+    guests_[fresh->tid] = std::move(fresh);
+  }
+  guest->slot = slot;
+  guest->recent.fill(0);
+  return guest;
+}
+
+void Guests::set_running(Guest& guest, bool running) {
+  if (guest.running == running) return;
+  guest.running = running;
+  running_ += running ? 1 : -1;
+  counters_.threads_peak = std::max<uint64_t>(counters_.threads_peak, running_);
+}
+
+void Guests::refuse(Node& home, const Frame& frame, const std::string& reason) {
+  counters_.frames_refused++;
+  warn_("jump refused: " + reason);
+  FrameHeader header;
+  header.argument = frame.header.argument;
+  header.flags = static_cast<uint16_t>(BackReason::refused);
+  const iovec part{const_cast<uint8_t*>(frame.payload.data()), frame.payload.size()};
+  lanes_.send(home, FrameType::back, header, {&part, 1});
+}
+
+void Guests::on_jump(Node& home, const Frame& frame, uint32_t threads_max) {
+  const uint32_t slot = frame.header.argument;
+  if (slot == 0) return;
+  if (running_ >= threads_max) return refuse(home, frame, "as many threads as the lease allows run here");
+  ThreadRule rule{};
+  Context context;
+  if (!decode_jump(frame.payload, rule, context)) return refuse(home, frame, "malformed context");
+  Guest* guest = nullptr;
+  try {
+    if (!has_shell()) make_shell();
+    guest = take_guest(slot);
+  } catch (const Failure& failure) {
+    end_shell();
+    return refuse(home, frame, failure.what());
+  }
+  if (guest == nullptr || guest->running) return refuse(home, frame, "no task for this thread");
+  guest->rule = rule;
+  guest->leaving = false;
+  guest->fault_page = 0;
+  rule_->on_arrival(guest->rule, now_us(), register_mark(&context.registers, sizeof context.registers));
+  context.registers.orig_rax = ~0ull;
+  if (!set_context(guest->tid, context)) return refuse(home, frame, "the shell process is gone");
+  set_running(*guest, true);
+  resume_sysemu(guest->tid);
+  counters_.jumps_here++;
+  const uint64_t took = now_ns() - frame.header.version;
+  if (took < kJumpNsMax) counters_.jump_ns.add(took);
+}
+
+void Guests::note_fault(const FaultEvent& fault) {
+  Guest* guest = by_own_tid(fault.tid);
+  if (guest == nullptr) return;
+  guest->fault_page = fault.page;
+  guest->recent[guest->recent_next++ % guest->recent.size()] = fault.page;
+}
+
+void Guests::on_local_fault(const FaultEvent& fault) {
+  if (Guest* guest = by_own_tid(fault.tid)) rule_->on_local(guest->rule, now_us());
+}
+
+void Guests::on_page_arrived(uint64_t page) {
+  for (const auto& [tid, guest] : guests_)
+    if (guest->running && guest->fault_page == page) rule_->on_resume(guest->rule, now_us());
+}
+
+bool Guests::leave_for(const FaultEvent& fault, uint16_t owner) {
+  if (!rule_->may_jump()) return false;
+  Guest* guest = by_own_tid(fault.tid);
+  if (guest == nullptr || !guest->running || guest->leaving) return false;
+  const uint64_t rip = user_mode_rip(guest->syscall_file.get());
+  if (rip == 0) return false;
+  const Decision decision = rule_->on_remote_fault(guest->rule, static_cast<uint8_t>(owner), now_us(), rip);
+  if (!decision.jump) return false;
+  counters_.jumps++;
+  send_off(*guest, BackReason::jump, owner);
+  return true;
+}
+
+void Guests::must_go_home(uint64_t page) {
+  for (const auto& [tid, guest] : guests_)
+    if (guest->running && !guest->leaving && guest->fault_page == page) send_off(*guest, BackReason::page, kHome);
+}
+
+void Guests::all_go_home() {
+  for (const auto& [tid, guest] : guests_)
+    if (guest->running && !guest->leaving) send_off(*guest, BackReason::recalled, kHome);
+}
+
+void Guests::on_recall(uint32_t slot) {
+  Guest* guest = by_slot(slot);
+  if (guest != nullptr && guest->running && !guest->leaving) send_off(*guest, BackReason::recalled, kHome);
+}
+
+void Guests::on_thread_end(uint32_t slot) {
+  Guest* guest = by_slot(slot);
+  if (guest == nullptr) return;
+  if (guest->running) {
+    interrupt(guest->tid);
+    guest->leaving = true;
+    guest->slot = 0;  // its stop finds no thread to send
+    return;
+  }
+  guest->slot = 0;
+}
+
+// Stops the guest; its stop (here at once, as a rule) sends its context home.
+void Guests::send_off(Guest& guest, BackReason why, uint16_t to) {
+  guest.leaving = true;
+  guest.why = why;
+  guest.to = to;
+  if (!interrupt(guest.tid)) return;
+  int status = 0;
+  if (spin_for_stop(guest.tid, status, kSpinUs)) on_stop(guest.tid, status);
+}
+
+void Guests::on_stop(pid_t tid, int status) {
+  const auto it = guests_.find(tid);
+  if (it == guests_.end()) return;
+  Guest& guest = *it->second;
+  if (!WIFSTOPPED(status)) {
+    set_running(guest, false);
+    const bool lost = guest.slot != 0;
+    guests_.erase(it);
+    if (lost) throw Failure("the shell process ended");
+    return;
+  }
+  if (!guest.running) return;  // the late stop of an interrupt: it stays stopped
+  if (guest.slot == 0) {
+    set_running(guest, false);
+    guest.leaving = false;
+    return;
+  }
+  if (stop_event(status) == PTRACE_EVENT_STOP) {
+    if (guest.leaving) return go(guest, guest.why, guest.to);
+    resume_sysemu(tid);
+    return;
+  }
+  if (stop_event(status) == 0 && WSTOPSIG(status) == kSyscallStop) return go(guest, BackReason::syscall, kHome);
+  go(guest, BackReason::signal, kHome);
+}
+
+void Guests::go(Guest& guest, BackReason why, uint16_t to) {
+  Node* home = lanes_.find(kHome);
+  Context context;
+  if (home == nullptr || !get_context(guest.tid, context)) return;
+  set_running(guest, false);
+  guest.leaving = false;
+  FrameHeader header;
+  header.argument = guest.slot;
+  header.flags = static_cast<uint16_t>(why);
+  header.page = to;
+  if (why == BackReason::syscall) header.version = context.registers.orig_rax;
+  if (why != BackReason::jump || to == kHome)
+    engine_->ship_with_jump(*home, working_set(guest.recent, context.registers, 0));
+  const std::vector<uint8_t> bytes = encode_jump(guest.rule, context);
+  const iovec part{const_cast<uint8_t*>(bytes.data()), bytes.size()};
+  lanes_.send(*home, FrameType::back, header, {&part, 1});
+}
+
+}  // namespace elastic

@@ -1,0 +1,210 @@
+// Life of a home pager: start, control messages, the regular tick, the end. See home.hpp.
+#include "home.hpp"
+#include "launch.hpp"
+
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+#include <csignal>
+#include <system_error>
+
+namespace elastic {
+
+namespace {
+constexpr uint64_t kTickUs = 100'000;
+constexpr uint64_t kLastWordsUs = 300'000;  // for the participants' last counters
+
+uint64_t process_number(const std::string& id) { return strtoull(id.c_str(), nullptr, 16); }
+
+std::unique_ptr<Spill> make_spill(const std::string& directory, uint64_t bytes_max) {
+  try {
+    return std::make_unique<Spill>(directory, bytes_max);
+  } catch (const std::system_error& error) {
+    throw Failure(error.what());
+  }
+}
+}  // namespace
+
+Home::Home(HomeOptions options)
+    : options_(std::move(options)), rule_(options_.policy, options_.jump_every) {
+  sigset_t blocked;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGCHLD);
+  sigprocmask(SIG_BLOCK, &blocked, nullptr);
+  signal_fd_.reset(signalfd(-1, &blocked, SFD_NONBLOCK | SFD_CLOEXEC));
+  // The terminal speaks to the application; the pager has to outlive it.
+  for (const int signal : {SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGHUP}) ::signal(signal, SIG_IGN);
+  if (options_.run_fd >= 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
+  started_wall_ms_ = wall_ms();
+  control_ = std::make_unique<Control>(
+      loop_, options_.socket_path, options_.run_fd,
+      [this](const ControlMessage& m, bool run, const auto& reply) { on_control(m, run, reply); },
+      [this] { end({2, 125, "run ended"}); });
+  spill_ = make_spill(options_.spill_dir, options_.spill_bytes_max);
+  lanes_ = std::make_unique<Lanes>(loop_, process_number(options_.id), kHome, *this, counters_);
+  engine_ = std::make_unique<Engine>(loop_, memory_, table_, regions_, *lanes_, *spill_, *this,
+                                     EngineConfig{kHome, options_.memory_pages}, counters_);
+  loop_.watch(signal_fd_.get(), EPOLLIN, [this](uint32_t) { on_child_events(); });
+  loop_.watch(spill_->event_fd(), EPOLLIN, [this](uint32_t) { spill_->drain(); });
+  loop_.at(now_us() + kTickUs, [this] { tick(); });
+}
+
+Home::~Home() = default;
+
+Ending Home::run() {
+  if (options_.run_fd < 0) start_application();
+  while (!loop_.stopped()) {
+    try {
+      loop_.run();
+    } catch (const Failure& failure) {
+      end({2, failure.exit_status(), failure.what()});
+    } catch (const std::system_error& error) {
+      end({2, 125, error.what()});
+    }
+  }
+  finish();
+  return ending_value_;
+}
+
+ControlMessage Home::describe() const {
+  return {ControlType::describe,
+          {0, getpid(), application_, kHome, 0, static_cast<int64_t>(options_.memory_pages),
+           static_cast<int64_t>(lanes_->epoch), static_cast<int64_t>(geteuid()), static_cast<int64_t>(started_wall_ms_)},
+          {options_.id, options_.program_path, options_.node_name}};
+}
+
+void Home::on_control(const ControlMessage& message, bool from_run,
+                      const std::function<void(const ControlMessage&)>& reply) {
+  switch (message.type) {
+    case ControlType::hello:
+      return reply(describe());
+    case ControlType::stats_request:
+      return reply({ControlType::stats, {}, {stats_json()}});
+    case ControlType::lane:
+      return add_lane(message);
+    case ControlType::lease_update:
+      return update_lease(message);
+    case ControlType::participant_drop:
+      return drop_participant(static_cast<uint16_t>(message.numbers[0]));
+    case ControlType::terminate:
+      return end({2, 125, "stopped: " + message.strings[0]});
+    case ControlType::start:
+      if (from_run && !started_) start_application();
+      return;
+    case ControlType::signal:
+      if (from_run && application_ > 0 && message.numbers[0] > 0 && message.numbers[0] < 65)
+        kill(application_, static_cast<int>(message.numbers[0]));
+      return;
+    default:
+      return;
+  }
+}
+
+void Home::start_application() {
+  started_ = true;
+  start_us_ = now_us();
+  const Launched launched = launch(options_.program_path, options_.arguments);
+  if (launched.exec_error != 0) {
+    const int error = launched.exec_error;
+    return end({error == ENOENT ? 4 : 3, error == ENOENT ? 127 : 126,
+                format("cannot execute %s: %s", options_.program_path.c_str(), strerror(error))});
+  }
+  application_ = launched.pid;
+  add_thread(application_, true);
+  prepare_image(true);
+  control_->to_all({ControlType::started, {application_}, {}});
+  resume(application_);
+}
+
+// The application's leader is stopped at its exec event: makes the new image elastic.
+void Home::prepare_image(bool) {
+  attach_memory(application_, memory_);
+  holder_.keep(memory_.uffd().fd(), application_);
+  memory_view_.reset(open_process_memory(application_).release());
+  convert_image();
+  watch_image();
+}
+
+void Home::watch_image() {
+  loop_.watch(memory_.uffd().fd(), EPOLLIN, [this](uint32_t) { on_faults(); });
+}
+
+void Home::on_faults() {
+  FaultEvent events[32];
+  const size_t count = memory_.uffd().read_faults(events);
+  for (size_t i = 0; i < count; i++) {
+    if (Thread* thread = find_thread(events[i].tid)) {
+      thread->fault_page = events[i].page;
+      thread->recent[thread->recent_next++ % thread->recent.size()] = events[i].page;
+    }
+    engine_->on_fault(events[i]);
+  }
+}
+
+void Home::on_local_fault(const FaultEvent& fault) {
+  if (Thread* thread = find_thread(fault.tid)) rule_.on_local(thread->rule, now_us());
+}
+
+void Home::on_page_arrived(uint64_t page) {
+  for (auto& [tid, thread] : threads_)
+    if (thread->fault_page == page && thread->state == ThreadState::running) rule_.on_resume(thread->rule, now_us());
+}
+
+bool Home::fill_from_backing(uint64_t page, uint8_t* out) {
+  const Region* region = regions_.find(page);
+  if (region == nullptr || !region->backing) return false;
+  const auto offset = static_cast<off_t>(address_of(region->backing_page + (page - region->start)));
+  ssize_t got = pread(region->backing->fd.get(), out, kPageBytes, offset);
+  if (got < 0) throw Failure(format("reading a mapped file failed: %s", strerror(errno)));
+  memset(out + got, 0, kPageBytes - static_cast<size_t>(got));
+  return true;
+}
+
+void Home::out_of_room(uint64_t page) {
+  throw Failure(format("no room for page %#lx: memory limit, lenders and spill space are all used up; give more with "
+                       "--memory, more agents, or space in the data directory", page));
+}
+
+void Home::tick() {
+  loop_.at(now_us() + kTickUs, [this] { tick(); });
+  for (auto& [index, node] : lanes_->all()) send_status(*node);
+  check_silence();
+  const uint64_t now = now_us();
+  if (started_ && !ending_ && now >= next_room_report_us_ && table_.resident() * 10 > options_.memory_pages * 8) {
+    next_room_report_us_ = now + 1'000'000;
+    control_->to_agents({ControlType::room_wanted, {static_cast<int64_t>(options_.memory_pages)}, {}});
+  }
+  static_assert(kTickUs == 100'000);
+  if (now / 300'000 != (now - kTickUs) / 300'000) control_->to_run({ControlType::stats, {}, {stats_json()}});
+  if (ending_ && now >= finish_at_us_) loop_.stop();
+}
+
+// First ending wins. The application dies now; participants get a moment for their last counters.
+void Home::end(Ending ending) {
+  if (ending_) return;
+  ending_ = true;
+  ending_value_ = std::move(ending);
+  if (application_ > 0) kill(application_, SIGKILL);
+  if (memory_.attached()) loop_.forget(memory_.uffd().fd());
+  bool anybody = false;
+  for (auto& [index, node] : lanes_->all()) anybody = lanes_->send_text(*node, FrameType::bye, "ended") || anybody;
+  lanes_->flush();
+  finish_at_us_ = now_us() + (anybody ? kLastWordsUs : 0);
+  if (!anybody) loop_.stop();
+}
+
+void Home::finish() {
+  if (memory_.injector()) kill(memory_.injector().tid(), SIGKILL);
+  if (application_ > 0) kill(application_, SIGKILL);
+  for (const auto& [tid, thread] : threads_)
+    if (!thread->in_group) kill(tid, SIGKILL);
+  holder_.release();
+  control_->to_all({ControlType::stats, {}, {stats_json()}});
+  control_->to_all({ControlType::exited, {ending_value_.kind, ending_value_.code}, {ending_value_.message}});
+  control_->flush(1000);
+}
+
+}  // namespace elastic

@@ -1,0 +1,221 @@
+// The home pager: tracer of the application, keeper of its kernel state, and the authority over where its threads
+// are, what is mapped, and who may join. The engine does the paging; this class does everything else.
+//
+// Files: home.cpp (life and control), home_stops.cpp (what the application's tasks report), home_calls.cpp and
+// home_mmap.cpp (calls that change mappings), home_convert.cpp (a new image's memory), home_fork.cpp (children),
+// home_jumps.cpp (threads that leave and come back), home_nodes.cpp (participants), home_stats.cpp.
+#pragma once
+
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "control.hpp"
+#include "engine.hpp"
+#include "holder.hpp"
+#include "policy.hpp"
+#include "tracee.hpp"
+
+namespace elastic {
+
+struct HomeOptions {
+  std::string id;
+  std::string socket_path;
+  std::string node_name = "home";
+  std::string policy = "always-pull";
+  std::string spill_dir;
+  uint64_t memory_pages = 0;
+  uint64_t spill_bytes_max = 0;
+  uint64_t jump_every = 0;
+  int run_fd = -1;
+  std::string program_path;
+  std::vector<std::string> arguments;
+};
+
+// How the run ended, as EXITED reports it.
+struct Ending {
+  int kind = 0;  // 0 exit, 1 signal, 2 elasticos failed, 3 cannot execute, 4 not found
+  int code = 0;
+  std::string message;
+};
+
+enum class ThreadState {
+  running,
+  held,       // stopped by us: an operation of its own waits for other nodes
+  to_jump,    // interrupt sent; its stop makes it leave
+  away,       // its guest runs on `node`; the task here is parked
+  recalling,  // away, and asked to come home
+};
+
+struct Thread {
+  pid_t tid = 0;
+  uint32_t slot = 0;             // its number on the lanes
+  ThreadState state = ThreadState::running;
+  bool in_group = true;          // a thread of the application, not a vfork child that borrows its memory
+  uint16_t node = 0;             // where it is (away, recalling) or wants to go (to_jump)
+  uint64_t fault_page = 0;
+  uint64_t jump_started_ns = 0;
+  uint64_t away_since_us = 0;
+  ThreadRule rule{};
+  Fd syscall_file;               // /proc/PID/task/TID/syscall
+  std::array<uint64_t, 8> recent{};  // pages it faulted on last: its working set
+  size_t recent_next = 0;
+  user_regs_struct call{};       // registers at the entry of the call being handled
+  bool wants_exit_stop = false;  // resumed to the end of a native call
+  uint64_t clear_tid_address = 0;
+  std::vector<uint64_t> pinned;  // until the call or the thread ends
+  std::vector<int> signals;      // arrived while away
+  uint32_t acks_missing = 0;
+  int64_t call_result = 0;
+  std::optional<pid_t> fork_child;
+};
+
+class Home : public EngineHost, public LaneEvents {
+ public:
+  explicit Home(HomeOptions options);
+  ~Home() override;
+  // Runs to the end; the exit status for the pager process itself is 0 (the ending has been reported).
+  Ending run();
+
+ private:
+  // EngineHost
+  bool leave_for(const FaultEvent& fault, uint16_t owner) override;
+  void on_local_fault(const FaultEvent& fault) override;
+  void on_page_arrived(uint64_t page) override;
+  bool threads_may_run() const override { return true; }
+  bool fill_from_backing(uint64_t page, uint8_t* out) override;
+  void must_go_home(uint64_t) override {}
+  void want_lane(uint16_t) override {}
+  void out_of_room(uint64_t page) override;
+  // LaneEvents
+  void on_up(Node& node) override;
+  void on_down(Node& node, const std::string& reason) override;
+  void on_frame(Node& node, const Frame& frame, bool bulk) override;
+  void on_refused(const std::string& reason) override;
+  void on_drained(Node& node) override;
+
+  // home.cpp
+  void on_control(const ControlMessage& message, bool from_run, const std::function<void(const ControlMessage&)>& reply);
+  void start_application();
+  void prepare_image(bool first);
+  void watch_image();
+  void on_faults();
+  void tick();
+  void end(Ending ending);
+  void finish();
+  ControlMessage describe() const;
+  // home_nodes.cpp
+  void add_lane(const ControlMessage& message);
+  void update_lease(const ControlMessage& message);
+  void drop_participant(uint16_t index);
+  void send_layout(Node& node);
+  void send_region(Node& node, const Region& region);
+  void send_status(Node& node);
+  void check_silence();
+  void lost(Node& node, const std::string& reason);
+  void serve_file_pages(Node& node, const FrameHeader& header);
+  // home_stops.cpp
+  void on_child_events();
+  void on_stop(pid_t pid, int status);
+  void on_task_end(pid_t pid, int status);
+  void on_thread_stop(Thread& thread, int status);
+  void on_new_task(Thread& parent, int event);
+  void on_exec(pid_t pid);
+  void on_signal(Thread& thread, int signal);
+  Thread& add_thread(pid_t tid, bool in_group);
+  Thread* find_thread(pid_t tid);
+  Thread* thread_of_slot(uint32_t slot);
+  void forget_thread(pid_t tid);
+  // home_calls.cpp
+  void on_call(Thread& thread);
+  void on_call_end(Thread& thread);
+  void answer(Thread& thread, int64_t result);     // completes an emulated call, after acks if threads are away
+  void complete(Thread& thread);
+  void run_native(Thread& thread, bool exit_stop);
+  void call_brk(Thread& thread, uint64_t wanted);
+  void call_madvise(Thread& thread);
+  void call_exit(Thread& thread);
+  void call_futex(Thread& thread);
+  void call_mprotect(Thread& thread);
+  int protect_range(uint64_t first, uint64_t end, int prot);
+  void tell_protect(uint64_t first, uint64_t end, int prot);
+  void resync_native();
+  // home_mmap.cpp
+  void call_mmap(Thread& thread);
+  int64_t map_elastic(uint64_t address, uint64_t bytes, int prot, int flags, std::shared_ptr<BackingFile> backing,
+                      uint64_t backing_page);
+  uint64_t choose_address(uint64_t pages, int flags);
+  void native_mmap(Thread& thread, uint64_t bytes);
+  void after_native_mmap(Thread& thread, int64_t result);
+  void call_munmap(Thread& thread);
+  int64_t unmap_range(uint64_t first, uint64_t end);
+  void call_mremap(Thread& thread);
+  void move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint64_t to, uint64_t new_pages, uint64_t next);
+  void tell_unmapped(uint64_t first, uint64_t end);
+  void tell_mapped(uint64_t first, uint64_t end);
+  Fd take_descriptor(pid_t tid, int fd);
+  // home_convert.cpp
+  void convert_image();
+  void convert_range(uint64_t first, uint64_t end, int prot);  // private file pages that become writable
+  void copy_in(uint64_t first, uint64_t end, bool present_only);
+  void pin_arguments(uint64_t stack_first, uint64_t stack_end);
+  // home_fork.cpp
+  bool fork_fits();
+  void on_fork_event(Thread& thread, pid_t child);
+  void copy_for_child(Thread& thread);
+  void copy_regions(Thread& thread, std::vector<Region> regions, size_t index, uint64_t page);
+  // home_jumps.cpp
+  void try_finish_jump(Thread& thread, int status);
+  void jump_out(Thread& thread);
+  void send_context(Node& node, Thread& thread, const Context& context);
+  void park(Thread& thread);
+  void on_back(Node& node, const Frame& frame);
+  void resume_at_home(Thread& thread, Context& context);
+  void recall(Thread& thread);
+  bool may_host(const Node& node) const;
+  void stay_and_pull(Thread& thread);
+  // home_stats.cpp
+  std::string stats_json() const;
+
+  HomeOptions options_;
+  Loop loop_;
+  Counters counters_;
+  std::unique_ptr<Control> control_;
+  Holder holder_;
+  Memory memory_;
+  PageTable table_;
+  RegionMap regions_;
+  std::unique_ptr<Spill> spill_;
+  std::unique_ptr<Lanes> lanes_;
+  std::unique_ptr<Engine> engine_;
+  JumpRule rule_;
+  Fd signal_fd_;
+  Fd device_;  // /dev/userfaultfd, where it may be opened
+  pid_t application_ = 0;
+  bool started_ = false;
+  bool ending_ = false;
+  Ending ending_value_;
+  uint64_t start_us_ = 0, started_wall_ms_ = 0, finish_at_us_ = 0;
+  std::unordered_map<pid_t, std::unique_ptr<Thread>> threads_;
+  std::map<uint32_t, pid_t> slots_;
+  uint32_t next_slot_ = 1;
+  std::set<pid_t> foreign_;            // other processes of the application's tree: they run natively
+  std::map<pid_t, int> early_;         // stops of tasks whose parent's event has not come yet
+  uint64_t brk_start_ = 0, brk_now_ = 0;
+  uint64_t mmap_top_ = 0;              // page: new mappings lie below
+  uint32_t next_ticket_ = 1;
+  std::map<uint32_t, pid_t> tickets_;  // layout acknowledgements awaited
+  Fd memory_view_;                     // /proc/PID/mem
+  std::vector<std::string> departed_;  // statistics of participants that left, as JSON
+  uint64_t next_room_report_us_ = 0;
+  uint64_t children_ = 0;              // processes the application forked: not elastic
+};
+
+}  // namespace elastic

@@ -1,0 +1,248 @@
+// System calls of the application that the pager answers or prepares: the dispatch, the completion that waits for
+// threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp). See home.hpp.
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "home.hpp"
+
+namespace elastic {
+
+namespace {
+constexpr uint64_t kHeapBytesMax = 1ull << 44;
+// <linux/futex.h> operations 5..13; see seccomp_filter.cpp.
+constexpr int kMadvDontneedLocked = 24;
+
+struct RobustHead {
+  uint64_t next, futex_offset, pending;
+};
+}  // namespace
+
+void Home::on_call(Thread& thread) {
+  if (!get_registers(thread.tid, thread.call)) return;
+  const user_regs_struct& r = thread.call;
+  const auto number = static_cast<long>(r.orig_rax);
+  switch (number) {
+    case SYS_mmap: return call_mmap(thread);
+    case SYS_munmap: return call_munmap(thread);
+    case SYS_mremap: return call_mremap(thread);
+    case SYS_brk: return call_brk(thread, r.rdi);
+    case SYS_mprotect:
+    case SYS_pkey_mprotect: return call_mprotect(thread);
+    case SYS_madvise: return call_madvise(thread);
+    case SYS_exit: return call_exit(thread);
+    case SYS_futex: return call_futex(thread);
+    case SYS_mlock:
+    case SYS_mlock2:
+    case SYS_mlockall:
+    case SYS_munlock:
+    case SYS_munlockall:
+      return answer(thread, 0);  // a promise about paging, which is what elastic memory does not keep
+    case SYS_set_tid_address:
+      thread.clear_tid_address = r.rdi;
+      return run_native(thread, false);
+    case SYS_shmat:
+    case SYS_shmdt:
+    case SYS_remap_file_pages:
+      return run_native(thread, true);
+    case SYS_fork:
+    case SYS_clone:
+      if ((number == SYS_fork || (r.rdi & CLONE_VM) == 0) && !fork_fits()) {
+        control_->log(LogLevel::warning, "fork refused (ENOMEM): a copy of the whole memory does not fit on this machine");
+        return answer(thread, -ENOMEM);
+      }
+      return run_native(thread, false);
+    default:
+      return run_native(thread, false);
+  }
+}
+
+void Home::run_native(Thread& thread, bool exit_stop) {
+  thread.wants_exit_stop = exit_stop;
+  if (exit_stop) resume_to_syscall(thread.tid);
+  else resume(thread.tid);
+}
+
+void Home::on_call_end(Thread& thread) {
+  thread.wants_exit_stop = false;
+  user_regs_struct r{};
+  if (!get_registers(thread.tid, r)) return;
+  switch (thread.call.orig_rax) {
+    case SYS_mmap:
+      after_native_mmap(thread, static_cast<int64_t>(r.rax));
+      break;
+    case SYS_futex:
+      for (const uint64_t page : thread.pinned) engine_->unpin(page);
+      thread.pinned.clear();
+      break;
+    default:
+      resync_native();
+  }
+  resume(thread.tid);
+}
+
+// The result goes in at once; the thread runs on when every node on which threads run knows the new layout.
+void Home::answer(Thread& thread, int64_t result) {
+  thread.call_result = result;
+  thread.acks_missing = 0;
+  const uint32_t ticket = next_ticket_++;
+  for (auto& [index, node] : lanes_->all()) {
+    if (node->threads_there == 0) continue;
+    FrameHeader header;
+    header.flags = kFlagAckWanted;
+    header.argument = ticket;
+    if (lanes_->send(*node, FrameType::layout_ack, header)) thread.acks_missing++;
+  }
+  if (thread.acks_missing == 0) return complete(thread);
+  tickets_[ticket] = thread.tid;
+  thread.state = ThreadState::held;
+}
+
+void Home::complete(Thread& thread) {
+  thread.state = ThreadState::running;
+  user_regs_struct r = thread.call;
+  r.orig_rax = ~0ull;  // the call itself is skipped
+  r.rax = static_cast<uint64_t>(thread.call_result);
+  if (set_registers(thread.tid, r)) resume(thread.tid);
+}
+
+void Home::call_brk(Thread& thread, uint64_t wanted) {
+  if (wanted < brk_start_ || wanted > brk_start_ + kHeapBytesMax) return answer(thread, static_cast<int64_t>(brk_now_));
+  const uint64_t old_end = page_of(round_up_page(brk_now_)), new_end = page_of(round_up_page(wanted));
+  if (new_end > old_end) {
+    if (regions_.overlaps(old_end, new_end) ||
+        map_elastic(address_of(old_end), (new_end - old_end) << kPageShift, PROT_READ | PROT_WRITE,
+                    MAP_FIXED_NOREPLACE, nullptr, 0) < 0)
+      return answer(thread, static_cast<int64_t>(brk_now_));
+  } else if (new_end < old_end) {
+    unmap_range(new_end, old_end);
+  }
+  brk_now_ = wanted;
+  answer(thread, static_cast<int64_t>(wanted));
+}
+
+void Home::call_mprotect(Thread& thread) {
+  const user_regs_struct& r = thread.call;
+  const uint64_t bytes = round_up_page(r.rsi);
+  if ((r.rdi & (kPageBytes - 1)) != 0 || r.rdi + bytes > kUserSpaceEnd || r.rdi + bytes < r.rdi || (r.rdx & ~7ull) != 0)
+    return run_native(thread, true);  // odd arguments: the kernel's own answer, then a fresh look
+  if (bytes == 0) return answer(thread, 0);
+  answer(thread, protect_range(page_of(r.rdi), page_of(r.rdi + bytes), static_cast<int>(r.rdx)));
+}
+
+int Home::protect_range(uint64_t first, uint64_t end, int prot) {
+  uint64_t covered = 0;
+  bool same = true, elastic_only = true;
+  std::vector<std::pair<uint64_t, uint64_t>> becomes_elastic;
+  regions_.visit(first, end, [&](const Region& region) {
+    covered += region.end - region.start;
+    same = same && region.prot == prot;
+    elastic_only = elastic_only && region.kind == RegionKind::elastic;
+    if (region.kind == RegionKind::replica && (prot & PROT_WRITE)) becomes_elastic.emplace_back(region.start, region.end);
+  });
+  if (covered == end - first && same && elastic_only) return 0;
+  for (const auto& [from, to] : becomes_elastic) convert_range(from, to, prot);
+  const int result = memory_.protect(first, end - first, prot);
+  if (result != 0) {
+    resync_native();
+    return result;
+  }
+  regions_.update(first, end, [prot](Region& region) { region.prot = prot; });
+  tell_protect(first, end, prot);
+  return 0;
+}
+
+void Home::tell_protect(uint64_t first, uint64_t end, int prot) {
+  regions_.visit(first, end, [&](const Region& region) {
+    if (region.kind == RegionKind::native) return;
+    FrameHeader header;
+    header.page = region.start;
+    header.count = static_cast<uint32_t>(std::min<uint64_t>(region.end - region.start, UINT32_MAX));
+    header.argument = static_cast<uint32_t>(prot);
+    for (auto& [index, node] : lanes_->all()) lanes_->send(*node, FrameType::protect, header);
+  });
+}
+
+void Home::call_madvise(Thread& thread) {
+  const user_regs_struct& r = thread.call;
+  const uint64_t first = page_of(r.rdi), end = page_of(r.rdi + round_up_page(r.rsi));
+  bool elastic = false;
+  if ((r.rdi & (kPageBytes - 1)) == 0 && end >= first && end <= kUserSpaceEnd >> kPageShift)
+    regions_.visit(first, end, [&](const Region& region) { elastic = elastic || region.kind == RegionKind::elastic; });
+  if (!elastic) return run_native(thread, false);
+  const auto each_elastic = [&](const std::function<void(const Region&)>& act) {
+    std::vector<Region> parts;
+    regions_.visit(first, end, [&](const Region& region) {
+      if (region.kind == RegionKind::elastic) parts.push_back(region);
+    });
+    for (const Region& part : parts) act(part);
+  };
+  uint64_t covered = 0;
+  regions_.visit(first, end, [&](const Region& region) { covered += region.end - region.start; });
+  const int64_t result = covered == end - first ? 0 : -ENOMEM;
+  switch (static_cast<int>(r.rdx)) {
+    case MADV_DONTNEED:
+    case MADV_FREE:  // may be taken away at any time: now
+    case kMadvDontneedLocked:
+      each_elastic([this](const Region& part) { engine_->forget(part.start, part.end); });
+      return answer(thread, result);
+    case MADV_DONTFORK:
+    case MADV_DOFORK:
+      regions_.update(first, end, [&](Region& region) { region.skip_on_fork = r.rdx == MADV_DONTFORK; });
+      return answer(thread, result);
+    case MADV_WIPEONFORK:
+    case MADV_KEEPONFORK:
+      regions_.update(first, end, [&](Region& region) { region.wipe_on_fork = r.rdx == MADV_WIPEONFORK; });
+      return answer(thread, result);
+    case MADV_NORMAL: case MADV_RANDOM: case MADV_SEQUENTIAL: case MADV_WILLNEED: case MADV_MERGEABLE:
+    case MADV_UNMERGEABLE: case MADV_HUGEPAGE: case MADV_NOHUGEPAGE: case MADV_DONTDUMP: case MADV_DODUMP:
+    case MADV_COLD: case MADV_PAGEOUT:
+      return answer(thread, result);
+    default:
+      return answer(thread, -EINVAL);
+  }
+}
+
+// A thread's last words are written by the kernel where nothing can wait for a page any more: the tid word and the
+// robust list are made resident, and stay, before the thread may end.
+void Home::call_exit(Thread& thread) {
+  std::vector<uint64_t> pages;
+  const auto add = [&](uint64_t address, uint64_t bytes) {
+    if (address == 0) return;
+    for (uint64_t page = page_of(address); page <= page_of(address + bytes - 1); page++)
+      if (std::find(pages.begin(), pages.end(), page) == pages.end()) pages.push_back(page);
+  };
+  add(thread.clear_tid_address, 4);
+  uint64_t head = 0;
+  size_t length = 0;
+  if (syscall(SYS_get_robust_list, thread.tid, &head, &length) == 0) add(head, sizeof(RobustHead));
+  thread.state = ThreadState::held;
+  const pid_t tid = thread.tid;
+  engine_->make_resident(pages, true, [this, tid, pages] {
+    Thread* exiting = find_thread(tid);
+    if (exiting == nullptr) return;
+    exiting->state = ThreadState::running;
+    exiting->pinned = pages;
+    resume(tid);
+  });
+}
+
+// Futex operations whose kernel side cannot wait for a page: both words stay here until the call returns.
+void Home::call_futex(Thread& thread) {
+  std::vector<uint64_t> pages{page_of(thread.call.rdi)};
+  if (thread.call.r8 != 0 && page_of(thread.call.r8) != pages[0]) pages.push_back(page_of(thread.call.r8));
+  thread.state = ThreadState::held;
+  const pid_t tid = thread.tid;
+  engine_->make_resident(pages, true, [this, tid, pages] {
+    Thread* waiting = find_thread(tid);
+    if (waiting == nullptr) return;
+    waiting->state = ThreadState::running;
+    waiting->pinned = pages;
+    run_native(*waiting, true);
+  });
+}
+
+}  // namespace elastic

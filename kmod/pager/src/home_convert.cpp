@@ -1,0 +1,187 @@
+// A new image's memory: what the kernel mapped at exec becomes elastic before the program's first instruction.
+// Also the conversion of private file pages that become writable later, and a fresh look at /proc/PID/maps after
+// calls whose effect the pager does not predict. See home.hpp.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cinttypes>
+#include <cstdio>
+
+#include "home.hpp"
+
+namespace elastic {
+
+namespace {
+
+constexpr uint64_t kStackBytesMax = 1ull << 30;  // where the limit is "unlimited"
+constexpr uint64_t kGapPages = 256;              // between the stack and the mappings below it
+constexpr size_t kArgumentPagesMax = 64;
+const uint8_t kZeros[kPageBytes] = {};
+
+struct Mapping {
+  uint64_t start = 0, end = 0;  // addresses
+  int prot = 0;
+  bool is_private = false;
+  bool anonymous = false;
+  std::string name;
+};
+
+std::vector<Mapping> read_maps(pid_t pid) {
+  std::vector<Mapping> maps;
+  FILE* file = fopen(format("/proc/%d/maps", pid).c_str(), "re");
+  if (file == nullptr) return maps;
+  char line[4352];
+  while (fgets(line, sizeof line, file) != nullptr) {
+    Mapping mapping;
+    char flags[8] = {};
+    unsigned long offset = 0, inode = 0;
+    unsigned major = 0, minor = 0;
+    int name_at = 0;
+    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %lx %x:%x %lu %n", &mapping.start, &mapping.end, flags, &offset,
+               &major, &minor, &inode, &name_at) < 7)
+      continue;
+    mapping.prot = (flags[0] == 'r' ? PROT_READ : 0) | (flags[1] == 'w' ? PROT_WRITE : 0) | (flags[2] == 'x' ? PROT_EXEC : 0);
+    mapping.is_private = flags[3] == 'p';
+    mapping.anonymous = inode == 0;
+    mapping.name = line + name_at;
+    if (!mapping.name.empty() && mapping.name.back() == '\n') mapping.name.pop_back();
+    maps.push_back(mapping);
+  }
+  fclose(file);
+  return maps;
+}
+
+bool is_special(const Mapping& mapping) {
+  return mapping.start == kTrampoline || mapping.name == "[vdso]" || mapping.name.starts_with("[vvar") ||
+         mapping.name == "[vsyscall]";
+}
+
+uint64_t stack_bytes() {
+  rlimit limit{};
+  getrlimit(RLIMIT_STACK, &limit);
+  return round_up_page(std::clamp<uint64_t>(limit.rlim_cur, 1 << 20, kStackBytesMax));
+}
+
+}  // namespace
+
+void Home::convert_image() {
+  const std::vector<Mapping> maps = read_maps(application_);
+  mmap_top_ = page_of(kUserSpaceEnd) - kGapPages;
+  for (const Mapping& mapping : maps) {
+    Region region;
+    region.start = page_of(mapping.start);
+    region.end = page_of(mapping.end);
+    region.prot = mapping.prot;
+    region.path = mapping.name;
+    if (region.end > page_of(kUserSpaceEnd)) continue;  // vsyscall
+    const bool stack = mapping.name == "[stack]";
+    const bool elastic = mapping.is_private && !is_special(mapping) && (mapping.anonymous || (mapping.prot & PROT_WRITE));
+    if (!elastic) {
+      region.kind = mapping.is_private && !mapping.anonymous ? RegionKind::replica : RegionKind::native;
+      regions_.insert(region);
+      continue;
+    }
+    copy_in(region.start, region.end, mapping.anonymous);
+    if (stack) {
+      // The whole stack is mapped at once: a mapping that grows by itself cannot be elastic.
+      const uint64_t lowest = region.end - page_of(stack_bytes());
+      if (!regions_.overlaps(lowest, region.start)) region.start = std::min(region.start, lowest);
+      mmap_top_ = region.start - kGapPages;
+    }
+    if (const int error = memory_.map(region.start, region.end - region.start, region.prot); error != 0)
+      throw Failure(format("cannot map elastic memory at %#" PRIx64 ": %s", address_of(region.start), strerror(-error)));
+    regions_.insert(region);
+    if (stack) pin_arguments(region.start, region.end);
+  }
+  brk_start_ = static_cast<uint64_t>(memory_.injector().call(SYS_brk, 0));
+  brk_now_ = brk_start_;
+}
+
+// Copies contents into the memory file and the table; pages of zeros stay untouched. `present_only`: anonymous
+// memory, where what is not present is zero (reading it would populate it).
+void Home::copy_in(uint64_t first, uint64_t end, bool present_only) {
+  std::vector<bool> wanted(end - first, !present_only);
+  if (present_only) {
+    const Fd pagemap(open(format("/proc/%d/pagemap", application_).c_str(), O_RDONLY | O_CLOEXEC));
+    uint64_t words[512];
+    for (uint64_t page = first; page < end;) {
+      const uint64_t count = std::min<uint64_t>(std::size(words), end - page);
+      const ssize_t got = pread(pagemap.get(), words, count * 8, static_cast<off_t>(page * 8));
+      if (got <= 0) break;
+      for (uint64_t i = 0; i < static_cast<uint64_t>(got) / 8; i++) wanted[page + i - first] = (words[i] >> 62) != 0;
+      page += static_cast<uint64_t>(got) / 8;
+    }
+  }
+  uint8_t bytes[kPageBytes];
+  for (uint64_t page = first; page < end; page++) {
+    if (!wanted[page - first]) continue;
+    if (pread(memory_view_.get(), bytes, kPageBytes, static_cast<off_t>(address_of(page))) != static_cast<ssize_t>(kPageBytes))
+      continue;
+    if (memcmp(bytes, kZeros, kPageBytes) != 0) engine_->adopt(page, bytes);
+  }
+}
+
+void Home::convert_range(uint64_t first, uint64_t end, int prot) {
+  copy_in(first, end, false);
+  tell_unmapped(first, end);
+  if (const int error = memory_.map(first, end - first, prot); error != 0)
+    throw Failure(format("cannot make file pages at %#" PRIx64 " elastic: %s", address_of(first), strerror(-error)));
+  Region region;
+  region.start = first;
+  region.end = end;
+  region.prot = prot;
+  regions_.insert(region);
+  tell_mapped(first, end);
+}
+
+// Arguments and environment stay at home: /proc/PID/cmdline and environ are read without waiting.
+void Home::pin_arguments(uint64_t stack_first, uint64_t stack_end) {
+  FILE* file = fopen(format("/proc/%d/stat", application_).c_str(), "re");
+  if (file == nullptr) return;
+  char text[2048] = {};
+  const size_t length = fread(text, 1, sizeof text - 1, file);
+  fclose(file);
+  text[length] = 0;
+  const char* at = strrchr(text, ')');  // fields 3… follow the name
+  uint64_t values[52] = {};
+  for (int field = 2; at != nullptr && field < 52; field++) {
+    at = strchr(at + 1, ' ');
+    if (at != nullptr) values[field] = strtoull(at, nullptr, 10);
+  }
+  const uint64_t first = page_of(values[47]), last = page_of(values[50]);  // arg_start … env_end
+  size_t pinned = 0;
+  for (uint64_t page = std::max(first, stack_first); first != 0 && page <= last && page < stack_end; page++)
+    if (table_.peek(page).state() == PageState::resident && pinned++ < kArgumentPagesMax) table_.entry(page).pinned = 1;
+}
+
+// Takes over what /proc/PID/maps says of everything that is not elastic.
+void Home::resync_native() {
+  std::vector<Region> elastic;
+  regions_.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
+    if (region.kind == RegionKind::elastic) elastic.push_back(region);
+  });
+  RegionMap fresh;
+  for (const Mapping& mapping : read_maps(application_)) {
+    if (mapping.end > kUserSpaceEnd) continue;
+    Region region;
+    region.start = page_of(mapping.start);
+    region.end = page_of(mapping.end);
+    region.prot = mapping.prot;
+    region.path = mapping.name;
+    const bool replica = mapping.is_private && !mapping.anonymous && !(mapping.prot & PROT_WRITE) && !is_special(mapping);
+    region.kind = replica ? RegionKind::replica : RegionKind::native;
+    fresh.insert(region);
+  }
+  for (Region& region : elastic) {
+    bool still = false;
+    fresh.visit(region.start, region.end, [&](const Region& now) { still = still || now.path.starts_with("/memfd:elastic"); });
+    if (still) fresh.insert(region);
+  }
+  regions_ = std::move(fresh);
+}
+
+}  // namespace elastic

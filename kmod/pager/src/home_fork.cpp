@@ -1,0 +1,120 @@
+// fork and clone without CLONE_VM: the child gets a full copy of the memory, made before it runs its first
+// instruction, and runs natively from then on (traced only so that its inherited filter's calls go through).
+//
+// Why eagerly: a forked child inherits shared mappings of the memfd, not copies, and no userfaultfd: away pages
+// would silently read as zeros. See home.hpp.
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+
+#include "home.hpp"
+
+namespace elastic {
+
+namespace {
+
+constexpr size_t kFetchBatch = 32;
+
+uint64_t available_bytes() {
+  FILE* file = fopen("/proc/meminfo", "re");
+  if (file == nullptr) return 0;
+  char line[256];
+  uint64_t kilobytes = 0;
+  while (fgets(line, sizeof line, file) != nullptr)
+    if (sscanf(line, "MemAvailable: %lu kB", &kilobytes) == 1) break;
+  fclose(file);
+  return kilobytes * 1024;
+}
+
+}  // namespace
+
+bool Home::fork_fits() {
+  uint64_t pages = 0;
+  regions_.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
+    if (region.kind != RegionKind::elastic || region.skip_on_fork || region.wipe_on_fork) return;
+    table_.for_each_touched(region.start, region.end, [&](uint64_t, PageEntry& e) { pages += e.state() != PageState::untouched; });
+  });
+  return pages * kPageBytes < available_bytes() / 10 * 8;
+}
+
+void Home::on_fork_event(Thread& thread, pid_t child) {
+  foreign_.insert(child);
+  children_++;
+  thread.fork_child = child;
+  thread.state = ThreadState::held;
+  if (early_.contains(child)) copy_for_child(thread);
+}
+
+// Both are stopped: the parent in its fork event, the child before its first instruction.
+void Home::copy_for_child(Thread& thread) {
+  const pid_t child = *thread.fork_child;
+  std::vector<Region> regions;
+  regions_.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
+    if (region.kind == RegionKind::elastic) regions.push_back(region);
+  });
+  for (const Region& region : regions) {
+    const uint64_t address = address_of(region.start), bytes = (region.end - region.start) << kPageShift;
+    int64_t result = 0;
+    if (region.skip_on_fork)
+      result = call_in(child, kTrampoline, SYS_munmap, address, bytes);
+    else
+      result = call_in(child, kTrampoline, SYS_mmap, address, bytes, static_cast<uint64_t>(region.prot),
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, ~0ull, 0);
+    if (result < 0 && result > -4096) {  // gone, or no memory: a child with half a memory must not run
+      kill(child, SIGKILL);
+      break;
+    }
+  }
+  std::erase_if(regions, [](const Region& r) { return r.skip_on_fork || r.wipe_on_fork; });
+  copy_regions(thread, std::move(regions), 0, 0);
+}
+
+// From `page` of region `index` on; pages that are elsewhere come home in batches, and the walk goes on after each.
+void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t index, uint64_t page) {
+  const pid_t child = *thread.fork_child;
+  const Fd memory = open_process_memory(child);
+  std::vector<uint8_t> bytes(kPageBytes);
+  static const uint8_t kZeros[kPageBytes] = {};
+  for (; index < regions.size(); index++, page = 0) {
+    const Region& region = regions[index];
+    for (page = std::max(page, region.start); page < region.end;) {
+      std::vector<uint64_t> away;
+      uint64_t reached = region.end;
+      const auto copy = [&](uint64_t at, PageEntry& e) {
+        if (away.size() >= kFetchBatch) {
+          reached = std::min(reached, at);
+        } else if (e.state() == PageState::remote || e.state() == PageState::in_flight) {
+          away.push_back(at);
+        } else if ((e.state() != PageState::untouched || region.backing) && engine_->read_copy(at, bytes.data()) &&
+                   memcmp(bytes.data(), kZeros, kPageBytes) != 0) {
+          if (pwrite(memory.get(), bytes.data(), kPageBytes, static_cast<off_t>(address_of(at))) < 0 && errno != ESRCH && errno != EIO)
+            fail_errno("copying memory for a forked child");
+        }
+      };
+      if (region.backing)
+        for (uint64_t at = page; at < region.end && at < reached; at++) copy(at, table_.entry(at));
+      else
+        table_.for_each_touched(page, region.end, copy);
+      if (away.empty()) break;
+      const pid_t tid = thread.tid;
+      const uint64_t first_away = away.front();
+      engine_->make_resident(away, true, [this, tid, away, regions, index, first_away] {
+        for (const uint64_t at : away) engine_->unpin(at);
+        // Again from the first that was away: what lies behind it was read at another moment, but the parent stands.
+        if (Thread* parent = find_thread(tid)) copy_regions(*parent, regions, index, first_away);
+      });
+      return;
+    }
+  }
+  thread.fork_child.reset();
+  thread.state = ThreadState::running;
+  early_.erase(child);
+  resume(child);
+  resume(thread.tid);
+}
+
+}  // namespace elastic

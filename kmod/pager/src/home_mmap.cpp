@@ -1,0 +1,234 @@
+// mmap, munmap and mremap of the application. Private writable memory becomes elastic; everything else is mapped by
+// the kernel as asked, at an address the pager chose. See home.hpp.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "home.hpp"
+
+namespace elastic {
+
+namespace {
+constexpr uint64_t kLowestPage = 16;             // vm.mmap_min_addr
+constexpr uint64_t kBelow32Bit = page_of(1ull << 31);
+constexpr size_t kMoveBatch = 32;
+}  // namespace
+
+uint64_t Home::choose_address(uint64_t pages, int flags) {
+  if (flags & MAP_32BIT) return regions_.choose(pages, kBelow32Bit, kLowestPage);
+  return regions_.choose(pages, mmap_top_, page_of(1ull << 32));
+}
+
+void Home::call_mmap(Thread& thread) {
+  const user_regs_struct& r = thread.call;
+  const auto flags = static_cast<int>(r.r10);
+  const auto prot = static_cast<int>(r.rdx);
+  const uint64_t bytes = round_up_page(r.rsi);
+  const bool private_anonymous = (flags & MAP_ANONYMOUS) && (flags & MAP_TYPE) == MAP_PRIVATE && !(flags & MAP_HUGETLB);
+  if (r.rsi == 0) return answer(thread, -EINVAL);
+  if (bytes < r.rsi || bytes > kUserSpaceEnd) return answer(thread, -ENOMEM);
+  if (!private_anonymous) return native_mmap(thread, bytes);
+  answer(thread, map_elastic(r.rdi, bytes, prot & 7, flags, nullptr, 0));
+}
+
+// The address, or -errno as mmap. `flags`: MAP_FIXED, MAP_FIXED_NOREPLACE and MAP_32BIT count.
+int64_t Home::map_elastic(uint64_t address, uint64_t bytes, int prot, int flags, std::shared_ptr<BackingFile> backing,
+                          uint64_t backing_page) {
+  const uint64_t pages = page_of(bytes);
+  uint64_t page = page_of(address);
+  const bool replace = (flags & MAP_FIXED) != 0, exact = replace || (flags & MAP_FIXED_NOREPLACE) != 0;
+  if (exact) {
+    if (address & (kPageBytes - 1)) return -EINVAL;
+    if (address + bytes > kUserSpaceEnd) return -ENOMEM;
+    if (page < kLowestPage) return -EPERM;
+    if (!replace && regions_.overlaps(page, page + pages)) return -EEXIST;
+  } else if (address == 0 || page < kLowestPage || address + bytes > kUserSpaceEnd || regions_.overlaps(page, page + pages)) {
+    page = choose_address(pages, flags);
+    if (page == 0) return -ENOMEM;
+  }
+  int result = memory_.map(page, pages, prot, !replace);
+  if (result == -EEXIST && !exact) {  // something is there that the list does not know
+    resync_native();
+    page = choose_address(pages, flags);
+    result = page == 0 ? -ENOMEM : memory_.map(page, pages, prot, true);
+  }
+  if (result != 0) return result;
+  if (replace) engine_->forget(page, page + pages);
+  Region region;
+  region.start = page;
+  region.end = page + pages;
+  region.prot = prot;
+  region.backing = std::move(backing);
+  region.backing_page = backing_page;
+  regions_.insert(region);
+  tell_mapped(page, page + pages);
+  return static_cast<int64_t>(address_of(page));
+}
+
+void Home::tell_mapped(uint64_t first, uint64_t end) {
+  regions_.visit(first, end, [&](const Region& region) {
+    for (auto& [index, node] : lanes_->all()) send_region(*node, region);
+  });
+}
+
+void Home::tell_unmapped(uint64_t first, uint64_t end) {
+  FrameHeader header;
+  header.page = first;
+  header.count = static_cast<uint32_t>(std::min<uint64_t>(end - first, UINT32_MAX));
+  header.argument = 1;
+  for (auto& [index, node] : lanes_->all()) lanes_->send(*node, FrameType::drop, header);
+}
+
+// The kernel maps it, where the pager says; the exit stop sees what came of it.
+void Home::native_mmap(Thread& thread, uint64_t bytes) {
+  user_regs_struct r = thread.call;
+  const auto flags = static_cast<int>(r.r10);
+  const uint64_t page = page_of(r.rdi), pages = page_of(bytes);
+  if (!(flags & (MAP_FIXED | MAP_FIXED_NOREPLACE))) {
+    uint64_t at = page;
+    if (r.rdi == 0 || page < kLowestPage || r.rdi + bytes > kUserSpaceEnd || regions_.overlaps(page, page + pages))
+      at = choose_address(pages, flags);
+    if (at == 0) return answer(thread, -ENOMEM);
+    if (!(flags & MAP_HUGETLB)) {  // huge pages have an alignment of their own: the kernel chooses
+      r.rdi = address_of(at);
+      r.r10 |= MAP_FIXED_NOREPLACE;
+      set_registers(thread.tid, r);
+    }
+  }
+  run_native(thread, true);
+}
+
+void Home::after_native_mmap(Thread& thread, int64_t result) {
+  // The application finds its registers as a call leaves them.
+  user_regs_struct r{};
+  if (!get_registers(thread.tid, r)) return;
+  r.rdi = thread.call.rdi;
+  r.r10 = thread.call.r10;
+  r.orig_rax = ~0ull;
+  set_registers(thread.tid, r);
+  if (result < 0 && result > -4096) return;
+  const auto flags = static_cast<int>(thread.call.r10);
+  const auto prot = static_cast<int>(thread.call.rdx) & 7;
+  const uint64_t first = page_of(static_cast<uint64_t>(result));
+  const uint64_t end = first + page_of(round_up_page(thread.call.rsi));
+  engine_->forget(first, end);
+  Region region;
+  region.start = first;
+  region.end = end;
+  region.prot = prot;
+  region.kind = RegionKind::native;
+  const bool private_file = (flags & MAP_TYPE) == MAP_PRIVATE && !(flags & MAP_ANONYMOUS);
+  if (private_file) {
+    Fd file = take_descriptor(thread.tid, static_cast<int>(thread.call.r8));
+    struct stat info {};
+    const bool regular = file && fstat(file.get(), &info) == 0 && (S_ISREG(info.st_mode) || info.st_rdev == makedev(1, 5));
+    if (regular && (prot & PROT_WRITE)) {
+      auto backing = std::make_shared<BackingFile>();
+      backing->fd = std::move(file);
+      regions_.erase(first, end);
+      const int64_t mapped = map_elastic(address_of(first), (end - first) << kPageShift, prot, MAP_FIXED,
+                                         std::move(backing), page_of(thread.call.r9));
+      if (mapped < 0) throw Failure(format("cannot make a private file mapping elastic: %s", strerror(static_cast<int>(-mapped))));
+      return;
+    }
+    if (regular) region.kind = RegionKind::replica;
+  }
+  regions_.insert(region);
+  tell_unmapped(first, end);
+  tell_mapped(first, end);
+}
+
+Fd Home::take_descriptor(pid_t tid, int fd) {
+  const Fd process(static_cast<int>(syscall(SYS_pidfd_open, find_thread(tid)->in_group ? application_ : tid, 0)));
+  if (!process) return Fd();
+  return Fd(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), fd, 0)));
+}
+
+void Home::call_munmap(Thread& thread) {
+  const user_regs_struct& r = thread.call;
+  const uint64_t bytes = round_up_page(r.rsi);
+  if ((r.rdi & (kPageBytes - 1)) != 0 || bytes == 0 || bytes < r.rsi || r.rdi + bytes > kUserSpaceEnd || r.rdi + bytes < r.rdi)
+    return answer(thread, -EINVAL);
+  answer(thread, unmap_range(page_of(r.rdi), page_of(r.rdi + bytes)));
+}
+
+int64_t Home::unmap_range(uint64_t first, uint64_t end) {
+  const int64_t result = memory_.unmap(first, end - first);
+  if (result != 0) return result;
+  engine_->forget(first, end);
+  regions_.erase(first, end);
+  tell_unmapped(first, end);
+  return 0;
+}
+
+void Home::call_mremap(Thread& thread) {
+  const user_regs_struct& r = thread.call;
+  const uint64_t old_bytes = round_up_page(r.rsi), new_bytes = round_up_page(r.rdx);
+  const uint64_t first = page_of(r.rdi), old_pages = page_of(old_bytes), new_pages = page_of(new_bytes);
+  const Region* found = regions_.find(first);
+  if (found == nullptr || found->kind != RegionKind::elastic) return run_native(thread, true);
+  const Region region = *found;
+  const bool may_move = r.r10 & MREMAP_MAYMOVE, fixed = r.r10 & MREMAP_FIXED;
+  if ((r.rdi & (kPageBytes - 1)) != 0 || new_bytes == 0 || old_bytes == 0 || (fixed && !may_move) || (r.r10 & ~7ull) != 0)
+    return answer(thread, -EINVAL);
+  if (first + old_pages > region.end) return answer(thread, -EFAULT);
+  uint64_t target = 0;
+  if (fixed) {
+    target = page_of(r.r8);
+    if ((r.r8 & (kPageBytes - 1)) != 0 || r.r8 + new_bytes > kUserSpaceEnd || (target < first + old_pages && first < target + new_pages))
+      return answer(thread, -EINVAL);
+  } else if (!(r.r10 & MREMAP_DONTUNMAP)) {
+    if (new_pages < old_pages) unmap_range(first + new_pages, first + old_pages);
+    if (new_pages <= old_pages) return answer(thread, static_cast<int64_t>(r.rdi));
+    const uint64_t grown_from = first + old_pages, grown_to = first + new_pages;
+    if (!regions_.overlaps(grown_from, grown_to) &&
+        map_elastic(address_of(grown_from), (new_pages - old_pages) << kPageShift, region.prot, MAP_FIXED_NOREPLACE,
+                    region.backing, region.backing_page + (grown_from - region.start)) > 0)
+      return answer(thread, static_cast<int64_t>(r.rdi));
+    if (!may_move) return answer(thread, -ENOMEM);
+  }
+  const int64_t at = map_elastic(address_of(target), new_bytes, region.prot, fixed ? MAP_FIXED : 0, region.backing,
+                                 region.backing_page + (first - region.start));
+  if (at < 0) return answer(thread, at);
+  thread.state = ThreadState::held;
+  move_mapping(thread, first, std::min(old_pages, new_pages), page_of(static_cast<uint64_t>(at)), old_pages, first);
+}
+
+// Copies page by page: what is here or on the disk is renamed, what is elsewhere comes home first, a bounded number
+// at a time. `old_pages`: how many there are to move; `whole`: the old mapping's length, which goes at the end.
+void Home::move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint64_t to, uint64_t whole, uint64_t next) {
+  std::vector<uint64_t> here, away;
+  uint64_t reached = from + old_pages;
+  table_.for_each_touched(next, from + old_pages, [&](uint64_t page, PageEntry& e) {
+    if (away.size() >= kMoveBatch) {
+      reached = std::min(reached, page);
+      return;
+    }
+    if (e.state() == PageState::resident || e.state() == PageState::spilled) here.push_back(page);
+    else if (e.state() != PageState::untouched) away.push_back(page);
+  });
+  for (const uint64_t page : here)
+    if (page < reached) engine_->rename(page, to + (page - from));
+  const pid_t tid = thread.tid;
+  const auto go_on = [this, tid, from, old_pages, to, whole, reached, away] {
+    Thread* moving = find_thread(tid);
+    if (moving == nullptr) return;
+    for (const uint64_t page : away) {
+      engine_->unpin(page);
+      engine_->rename(page, to + (page - from));
+    }
+    if (reached < from + old_pages) return move_mapping(*moving, from, old_pages, to, whole, reached);
+    if (!(moving->call.r10 & MREMAP_DONTUNMAP)) unmap_range(from, from + whole);
+    answer(*moving, static_cast<int64_t>(address_of(to)));
+  };
+  if (away.empty()) return go_on();
+  engine_->make_resident(away, true, go_on);
+}
+
+}  // namespace elastic

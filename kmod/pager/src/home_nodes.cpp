@@ -1,0 +1,187 @@
+// Participants as home sees them: lanes and leases, the layout they are told, their silence and loss. See home.hpp.
+#include <fcntl.h>
+
+#include <cerrno>
+
+#include "frame_check.hpp"
+#include "home.hpp"
+
+namespace elastic {
+
+namespace {
+constexpr uint64_t kSilentUs = 4'000'000;  // a peer that stalls is waited for so long
+constexpr size_t kFilePagesMax = 64;
+}  // namespace
+
+// LANE: [node, leaseId, pagesMax, threadsMax, ttlMs, port], [name, host, key, peer id]
+void Home::add_lane(const ControlMessage& message) {
+  Node node;
+  node.index = static_cast<uint16_t>(message.numbers[0]);
+  node.name = message.strings[0];
+  try {
+    if (message.numbers[0] <= 0 || message.numbers[0] >= kNodesMax) throw Failure("bad node index");
+    if (message.strings[2].size() != node.key.size()) throw Failure("a lane key has 32 bytes");
+    if (message.numbers[5] <= 0 || message.numbers[5] > 65535) throw Failure("bad lane port");
+    node.host = message.strings[1];
+    node.peer_id = message.strings[3];
+    node.port = static_cast<uint16_t>(message.numbers[5]);
+    memcpy(node.key.data(), message.strings[2].data(), node.key.size());
+    node.lease.id = static_cast<uint64_t>(message.numbers[1]);
+    node.lease.pages_max = static_cast<uint64_t>(message.numbers[2]);
+    node.lease.threads_max = static_cast<uint32_t>(message.numbers[3]);
+    node.lease.ttl_us = static_cast<uint64_t>(message.numbers[4]) * 1000;
+    node.lease.expires_us = now_us() + node.lease.ttl_us;
+    if (!ending_) lanes_->add(std::move(node));
+  } catch (const Failure& failure) {
+    control_->to_all({ControlType::lane_down, {message.numbers[0]}, {message.strings[0], failure.what()}});
+  }
+}
+
+void Home::update_lease(const ControlMessage& message) {
+  for (auto& [index, node] : lanes_->all()) {
+    if (node->lease.id != static_cast<uint64_t>(message.numbers[0])) continue;
+    node->lease.pages_max = static_cast<uint64_t>(message.numbers[1]);
+    node->lease.threads_max = static_cast<uint32_t>(message.numbers[2]);
+    node->lease.revoked = message.numbers[3] == 0;
+    node->lease.expires_us = now_us() + static_cast<uint64_t>(message.numbers[3]) * 1000;
+    if (node->lease.revoked) drop_participant(index);
+    return;
+  }
+}
+
+// Contract: threads come home now, the participant gives its pages back and says bye when it has none.
+void Home::drop_participant(uint16_t index) {
+  Node* node = lanes_->find(index);
+  if (node == nullptr || node->draining) return;
+  node->draining = true;
+  for (auto& [tid, thread] : threads_)
+    if (thread->state == ThreadState::away && thread->node == index) recall(*thread);
+  lanes_->send(*node, FrameType::give_back, {});
+}
+
+void Home::on_up(Node& node) {
+  node.synced = true;
+  FrameHeader setup;
+  setup.argument = static_cast<uint32_t>(options_.jump_every);
+  const iovec policy{options_.policy.data(), options_.policy.size()};
+  lanes_->send(node, FrameType::setup, setup, {&policy, 1});
+  send_layout(node);
+  send_status(node);
+  control_->to_all({ControlType::lane_up, {node.index}, {node.name}});
+}
+
+void Home::send_region(Node& node, const Region& region) {
+  if (region.kind == RegionKind::native) return;
+  RegionPayload payload{};
+  payload.start_page = region.start;
+  payload.page_count = region.end - region.start;
+  payload.prot = static_cast<uint32_t>(region.prot);
+  payload.kind = static_cast<uint32_t>(region.kind);
+  const iovec part{&payload, sizeof payload};
+  lanes_->send(node, FrameType::map, {}, {&part, 1});
+}
+
+void Home::send_layout(Node& node) {
+  regions_.visit(0, kUserSpaceEnd >> kPageShift, [&](const Region& region) { send_region(node, region); });
+}
+
+void Home::send_status(Node& node) {
+  StatusPayload status;
+  status.pages_resident = table_.resident();
+  status.pages_limit = options_.memory_pages;
+  status.pages_spilled = spill_->slots_used();
+  const iovec part{&status, sizeof status};
+  lanes_->send(node, FrameType::status, {}, {&part, 1});
+}
+
+// Native heartbeats: each status frame renews what the lease allows; long silence is a loss.
+void Home::check_silence() {
+  std::vector<uint16_t> silent;
+  for (auto& [index, node] : lanes_->all())
+    if (node->up && now_us() - node->last_heard_us > kSilentUs) silent.push_back(index);
+  for (const uint16_t index : silent)
+    if (Node* node = lanes_->find(index)) {
+      lost(*node, "silent for 4 s");
+      lanes_->remove(index, "silent");
+    }
+}
+
+void Home::on_down(Node& node, const std::string& reason) {
+  control_->to_all({ControlType::lane_down, {node.index}, {node.name, reason}});
+  engine_->on_node_down(node);
+  if (!node.left) lost(node, reason);
+}
+
+void Home::lost(Node& node, const std::string& reason) {
+  if (ending_) return;
+  if (node.pages_owned_hint == 0 && node.threads_there == 0) return;
+  throw Failure(format("node %s was lost (%s) with %lu pages and %u threads of this process", node.name.c_str(),
+                       reason.c_str(), node.pages_owned_hint, node.threads_there));
+}
+
+void Home::on_refused(const std::string& reason) { control_->log(LogLevel::warning, "refused: " + reason); }
+
+void Home::on_drained(Node&) { engine_->on_drained(); }
+
+void Home::on_frame(Node& node, const Frame& frame, bool) {
+  if (frame.header.image == lanes_->image) node.synced = true;
+  switch (static_cast<FrameType>(frame.header.type)) {
+    case FrameType::status: {
+      memcpy(&node.status, frame.payload.data(), sizeof node.status);
+      node.pages_pushed_since_status = 0;
+      node.pages_peak = std::max(node.pages_peak, node.status.pages_resident);
+      const uint64_t now = now_us();
+      if (!node.lease.revoked) node.lease.expires_us = now + node.lease.ttl_us;
+      return;
+    }
+    case FrameType::stats:
+      if (!decode_counters(frame.payload, node.counters)) return;
+      node.pages_peak = std::max(node.pages_peak, node.counters.peak_resident);
+      return;
+    case FrameType::bye:
+      node.left = true;
+      if (node.pages_owned_hint > 0 || node.threads_there > 0)
+        lost(node, "left: " + std::string(reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size()));
+      return;
+    case FrameType::back:
+      return on_back(node, frame);
+    case FrameType::layout_ack: {
+      const auto it = tickets_.find(frame.header.argument);
+      if (it == tickets_.end()) return;
+      Thread* thread = find_thread(it->second);
+      if (thread == nullptr || --thread->acks_missing > 0) return;
+      tickets_.erase(it);
+      return complete(*thread);
+    }
+    case FrameType::file_get:
+      return serve_file_pages(node, frame.header);
+    default:
+      engine_->on_frame(node, frame);
+  }
+}
+
+// Read-only file pages as the application sees them; what cannot be read (beyond the file's end) is absent.
+void Home::serve_file_pages(Node& node, const FrameHeader& header) {
+  const uint64_t count = std::min<uint64_t>(header.count, kFilePagesMax);
+  std::vector<PageMeta> metas(count);
+  std::vector<uint8_t> data(count * kPageBytes);
+  size_t with_data = 0;
+  for (uint64_t i = 0; i < count; i++) {
+    const uint64_t page = header.page + i;
+    const Region* region = regions_.find(page);
+    metas[i] = {page, 0, 0, kPageAbsent, 0};
+    if (region == nullptr || region->kind != RegionKind::replica) continue;
+    uint8_t* out = data.data() + with_data * kPageBytes;
+    if (pread(memory_view_.get(), out, kPageBytes, static_cast<off_t>(address_of(page))) != static_cast<ssize_t>(kPageBytes))
+      continue;
+    metas[i].flags = kPageData;
+    with_data++;
+  }
+  FrameHeader answer;
+  answer.page = header.page;
+  answer.count = static_cast<uint32_t>(count);
+  const iovec parts[2] = {{metas.data(), metas.size() * sizeof(PageMeta)}, {data.data(), with_data * kPageBytes}};
+  lanes_->send(node, FrameType::file_pages, answer, {parts, with_data > 0 ? 2u : 1u});
+}
+
+}  // namespace elastic

@@ -1,0 +1,208 @@
+// What the application's tasks report through ptrace, and what becomes of them. See home.hpp.
+#include <sys/ptrace.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <csignal>
+#include <fcntl.h>
+
+#include "facts.hpp"
+#include "home.hpp"
+
+namespace elastic {
+
+namespace {
+constexpr int kSyscallStop = SIGTRAP | 0x80;
+
+bool stops_group(int signal) {
+  return signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU;
+}
+}  // namespace
+
+Thread& Home::add_thread(pid_t tid, bool in_group) {
+  auto thread = std::make_unique<Thread>();
+  thread->tid = tid;
+  thread->in_group = in_group;
+  thread->slot = next_slot_++;
+  thread->syscall_file.reset(open(format("/proc/%d/task/%d/syscall", tid, tid).c_str(), O_RDONLY | O_CLOEXEC));
+  slots_[thread->slot] = tid;
+  Thread& added = *thread;
+  threads_[tid] = std::move(thread);
+  return added;
+}
+
+Thread* Home::find_thread(pid_t tid) {
+  const auto it = threads_.find(tid);
+  return it == threads_.end() ? nullptr : it->second.get();
+}
+
+Thread* Home::thread_of_slot(uint32_t slot) {
+  const auto it = slots_.find(slot);
+  return it == slots_.end() ? nullptr : find_thread(it->second);
+}
+
+void Home::forget_thread(pid_t tid) {
+  Thread* thread = find_thread(tid);
+  if (thread == nullptr) return;
+  if (thread->state == ThreadState::away || thread->state == ThreadState::recalling) {
+    if (Node* node = lanes_->find(thread->node)) {
+      node->threads_there -= node->threads_there > 0 ? 1 : 0;
+      FrameHeader header;
+      header.argument = thread->slot;
+      lanes_->send(*node, FrameType::thread_end, header);
+    }
+  }
+  for (const uint64_t page : thread->pinned) engine_->unpin(page);
+  slots_.erase(thread->slot);
+  threads_.erase(tid);
+}
+
+void Home::on_child_events() {
+  signalfd_siginfo info[16];
+  while (read(signal_fd_.get(), info, sizeof info) > 0) {
+  }
+  for (;;) {
+    int status = 0;
+    const pid_t pid = waitpid(-1, &status, __WALL | WNOHANG);
+    if (pid <= 0) return;
+    if (pid == holder_.pid() || pid == memory_.injector().tid()) continue;
+    if (WIFSTOPPED(status)) on_stop(pid, status);
+    else on_task_end(pid, status);
+  }
+}
+
+void Home::on_task_end(pid_t pid, int status) {
+  foreign_.erase(pid);
+  early_.erase(pid);
+  forget_thread(pid);
+  if (pid != application_ || ending_) return;
+  application_ = 0;
+  if (WIFEXITED(status)) end({0, WEXITSTATUS(status), ""});
+  else end({1, WTERMSIG(status), ""});
+}
+
+void Home::on_stop(pid_t pid, int status) {
+  if (Thread* thread = find_thread(pid)) return on_thread_stop(*thread, status);
+  const int event = stop_event(status);
+  if (!foreign_.contains(pid)) {
+    early_[pid] = status;  // its parent's event names it in a moment
+    return;
+  }
+  for (auto& [tid, thread] : threads_)
+    if (thread->fork_child == pid) {  // first stop of a child whose memory has to be made its own
+      early_[pid] = status;
+      return copy_for_child(*thread);
+    }
+  if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) {
+    const auto child = static_cast<pid_t>(event_message(pid));
+    foreign_.insert(child);
+    if (early_.erase(child) > 0) resume(child);
+    resume(pid);
+    return;
+  }
+  if (event == PTRACE_EVENT_STOP && stops_group(WSTOPSIG(status))) {
+    listen(pid);
+    return;
+  }
+  if (event != 0 || WSTOPSIG(status) == kSyscallStop) resume(pid);
+  else resume(pid, WSTOPSIG(status));
+}
+
+void Home::on_thread_stop(Thread& thread, int status) {
+  const int event = stop_event(status);
+  const pid_t tid = thread.tid;
+  if (thread.state == ThreadState::to_jump) return try_finish_jump(thread, status);
+  switch (event) {
+    case PTRACE_EVENT_SECCOMP:
+      return on_call(thread);
+    case PTRACE_EVENT_CLONE:
+    case PTRACE_EVENT_FORK:
+    case PTRACE_EVENT_VFORK:
+      return on_new_task(thread, event);
+    case PTRACE_EVENT_EXEC:
+      return on_exec(tid);
+    case PTRACE_EVENT_STOP:
+      if (stops_group(WSTOPSIG(status))) listen(tid);
+      else resume(tid);  // a new thread's first stop, SIGCONT, or an interrupt that came too late
+      return;
+    case 0:
+      if (WSTOPSIG(status) == kSyscallStop) {
+        if (thread.wants_exit_stop) on_call_end(thread);
+        else resume(tid);
+        return;
+      }
+      return on_signal(thread, WSTOPSIG(status));
+    default:
+      resume(tid);
+  }
+}
+
+void Home::on_signal(Thread& thread, int signal) {
+  if (thread.state != ThreadState::away && thread.state != ThreadState::recalling) {
+    resume(thread.tid, signal);
+    return;
+  }
+  // Its context is elsewhere: the parked task stays in this stop until the context is back, then the signal goes in.
+  thread.signals.push_back(signal);
+  if (thread.state == ThreadState::away) recall(thread);
+}
+
+void Home::on_new_task(Thread& parent, int event) {
+  const auto child = static_cast<pid_t>(event_message(parent.tid));
+  const bool by_clone = parent.call.orig_rax == SYS_clone;
+  const uint64_t flags = by_clone ? parent.call.rdi : 0;
+  const bool shares_memory = event == PTRACE_EVENT_VFORK || (flags & CLONE_VM) != 0;
+  parent.call.orig_rax = 0;
+  if (!shares_memory) return on_fork_event(parent, child);
+  const bool in_group = (flags & CLONE_THREAD) != 0;
+  Thread& thread = add_thread(child, in_group);
+  constexpr uint64_t kClearTid = 0x200000;
+  if (flags & kClearTid) thread.clear_tid_address = parent.call.r10;
+  thread.call = {};
+  if (early_.erase(child) > 0) resume(child);
+  resume(parent.tid);
+}
+
+// A new image: everything of the old one ends, on every node, and frames of it are fenced from now on.
+void Home::on_exec(pid_t pid) {
+  if (pid != application_) {  // a vfork child leaves our memory
+    forget_thread(pid);
+    foreign_.insert(pid);
+    resume(pid);
+    return;
+  }
+  std::optional<ProgramProblem> problem = check_program(format("/proc/%d/exe", pid));
+  if (problem) throw Failure(problem->message, problem->exit_status);
+  const pid_t injector = memory_.injector().tid();
+  std::vector<pid_t> gone;
+  for (const auto& [tid, thread] : threads_)
+    if (thread->in_group) gone.push_back(tid);
+  for (const pid_t tid : gone) {
+    threads_[tid]->state = ThreadState::running;  // guests end with the reset
+    threads_[tid]->pinned.clear();
+    forget_thread(tid);
+  }
+  loop_.forget(memory_.uffd().fd());
+  lanes_->image++;
+  for (auto& [index, node] : lanes_->all()) {
+    FrameHeader header;
+    header.argument = lanes_->image;
+    lanes_->send(*node, FrameType::reset, header);
+    node->synced = false;
+    node->threads_there = 0;
+  }
+  tickets_.clear();
+  engine_->reset();
+  regions_.clear();
+  memory_.reset();
+  kill(injector, SIGKILL);
+  int status = 0;
+  waitpid(injector, &status, __WALL);
+  add_thread(application_, true);
+  prepare_image(false);
+  for (auto& [index, node] : lanes_->all()) send_layout(*node);
+  resume(application_);
+}
+
+}  // namespace elastic

@@ -1,0 +1,87 @@
+// See injector.hpp.
+#include "injector.hpp"
+
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <cerrno>
+#include <csignal>
+
+#include "tracee.hpp"
+#include "util.hpp"
+
+namespace elastic {
+
+namespace {
+
+// Lets `tid` run until its int3; clone events give the child's tid. Signals that are not ours are kept back: they
+// are delivered when the task next runs its own code (only call_in on application threads can see any).
+int64_t run_to_trap(pid_t tid, pid_t* child) {
+  int pending_signal = 0;
+  for (;;) {
+    if (!resume(tid)) return -ESRCH;
+    int status = 0;
+    if (waitpid(tid, &status, __WALL) != tid || !WIFSTOPPED(status)) return -ESRCH;
+    const int event = stop_event(status);
+    if (event == PTRACE_EVENT_CLONE || event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK) {
+      if (child != nullptr) *child = static_cast<pid_t>(event_message(tid));
+      continue;
+    }
+    if (event != 0) continue;
+    if (WSTOPSIG(status) == SIGTRAP) break;
+    if (WSTOPSIG(status) == SIGSEGV) throw Failure("the injected call's trampoline is not mapped");
+    pending_signal = WSTOPSIG(status);
+  }
+  if (pending_signal != 0) syscall(SYS_tkill, tid, pending_signal);
+  user_regs_struct registers{};
+  if (!get_registers(tid, registers)) return -ESRCH;
+  return static_cast<int64_t>(registers.rax);
+}
+
+void set_call(user_regs_struct& r, uint64_t ip, long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
+              uint64_t e, uint64_t f) {
+  r.rip = ip;
+  r.rax = static_cast<uint64_t>(number);
+  r.orig_rax = ~0ull;  // not inside a system call: no restart may touch these registers
+  r.rdi = a;
+  r.rsi = b;
+  r.rdx = c;
+  r.r10 = d;
+  r.r8 = e;
+  r.r9 = f;
+}
+
+}  // namespace
+
+int64_t Injector::run(const user_regs_struct& registers, pid_t* child) {
+  if (!set_registers(tid_, registers)) return -ESRCH;
+  return run_to_trap(tid_, child);
+}
+
+int64_t Injector::call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f) {
+  user_regs_struct registers = base_;
+  set_call(registers, kTrampoline, number, a, b, c, d, e, f);
+  return run(registers, nullptr);
+}
+
+int64_t Injector::clone(uint64_t flags, uint64_t stack, pid_t& child) {
+  user_regs_struct registers = base_;
+  set_call(registers, kTrampoline, SYS_clone, flags, stack, 0, 0, 0, 0);
+  return run(registers, &child);
+}
+
+int64_t call_in(pid_t tid, uint64_t ip, long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e,
+                uint64_t f, pid_t* child) {
+  user_regs_struct saved{};
+  if (!get_registers(tid, saved)) return -ESRCH;
+  user_regs_struct registers = saved;
+  set_call(registers, ip, number, a, b, c, d, e, f);
+  if (!set_registers(tid, registers)) return -ESRCH;
+  const int64_t result = run_to_trap(tid, child);
+  saved.orig_rax = ~0ull;
+  if (result != -ESRCH && !set_registers(tid, saved)) return -ESRCH;
+  return result;
+}
+
+}  // namespace elastic

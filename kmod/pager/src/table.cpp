@@ -1,0 +1,125 @@
+// See table.hpp.
+#include "table.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+
+namespace elastic {
+
+namespace {
+
+constexpr uint64_t kPages = kUserSpaceEnd >> kPageShift;
+constexpr uint64_t kTouchedWords = kPages / 512 / 64;
+constexpr uint64_t kFramesMax = 1ull << 26;  // 256 GB resident
+
+void* reserve(uint64_t bytes, const char* what) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED)
+    fail_errno("cannot reserve address space for the %s (vm.overcommit_memory=2 or a ulimit -v in the way?)", what);
+  madvise(memory, bytes, MADV_DONTFORK);  // the fork of a child must not copy page tables of this
+  madvise(memory, bytes, MADV_DONTDUMP);
+  return memory;
+}
+
+}  // namespace
+
+PageTable::PageTable()
+    : entries_(static_cast<PageEntry*>(reserve(kPages * sizeof(PageEntry), "page table"))),
+      touched_(static_cast<uint64_t*>(reserve(kTouchedWords * sizeof(uint64_t), "touched map"))),
+      frames_(static_cast<OrderFrame*>(reserve(kFramesMax * sizeof(OrderFrame), "order of use"))) {}
+
+PageTable::~PageTable() {
+  munmap(entries_, kPages * sizeof(PageEntry));
+  munmap(touched_, kTouchedWords * sizeof(uint64_t));
+  munmap(frames_, kFramesMax * sizeof(OrderFrame));
+}
+
+void PageTable::for_each_touched(uint64_t first, uint64_t end,
+                                 const std::function<void(uint64_t, PageEntry&)>& visit) {
+  uint64_t chunk = first >> 9;
+  const uint64_t last_chunk = (end + 511) >> 9;
+  while (chunk < last_chunk) {
+    const uint64_t bits = touched_[chunk >> 6] >> (chunk & 63);
+    if (bits == 0) {
+      chunk = (chunk | 63) + 1;
+      continue;
+    }
+    chunk += static_cast<uint64_t>(std::countr_zero(bits));
+    if (chunk >= last_chunk) return;
+    const uint64_t from = std::max(first, chunk << 9);
+    const uint64_t to = std::min(end, (chunk + 1) << 9);
+    for (uint64_t page = from; page < to; page++) visit(page, entries_[page]);
+    chunk++;
+  }
+}
+
+void PageTable::for_each_touched_chunk(const std::function<void(uint64_t, uint64_t)>& visit) {
+
+  // page, so the walk costs about a millisecond; `touched_words_` keeps it to the words in use.
+  for (const uint64_t word : touched_words_) {
+    uint64_t bits = touched_[word];
+    while (bits != 0) {
+      const uint64_t chunk = word * 64 + static_cast<uint64_t>(std::countr_zero(bits));
+      bits &= bits - 1;
+      visit(chunk << 9, (chunk + 1) << 9);
+    }
+  }
+}
+
+void PageTable::clear() {
+  touched_words_.clear();
+  madvise(entries_, kPages * sizeof(PageEntry), MADV_DONTNEED);
+  madvise(touched_, kTouchedWords * sizeof(uint64_t), MADV_DONTNEED);
+  madvise(frames_, kFramesMax * sizeof(OrderFrame), MADV_DONTNEED);
+  free_head_ = 0;
+  frames_used_ = 1;
+  resident_ = 0;
+}
+
+void PageTable::link_front(uint32_t index) {
+  const uint32_t front = frames_[0].next;
+  frames_[index].previous = 0;
+  frames_[index].next = front;
+  frames_[front].previous = index;
+  frames_[0].next = index;
+}
+
+void PageTable::unlink(uint32_t index) {
+  frames_[frames_[index].previous].next = frames_[index].next;
+  frames_[frames_[index].next].previous = frames_[index].previous;
+}
+
+// The list runs head → next (most recent) … → head; `previous` leads towards more recent use.
+void PageTable::insert_front(uint64_t page) {
+  uint32_t index = free_head_;
+  if (index != 0) {
+    free_head_ = frames_[index].next;
+  } else {
+    if (frames_used_ == kFramesMax) throw Failure("more than 256 GB resident on one node is not supported");
+    index = frames_used_++;
+  }
+  frames_[index].page = page;
+  link_front(index);
+  PageEntry& e = entry(page);
+  e.set_state(PageState::resident);
+  e.where = index;
+  resident_++;
+}
+
+void PageTable::remove(uint64_t page) {
+  const uint32_t index = entries_[page].where;
+  unlink(index);
+  frames_[index].next = free_head_;
+  free_head_ = index;
+  resident_--;
+}
+
+void PageTable::move_front(uint64_t page) {
+  const uint32_t index = entries_[page].where;
+  unlink(index);
+  link_front(index);
+}
+
+}  // namespace elastic

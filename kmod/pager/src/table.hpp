@@ -1,0 +1,93 @@
+// The elastic page table of one process on one node: for every page its state, version and where it is, and the
+// least-recently-used order of those that are resident.
+//
+// Both are flat arrays in reserved, unpopulated memory (MAP_NORESERVE): a look-up is one index, nothing is
+// allocated on the path of a fault, and only what is touched costs anything: 16 bytes a page in the table, 16 a
+// resident page in the order (8 MB per GB resident at most, 4 MB per GB stretched). A bitmap of touched 2 MB
+// chunks lets a walk over a huge empty range skip it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <set>
+
+#include "util.hpp"
+
+namespace elastic {
+
+enum class PageState : uint32_t {
+  untouched = 0,  // never materialised as far as this node knows (home: nowhere; elsewhere: ask home)
+  resident = 1,   // here, in this node's memfd
+  spilled = 2,    // here, in the spill file (`where` = slot)
+  remote = 3,     // elsewhere (`where` = node that is said to own it)
+  in_flight = 4,  // asked for, from another node or the disk (`where` = node, or kFromDisk)
+};
+
+constexpr uint32_t kFromDisk = 0xffff;
+
+struct PageEntry {
+  uint64_t version;  // birth << 32 | moves; raised at every change of owner
+  uint32_t where;    // resident: index into the order; else see PageState
+  uint32_t last_written_cut : 22;
+  uint32_t state_bits : 4;
+  uint32_t pinned : 1;      // stays here (argv, robust lists, words the kernel writes without waiting)
+  uint32_t replica : 1;     // copy of a read-only file page: may be dropped at any time, never moves
+  uint32_t deferred : 1;    // somebody's GET waits here for this page
+  uint32_t watched : 1;     // a waiter of this pager wants to know when the page is resident
+  uint32_t prefetched : 1;  // came unasked with another page
+  uint32_t spare : 1;
+
+  PageState state() const { return static_cast<PageState>(state_bits); }
+  void set_state(PageState state) { state_bits = static_cast<uint32_t>(state); }
+};
+static_assert(sizeof(PageEntry) == 16);
+
+class PageTable {
+ public:
+  PageTable();
+  ~PageTable();
+  PageTable(const PageTable&) = delete;
+  PageTable& operator=(const PageTable&) = delete;
+
+  // Reading does not mark the page as touched; writing callers use entry().
+  const PageEntry& peek(uint64_t page) const { return entries_[page]; }
+  PageEntry& entry(uint64_t page) {
+    uint64_t& word = touched_[page >> 15];
+    if (word == 0) touched_words_.insert(page >> 15);
+    word |= 1ull << ((page >> 9) & 63);
+    return entries_[page];
+  }
+  // Calls `visit` for every page of [first, end) that lies in a touched chunk.
+  void for_each_touched(uint64_t first, uint64_t end, const std::function<void(uint64_t, PageEntry&)>& visit);
+  // Calls `visit(first, end)` for every touched chunk, ascending.
+  void for_each_touched_chunk(const std::function<void(uint64_t, uint64_t)>& visit);
+  void clear();  // everything untouched with version 0 (exec)
+
+  // The order of resident pages. Indices are stable while a page is resident.
+  void insert_front(uint64_t page);      // entry(page) becomes resident, most recently used
+  void remove(uint64_t page);            // no longer resident; the caller sets the new state
+  void move_front(uint64_t page);        // was used
+  uint64_t last() const { return frames_[0].previous; }  // index of the least recently used, 0 if none
+  uint64_t page_at(uint64_t index) const { return frames_[index].page; }
+  uint64_t before(uint64_t index) const { return frames_[index].previous; }  // next in direction of more recent use
+  uint64_t resident() const { return resident_; }
+
+ private:
+  struct OrderFrame {
+    uint64_t page;
+    uint32_t previous;  // frame 0 is the list head: previous = least recently used, next = most recently used
+    uint32_t next;
+  };
+  void link_front(uint32_t index);
+  void unlink(uint32_t index);
+
+  PageEntry* entries_;
+  uint64_t* touched_;
+  std::set<uint64_t> touched_words_;  // a new one per 128 MB first touched: not a cost of faults
+  OrderFrame* frames_;
+  uint32_t free_head_ = 0;
+  uint32_t frames_used_ = 1;
+  uint64_t resident_ = 0;
+};
+
+}  // namespace elastic

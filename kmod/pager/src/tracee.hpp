@@ -1,0 +1,61 @@
+// One traced task (thread) and what ptrace can do with it: stop, read and write its execution context, go on.
+// Every errno is classified: ESRCH means the task is gone (a value, not an error); the rest is a Failure.
+#pragma once
+
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "util.hpp"
+
+namespace elastic {
+
+// An execution context as it travels: general registers, then the extended state in the standard XSAVE layout,
+// trailing zeros trimmed.
+struct Context {
+  user_regs_struct registers{};
+  uint64_t signal_mask = 0;
+  uint32_t xstate_full_bytes = 0;
+  std::vector<uint8_t> xstate;
+
+  std::vector<uint8_t> encode() const;
+  // False if malformed (sizes out of bounds).
+  bool decode(std::span<const uint8_t> bytes);
+};
+
+constexpr size_t kContextBytesMax = 64 * 1024;
+
+// All return false when the task is gone.
+bool get_registers(pid_t tid, user_regs_struct& registers);
+bool set_registers(pid_t tid, const user_regs_struct& registers);
+bool get_context(pid_t tid, Context& context);
+bool set_context(pid_t tid, const Context& context);
+bool interrupt(pid_t tid);
+bool resume(pid_t tid, int signal = 0);        // PTRACE_CONT
+bool resume_sysemu(pid_t tid);                 // PTRACE_SYSEMU: stops at the next system call, which never runs
+bool resume_to_syscall(pid_t tid);             // PTRACE_SYSCALL
+bool listen(pid_t tid);                        // stay in a group stop
+uint64_t event_message(pid_t tid);
+
+// Waits at most `spin_us` for a stop of `tid`, without sleeping. True with `status` if there was one.
+bool spin_for_stop(pid_t tid, int& status, uint64_t spin_us);
+
+// Where a blocked task stands, from /proc/PID/task/TID/syscall (`fd`): its instruction pointer if it is in user
+// mode, 0 if it is inside a system call, gone, or still running.
+uint64_t user_mode_rip(int fd);
+
+// /proc/PID/mem, for reading and writing its memory; throws Failure.
+Fd open_process_memory(pid_t pid);
+
+constexpr int kTraceOptions = 0x00000001    // TRACESYSGOOD
+                              | 0x0000000e  // TRACEFORK, TRACEVFORK, TRACECLONE
+                              | 0x00000010  // TRACEEXEC
+                              | 0x00000080  // TRACESECCOMP
+                              | 0x00100000; // EXITKILL
+
+inline int stop_event(int status) { return status >> 16; }
+
+}  // namespace elastic
