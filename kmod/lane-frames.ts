@@ -48,8 +48,9 @@ export const FrameType = {
   giveBack: 20,
   echo: 21,
   echoReply: 22,
+  setup: 23,
 } as const
-const FRAME_TYPE_LAST = FrameType.echoReply
+const FRAME_TYPE_LAST = FrameType.setup
 
 export const PageFlag = { data: 1, zero: 2, moved: 4, absent: 8, pinned: 16 } as const
 export const RegionKind = { elastic: 1, replica: 2 } as const
@@ -342,6 +343,7 @@ const CHECKS: ReadonlyMap<number, Check> = new Map<number, Check>([
     header => (header.argument <= PAYLOAD_BYTES_MAX ? undefined : 'answer asked for is too large'),
   ],
   [FrameType.echoReply, () => undefined],
+  [FrameType.setup, (_, payload) => sizeProblem(payload, 0, REASON_BYTES_MAX)],
 ])
 
 /** Why a frame is unacceptable, in the words the pager uses, or undefined. */

@@ -130,11 +130,11 @@ const plainFrame = fc
   .tuple(anyHeader, fc.oneof(fc.constant(new Uint8Array()), fc.uint8Array({ maxLength: 80 })))
   .map(([header, payload]) => frame(header, payload))
 
-/** Large payloads around the limits of jump, back, stats and bye. */
+/** Large payloads around the limits of jump, back, stats, bye and setup. */
 const largeFrame = fc
   .tuple(
     anyHeader,
-    fc.constantFrom(FrameType.jump, FrameType.back, FrameType.stats, FrameType.bye),
+    fc.constantFrom(FrameType.jump, FrameType.back, FrameType.stats, FrameType.bye, FrameType.setup),
     fc.constantFrom(0, 1, 4096, 4097, 65536, 65537),
   )
   .map(([header, type, length]) => frame({ ...header, magic: WIRE_MAGIC, type }, new Uint8Array(length)))

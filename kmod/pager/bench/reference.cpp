@@ -1,10 +1,10 @@
-// What the wire itself costs, for `npm run bench` to divide by: `raw` (56 bytes there, 4 KiB back, plain TCP),
-// `rawTls` (a lane frame there, a lane frame with 4 KiB back), `bulkTls2` (both directions of a lane at once; bytes
-// per second in each). Two processes over 127.0.0.1, the second one forked.
+// What the wire itself costs, for `npm run bench` to divide by: `raw` (56 bytes there, 4 KiB back, plain
+// TCP), `rawTls` (a lane frame there, a lane frame with 4 KiB back), `bulkTls2` (both directions of a lane at
+// once; bytes per second in each). Two processes over 127.0.0.1, the second one forked.
 //
-// `--cpus 1` pins both to CPU 0; `--cpus 2` pins each to one of its own (what --cpu-home and --cpu-peer name).
-// Each figure is one line of JSON: {name, cpus, p50, p99, unit, samples}. Both sides wait in epoll_wait, as the
-// pager does, so the wake-up is part of the figure.
+// `--cpus 1` pins both to CPU 0; `--cpus 2` pins each to one of its own (what --cpu-home and --cpu-peer
+// name). Each figure is one line of JSON: {name, cpus, p50, p99, unit, samples}. Both sides wait in
+// epoll_wait, as the pager does, so the wake-up is part of the figure.
 #include "reference.hpp"
 
 #include <arpa/inet.h>
@@ -58,13 +58,14 @@ void pin(int cpu) {
   if (sched_setaffinity(0, sizeof set, &set) != 0) give_up("cannot pin to CPU " + std::to_string(cpu));
 }
 
-void report(const char* name, const Options& options, std::vector<double> samples, const char* unit, bool more_is_better) {
+void report(const char* name, const Options& options, std::vector<double> samples, const char* unit,
+            bool more_is_better) {
   if (samples.empty()) give_up(std::string(name) + ": no samples");
   std::sort(samples.begin(), samples.end());
   if (more_is_better) std::reverse(samples.begin(), samples.end());
-  const auto at = [&](double share) { return samples[static_cast<size_t>(share * static_cast<double>(samples.size() - 1))]; };
-  std::printf("{\"name\":\"%s\",\"cpus\":%d,\"p50\":%.3f,\"p99\":%.3f,\"unit\":\"%s\",\"samples\":%zu}\n", name,
-              options.cpus, at(0.5), at(0.99), unit, samples.size());
+  const auto at = [&](size_t percent) { return samples[(samples.size() - 1) * percent / 100]; };
+  std::printf("{\"name\":\"%s\",\"cpus\":%d,\"p50\":%.3f,\"p99\":%.3f,\"unit\":\"%s\",\"samples\":%zu}\n",
+              name, options.cpus, at(50), at(99), unit, samples.size());
   std::fflush(stdout);
 }
 
@@ -176,7 +177,8 @@ void serve_raw(int listener) {
   Waiter waiter(fd.get());
   std::array<uint8_t, kRawRequestBytes> request;
   std::array<uint8_t, kPagePayloadBytes> page{};
-  while (receive_all(fd.get(), waiter, request.data(), request.size())) send_all(fd.get(), page.data(), page.size());
+  while (receive_all(fd.get(), waiter, request.data(), request.size()))
+    send_all(fd.get(), page.data(), page.size());
 }
 
 void measure_raw(const Options& options) {
@@ -259,8 +261,8 @@ void measure_raw_tls(const Options& options) {
   report("rawTls", options, std::move(samples), "us", false);
 }
 
-// Sends as fast as the lane takes it and counts what comes; `on_bytes` sees the payload bytes of each turn and
-// says whether to go on.
+// Sends as fast as the lane takes it and counts what comes; `on_bytes` sees the payload bytes of each turn
+// and says whether to go on.
 void pump_bulk(Lane& lane, const std::function<bool(uint64_t bytes)>& on_bytes) {
   Waiter waiter(lane.fd());
   std::vector<PageMeta> metas(kBulkPages);
@@ -297,7 +299,7 @@ void measure_bulk_tls(const Options& options) {
   const auto length_ns = static_cast<uint64_t>(options.seconds * 1e9);
   uint64_t window_from_ns = 0;
   uint64_t window_bytes = 0;
-  std::vector<double> samples;  // bytes per second of each window; the directions are symmetric, so one is counted
+  std::vector<double> samples;  // bytes per second of each window, of the arriving direction
   pump_bulk(*lane, [&](uint64_t bytes) {
     const uint64_t now = now_ns();
     window_bytes += bytes;

@@ -1,9 +1,9 @@
-// `elasticos-pager frame-lockstep`: the frame codec driven by lines of text, so that a test can compare it with its
-// TypeScript twin (kmod/lane-frames.ts) over many random frames.
+// `elasticos-pager frame-lockstep`: the frame codec driven by lines of text, so that a test can compare it
+// with its TypeScript twin (kmod/lane-frames.ts) over many random frames.
 //
 // Each line read is one frame in hexadecimal, header and payload; each line printed is either `bad REASON` or
-// `ok FIELD…`: the header's fields in their order, decimal, and then for each page meta and each known payload
-// its fields, groups separated by ` | `. A line that is no frame at all gives `bad short frame`.
+// `ok FIELD…`: the header's fields in their order, decimal, and then for each page meta and each known
+// payload its fields, groups separated by ` | `. A line that is no frame at all gives `bad short frame`.
 #include "frame_lockstep.hpp"
 
 #include <cinttypes>
@@ -45,9 +45,10 @@ Struct at(std::span<const uint8_t> bytes, size_t offset) {
 }
 
 void print_header(const FrameHeader& h) {
-  std::printf("ok %u %u %u %u %u %u %u %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %u %u", h.magic, h.type, h.flags,
-              h.payload_bytes, h.epoch, h.image, h.count, h.sequence, h.ack, h.page, h.version, h.last_written_cut,
-              h.argument);
+  std::printf("ok %u %u %u %u", h.magic, h.type, h.flags, h.payload_bytes);
+  std::printf(" %u %u %u", h.epoch, h.image, h.count);
+  std::printf(" %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64, h.sequence, h.ack, h.page, h.version);
+  std::printf(" %u %u", h.last_written_cut, h.argument);
 }
 
 void print_payload(const FrameHeader& header, std::span<const uint8_t> payload) {
@@ -57,20 +58,20 @@ void print_payload(const FrameHeader& header, std::span<const uint8_t> payload) 
     case FrameType::file_pages:
       for (size_t i = 0; i < header.count; ++i) {
         const auto meta = at<PageMeta>(payload, i * sizeof(PageMeta));
-        std::printf(" | %" PRIu64 " %" PRIu64 " %u %u %u", meta.page, meta.version, meta.last_written_cut, meta.flags,
-                    meta.owner);
+        std::printf(" | %" PRIu64 " %" PRIu64 " %u %u %u", meta.page, meta.version, meta.last_written_cut,
+                    meta.flags, meta.owner);
       }
       break;
     case FrameType::hello: {
       const auto hello = at<HelloPayload>(payload, 0);
-      std::printf(" | %u %u %u %" PRIu64 " %" PRIu64, hello.protocol, hello.node, hello.lane_kind, hello.process_id,
-                  hello.lease_id);
+      std::printf(" | %u %u %u %" PRIu64 " %" PRIu64, hello.protocol, hello.node, hello.lane_kind,
+                  hello.process_id, hello.lease_id);
       break;
     }
     case FrameType::map: {
       const auto region = at<RegionPayload>(payload, 0);
-      std::printf(" | %" PRIu64 " %" PRIu64 " %u %u %" PRIu64, region.start_page, region.page_count, region.prot,
-                  region.kind, region.birth_version);
+      std::printf(" | %" PRIu64 " %" PRIu64 " %u %u %" PRIu64, region.start_page, region.page_count,
+                  region.prot, region.kind, region.birth_version);
       break;
     }
     case FrameType::status: {

@@ -1,8 +1,9 @@
-// One lane connection between two pagers: TCP carrying TLS 1.3 with an external pre-shared key (the lane key that
-// the lease agreed), non-blocking, driven by the pager's epoll loop. A pair of pagers has two: urgent and bulk.
+// One lane connection between two pagers: TCP carrying TLS 1.3 with an external pre-shared key (the lane key
+// that the lease agreed), non-blocking, driven by the pager's epoll loop. A pair of pagers has two: urgent
+// and bulk.
 //
-// Limits: no thread of its own, no blocking call; the receive buffer is bounded by one frame plus one TLS record
-// batch; the send queue reports its length and the owner of the lane applies the bound.
+// Limits: no thread of its own, no blocking call; the receive buffer is bounded by one frame plus one TLS
+// record batch; the send queue reports its length and the owner of the lane applies the bound.
 #pragma once
 
 #include <sys/uio.h>
@@ -22,7 +23,7 @@ namespace elastic {
 
 using LaneKey = std::array<uint8_t, 32>;
 
-enum class LaneIo { ok, closed, refused };  // refused: wrong key, malformed or out-of-order frame; see last_error()
+enum class LaneIo { ok, closed, refused };  // refused: wrong key, malformed or out-of-order frame
 
 struct Frame {
   FrameHeader header;
@@ -31,9 +32,10 @@ struct Frame {
 
 class Lane {
  public:
-  // Starts a non-blocking dial; the handshake goes on inside on_event(). `identity` names the key (the lease id
-  // in decimal). Throws std::system_error for a bad address or when no socket is to be had.
-  static std::unique_ptr<Lane> dial(const std::string& host, uint16_t port, const std::string& identity, const LaneKey& key);
+  // Starts a non-blocking dial; the handshake goes on inside on_event(). `identity` names the key (the lease
+  // id in decimal). Throws std::system_error for a bad address or when no socket is to be had.
+  static std::unique_ptr<Lane> dial(const std::string& host, uint16_t port, const std::string& identity,
+                                    const LaneKey& key);
   ~Lane();
   Lane(const Lane&) = delete;
   Lane& operator=(const Lane&) = delete;
@@ -46,13 +48,13 @@ class Lane {
   const std::string& identity() const;  // of the key in use (accepted lanes: what the dialler named)
   const std::string& last_error() const;
 
-  // Next complete frame that passed every check (magic, sizes, sequence, frame_check.hpp), or nothing: then all
-  // that has been received is handed out, and status() tells of an end. A caller that stops before it says no
-  // must come back by itself; no event will call it. After LaneIo::refused: nothing.
+  // Next complete frame that passed every check (magic, sizes, sequence, frame_check.hpp), or nothing: then
+  // all that has been received is handed out, and status() tells of an end. A caller that stops before it
+  // says no must come back by itself; no event will call it. After LaneIo::refused: nothing.
   bool next_frame(Frame& out);
 
-  // Queues a frame; fills in magic, payload_bytes, sequence and ack. The bytes are encrypted into the queue at
-  // once, so `parts` may be reused on return. Nothing goes to the kernel before flush().
+  // Queues a frame; fills in magic, payload_bytes, sequence and ack. The bytes are encrypted into the queue
+  // at once, so `parts` may be reused on return. Nothing goes to the kernel before flush().
   void send(FrameHeader header, std::span<const iovec> parts = {});
   LaneIo flush();
   // After the last frame (bye): closes this direction once the queue is empty. Frames still arrive until the
@@ -71,7 +73,8 @@ class Lane {
   std::unique_ptr<State> state_;
 };
 
-// The listening socket of one pager. `find_key` maps an identity to the key of a live lease; unknown → refused.
+// The listening socket of one pager. `find_key` maps an identity to the key of a live lease; unknown →
+// refused.
 class LaneListener {
  public:
   using FindKey = std::function<std::optional<LaneKey>(const std::string& identity)>;

@@ -1,10 +1,11 @@
-// A growable first-in first-out run of bytes that always lies in one piece, so that frames and records are looked
-// at where they lie and the kernel takes them in one call.
+// A growable first-in first-out run of bytes that always lies in one piece, so that frames and records are
+// looked at where they lie and the kernel takes them in one call.
 //
-// Why not a ring: a ring splits frames at its end, and OpenSSL and UFFDIO_COPY both want contiguous bytes. The
-// bytes are moved to the front only when half as many have been consumed there, so each byte is moved at most
-// twice on average; in the steady state the queue empties often and nothing is moved or allocated at all.
-// Limits: the capacity stays below four times the largest amount ever held at once; shrink() gives it back.
+// Why not a ring: a ring splits frames at its end, and OpenSSL and UFFDIO_COPY both want contiguous bytes.
+// The bytes are moved to the front only when half as many have been consumed there, so each byte is moved at
+// most twice on average; in the steady state the queue empties often and nothing is moved or allocated at
+// all. Limits: the capacity stays below four times the largest amount ever held at once; shrink() gives it
+// back.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,8 @@ class ByteQueue {
   size_t size() const { return tail_ - head_; }
   bool empty() const { return head_ == tail_; }
 
-  // Room for at least `bytes` more; valid until the next call that is not commit(). free_bytes() says how much.
+  // Room for at least `bytes` more; valid until the next call that is not commit(). free_bytes() says how
+  // much.
   uint8_t* reserve(size_t bytes) {
     if (capacity_ - tail_ < bytes) make_room(bytes);
     return bytes_.get() + tail_;

@@ -1,6 +1,6 @@
 // The listening socket of one pager. A flood of connections costs little: at most kMaxPendingLanes are in the
-// handshake, the rest are closed at once, and no public-key work is done before the dialler has proved that it
-// holds the key of a live lease (the binder is checked first).
+// handshake, the rest are closed at once, and no public-key work is done before the dialler has proved that
+// it holds the key of a live lease (the binder is checked first).
 #include <fcntl.h>
 #include <sys/socket.h>
 
@@ -14,7 +14,7 @@ namespace elastic {
 
 struct LaneListener::State {
   Fd fd;
-  Fd spare;  // given up for a moment when descriptors run out, so that the backlog does not spin the event loop
+  Fd spare;  // given up for a moment when descriptors run out: a full backlog would spin the event loop
   uint16_t port = 0;
   std::shared_ptr<ListenerShared> shared;
 };

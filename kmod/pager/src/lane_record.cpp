@@ -62,7 +62,8 @@ void RecordKeys::derive() {
   auto key = expand_label<kKeyBytes>(secret_, "key");
   iv_ = expand_label<12>(secret_, "iv");
   record_number_ = 0;
-  const int done = EVP_CipherInit_ex(cipher_, EVP_aes_128_gcm(), nullptr, key.data(), nullptr, sealing_ ? 1 : 0);
+  const int done =
+      EVP_CipherInit_ex(cipher_, EVP_aes_128_gcm(), nullptr, key.data(), nullptr, sealing_ ? 1 : 0);
   OPENSSL_cleanse(key.data(), key.size());
   if (done != 1) throw std::runtime_error("OpenSSL: no AES-128-GCM");
 }
@@ -101,7 +102,7 @@ bool RecordKeys::open(std::span<const uint8_t> record, ByteQueue& out, RecordTyp
   const size_t inner = record.size() - kRecordHeaderBytes - kRecordTagBytes;
   const uint8_t* const body = record.data() + kRecordHeaderBytes;
   uint8_t* const plain = out.reserve(inner);
-  auto* const tag = const_cast<uint8_t*>(body + inner);  // read only; the interface is shared with getting a tag
+  auto* const tag = const_cast<uint8_t*>(body + inner);  // only read: the call that gets a tag is the same
   int done = 0;
   if (!next_nonce() || EVP_CIPHER_CTX_ctrl(cipher_, EVP_CTRL_AEAD_SET_TAG, kRecordTagBytes, tag) != 1 ||
       EVP_CipherUpdate(cipher_, nullptr, &done, record.data(), kRecordHeaderBytes) != 1 ||

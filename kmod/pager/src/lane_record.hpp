@@ -1,14 +1,14 @@
-// The record layer of an established TLS 1.3 connection (RFC 8446, 5), one object for each direction. OpenSSL does
-// the handshake; then its traffic secrets move here, as they would move into the kernel with kTLS (which a stock
-// kernel need not have).
+// The record layer of an established TLS 1.3 connection (RFC 8446, 5), one object for each direction. OpenSSL
+// does the handshake; then its traffic secrets move here, as they would move into the kernel with kTLS (which
+// a stock kernel need not have).
 //
-// Why not OpenSSL's own: it spends 1.5 us on a small record where AES-GCM takes 0.5, and copies every byte three
-// times on the way in. A pull is four records, so that was 6 us of each. Here records are encrypted from the
-// caller's memory into the queue and decrypted from the queue into the frame buffer, without a copy.
+// Why not OpenSSL's own: it spends 1.5 us on a small record where AES-GCM takes 0.5, and copies every byte
+// three times on the way in. A pull is four records, so that was 6 us of each. Here records are encrypted
+// from the caller's memory into the queue and decrypted from the queue into the frame buffer, without a copy.
 // lane_tls_test.cpp proves against OpenSSL itself that what is spoken is still TLS 1.3.
 //
-// Limits: TLS_AES_128_GCM_SHA256 only; no padding is sent (it is accepted). The first record that does not verify
-// ends the connection, and nothing of it is handed out.
+// Limits: TLS_AES_128_GCM_SHA256 only; no padding is sent (it is accepted). The first record that does not
+// verify ends the connection, and nothing of it is handed out.
 #pragma once
 
 #include <array>
@@ -30,7 +30,8 @@ enum class RecordType : uint8_t { change_cipher_spec = 20, alert = 21, handshake
 
 using TrafficSecret = std::array<uint8_t, 32>;
 
-// Keys and record number of one direction. Throws std::runtime_error only when OpenSSL lacks AES-GCM or memory.
+// Keys and record number of one direction. Throws std::runtime_error only when OpenSSL lacks AES-GCM or
+// memory.
 class RecordKeys {
  public:
   RecordKeys();

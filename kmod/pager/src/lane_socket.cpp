@@ -35,7 +35,9 @@ AddressList numeric_address(const std::string& host, uint16_t port, bool listeni
   return AddressList(found, freeaddrinfo);
 }
 
-[[noreturn]] void fail(const std::string& what) { throw std::system_error(errno, std::generic_category(), what); }
+[[noreturn]] void fail(const std::string& what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
 
 void set_option(int fd, int level, int name, int value) { setsockopt(fd, level, name, &value, sizeof value); }
 
@@ -91,8 +93,8 @@ std::string peer_text(int fd) {
       getnameinfo(reinterpret_cast<sockaddr*>(&address), bytes, host, sizeof host, service, sizeof service,
                   NI_NUMERICHOST | NI_NUMERICSERV) != 0)
     return "an unknown address";
-  const std::string quoted = address.ss_family == AF_INET6 ? "[" + std::string(host) + "]" : std::string(host);
-  return quoted + ":" + service;
+  const std::string text(host);
+  return (address.ss_family == AF_INET6 ? "[" + text + "]" : text) + ":" + service;
 }
 
 }  // namespace elastic

@@ -1,5 +1,5 @@
-// TCP sockets for lanes: numeric addresses only (the agent resolves names; the pager never waits for a resolver),
-// non-blocking, closed on exec.
+// TCP sockets for lanes: numeric addresses only (the agent resolves names; the pager never waits for a
+// resolver), non-blocking, closed on exec.
 #pragma once
 
 #include <cstdint>

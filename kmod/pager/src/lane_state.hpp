@@ -35,12 +35,13 @@ struct Lane::State {
   void write_out();
   void leave_pending();
   void end(LaneIo as, std::string reason);
+  void end_of_stream();
   std::string where() const;
 
   Fd fd;
   bool connecting = false;
   bool established = false;
-  bool drained = true;            // the last recv() emptied the socket: no use in asking again before an event
+  bool drained = true;            // the last recv() emptied the socket: do not ask again before an event
   bool write_broken = false;      // the peer takes no more; what it sent before is still read
   bool finishing = false;
   bool finished = false;          // FIN sent
@@ -50,7 +51,7 @@ struct Lane::State {
   std::string address;            // of the dialled host, for messages
   std::shared_ptr<ListenerShared> listener;
   TlsEnd tls;
-  ByteQueue plain;                // decrypted, not yet handed out; its first `handed_bytes` were by next_frame()
+  ByteQueue plain;                // decrypted; next_frame() has handed out its first `handed_bytes`
   size_t handed_bytes = 0;
   ByteQueue early;                // frames queued before the handshake is over
   std::unique_ptr<uint8_t[]> stage;

@@ -1,9 +1,9 @@
-// The lane's use of OpenSSL 3 for the handshake, all of it: two contexts (one a role), the pre-shared-key callbacks,
-// a BIO that reads and writes the byte queues of a TlsEnd; and what is not data among the records that follow. See
-// lane_tls.hpp for why it is made so.
+// The lane's use of OpenSSL 3 for the handshake, all of it: two contexts (one a role), the pre-shared-key
+// callbacks, a BIO that reads and writes the byte queues of a TlsEnd; and what is not data among the records
+// that follow. See lane_tls.hpp for why it is made so.
 //
-// The system's openssl.cnf and OPENSSL_CONF are not read: the protocol here is fixed, and the environment of the
-// pager is the application's.
+// The system's openssl.cnf and OPENSSL_CONF are not read: the protocol here is fixed, and the environment of
+// the pager is the application's.
 #include "lane_tls.hpp"
 
 #include <openssl/err.h>
@@ -22,7 +22,7 @@ constexpr size_t kIdentityCharsMax = 20;               // a 64-bit lease id in d
 constexpr int kEmptyRecordsMax = 32;                   // in a row; more are an attack
 constexpr uint8_t kAlertWarning = 1;
 constexpr uint8_t kAlertCloseNotify = 0;
-constexpr uint8_t kKeyUpdate[4] = {24, 0, 0, 1};  // handshake message of one byte: 1 asks for the same in return
+constexpr uint8_t kKeyUpdate[4] = {24, 0, 0, 1};  // then one byte: 1 asks for the same in return
 constexpr size_t kKeyUpdateBytes = 5;
 
 // 64 hexadecimal digits as OpenSSL writes them.
@@ -44,8 +44,10 @@ bool is_lease_id(const std::string& identity) {
 SSL_SESSION* session_of_key(SSL* ssl, const LaneKey& key) {
   const SSL_CIPHER* cipher = SSL_CIPHER_find(ssl, kAes128GcmSha256);
   SSL_SESSION* session = SSL_SESSION_new();
-  if (session != nullptr && cipher != nullptr && SSL_SESSION_set1_master_key(session, key.data(), key.size()) == 1 &&
-      SSL_SESSION_set_cipher(session, cipher) == 1 && SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) == 1)
+  if (session != nullptr && cipher != nullptr &&
+      SSL_SESSION_set1_master_key(session, key.data(), key.size()) == 1 &&
+      SSL_SESSION_set_cipher(session, cipher) == 1 &&
+      SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) == 1)
     return session;
   SSL_SESSION_free(session);
   return nullptr;
@@ -54,14 +56,15 @@ SSL_SESSION* session_of_key(SSL* ssl, const LaneKey& key) {
 [[noreturn]] void fail_openssl(const char* what) {
   const char* reason = ERR_reason_error_string(ERR_peek_last_error());
   ERR_clear_error();
-  throw std::runtime_error(std::string("OpenSSL: ") + what + ": " + (reason != nullptr ? reason : "unknown error"));
+  throw std::runtime_error(std::string("OpenSSL: ") + what + ": " + (reason != nullptr ? reason : "unknown"));
 }
 
 }  // namespace
 
 // What OpenSSL calls back into; a friend of TlsEnd.
 struct TlsHooks {
-  static int use_session(SSL* ssl, const EVP_MD*, const unsigned char** id, size_t* id_bytes, SSL_SESSION** session) {
+  static int use_session(SSL* ssl, const EVP_MD*, const unsigned char** id, size_t* id_bytes,
+                         SSL_SESSION** session) {
     auto* end = static_cast<TlsEnd*>(SSL_get_app_data(ssl));
     *session = session_of_key(ssl, end->key_);
     if (*session == nullptr) return 0;
@@ -90,8 +93,8 @@ struct TlsHooks {
     return *session != nullptr ? 1 : 0;
   }
 
-  // The key log is OpenSSL's only way to hand out traffic secrets: "LABEL client-random secret". Nothing is written
-  // anywhere.
+  // The key log is OpenSSL's only way to hand out traffic secrets: "LABEL client-random secret". Nothing is
+  // written anywhere.
   static void on_secret(const SSL* ssl, const char* line) {
     auto* end = static_cast<TlsEnd*>(SSL_get_app_data(ssl));
     const std::string_view text(line);
@@ -203,7 +206,8 @@ void TlsEnd::attach(bool accepting) {
   }
 }
 
-// Puts the reason of the failure into problem_, in the words of who reads it: a refused key is the common case.
+// Puts the reason of the failure into problem_, in the words of who reads it: a refused key is the common
+// case.
 void TlsEnd::explain(const char* what) {
   const unsigned long code = ERR_peek_last_error();
   const int reason = ERR_GET_REASON(code);
@@ -214,7 +218,8 @@ void TlsEnd::explain(const char* what) {
   } else if (!established_ && accepting_ && reason == SSL_R_BINDER_DOES_NOT_VERIFY) {
     problem_ = "wrong lane key for identity " + identity_;
   } else if (!established_ && !accepting_ && reason >= SSL_AD_REASON_OFFSET) {
-    problem_ = "the listener refused lane identity " + identity_ + ": unknown there, or the keys differ (" + detail + ")";
+    problem_ = "the listener refused lane identity " + identity_ + ": unknown there, or the keys differ (" +
+               detail + ")";
   } else if (!established_ && accepting_ && identity_.empty()) {
     problem_ = std::string(what) + ": the dialler does not speak TLS 1.3 with a lane key (" + detail + ")";
   } else {
@@ -240,8 +245,8 @@ TlsEnd::Step TlsEnd::handshake() {
   return Step::failed;
 }
 
-// Both directions begin with fresh keys: the BIO gives OpenSSL only whole records it asks for, no ticket is sent,
-// and no early data is taken, so not one record under these secrets has been read or written by it.
+// Both directions begin with fresh keys: the BIO gives OpenSSL only whole records it asks for, no ticket is
+// sent, and no early data is taken, so not one record under these secrets has been read or written by it.
 bool TlsEnd::take_over() {
   if (!secrets_seen_[0] || !secrets_seen_[1]) return false;
   opening_.start(accepting_ ? dialler_secret_ : listener_secret_, false);
@@ -265,13 +270,15 @@ TlsEnd::Step TlsEnd::read(ByteQueue& plain) {
   while (incoming_.size() >= kRecordHeaderBytes) {
     const uint8_t* const record = incoming_.data();
     const size_t sealed = static_cast<size_t>(record[3]) << 8 | record[4];
-    if (record[0] != static_cast<uint8_t>(RecordType::data) || record[1] != 3 || sealed > kRecordSealedBytesMax)
+    if (record[0] != static_cast<uint8_t>(RecordType::data) || record[1] != 3 ||
+        sealed > kRecordSealedBytesMax)
       return fail("broken TLS record: bad header");
     const size_t whole = kRecordHeaderBytes + sealed;
     if (incoming_.size() < whole) return Step::want_more;
     RecordType type{};
     size_t bytes = 0;
-    if (!opening_.open({record, whole}, plain, type, bytes)) return fail("broken TLS record: it does not verify");
+    if (!opening_.open({record, whole}, plain, type, bytes))
+      return fail("broken TLS record: it does not verify");
     incoming_.consume(whole);
     if (type == RecordType::data && bytes > 0) {
       empty_records_ = 0;

@@ -2,13 +2,13 @@
 // through two byte queues, plain bytes through read() and write(). The lane moves the queues to and from the
 // kernel. OpenSSL does the handshake; the records after it are lane_record.hpp's.
 //
-// Why the pre-shared key alone: both pagers got the lane key from the lease, so a certificate would prove nothing
-// more. psk_dhe_ke (with X25519) keeps past traffic secret should a lane key leak later. One cipher suite,
-// TLS_AES_128_GCM_SHA256: the fastest of TLS 1.3 on every x86-64 with AES-NI (which the platform has). No
-// tickets, no session cache, no early data, no certificates on either side.
+// Why the pre-shared key alone: both pagers got the lane key from the lease, so a certificate would prove
+// nothing more. psk_dhe_ke (with X25519) keeps past traffic secret should a lane key leak later. One cipher
+// suite, TLS_AES_128_GCM_SHA256: the fastest of TLS 1.3 on every x86-64 with AES-NI (which the platform has).
+// No tickets, no session cache, no early data, no certificates on either side.
 //
-// Why queues and not a socket: many frames leave in one system call, one recv() brings many records, and SIGPIPE
-// cannot strike because OpenSSL never sees the socket.
+// Why queues and not a socket: many frames leave in one system call, one recv() brings many records, and
+// SIGPIPE cannot strike because OpenSSL never sees the socket.
 #pragma once
 
 #include <array>
@@ -41,7 +41,8 @@ class TlsEnd {
   TlsEnd& operator=(const TlsEnd&) = delete;
 
   Step handshake();
-  // Appends what the next record carries to `plain`. done: something came; want_more: put more into incoming().
+  // Appends what the next record carries to `plain`. done: something came; want_more: put more into
+  // incoming().
   Step read(ByteQueue& plain);
   // Encrypts into outgoing(), in records of at most kRecordPlainBytes. False: the connection is broken.
   bool write(const uint8_t* from, size_t bytes);

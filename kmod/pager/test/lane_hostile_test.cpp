@@ -1,5 +1,6 @@
-// A peer that holds the right lane key and sends what it must not: each case is refused with a reason, delivers
-// nothing, and leaves the process alive. The hostile end is a TlsEnd of its own, so it can send any bytes.
+// A peer that holds the right lane key and sends what it must not: each case is refused with a reason,
+// delivers nothing, and leaves the process alive. The hostile end is a TlsEnd of its own, so it can send any
+// bytes.
 #include <arpa/inet.h>
 #include <sys/socket.h>
 
@@ -91,7 +92,7 @@ void expect_refused(const char* reason, const std::function<void(FrameHeader&)>&
 void test_bad_headers() {
   expect_refused("bad magic", [](FrameHeader& h) { h.magic ^= 1; });
   expect_refused("unknown frame type", [](FrameHeader& h) { h.type = 0; });
-  expect_refused("unknown frame type", [](FrameHeader& h) { h.type = 23; });
+  expect_refused("unknown frame type", [](FrameHeader& h) { h.type = static_cast<uint16_t>(FrameType::last) + 1; });
   expect_refused("unknown frame type", [](FrameHeader& h) { h.type = 0xffff; });
   expect_refused("payload too large", [](FrameHeader& h) { h.payload_bytes = kMaxPayloadBytes + 1; });
   expect_refused("payload too large", [](FrameHeader& h) { h.payload_bytes = 0xffffffff; });
@@ -189,12 +190,13 @@ void test_odd_cuts() {
   });
 }
 
-// Random spoiling of one good stream: refused or closed or unharmed, never a crash (run under the sanitizers).
+// Random spoiling of one good stream: refused or closed or unharmed, never a crash (run under the
+// sanitizers).
 void test_random_spoiling() {
   for (uint64_t seed = 1; seed <= 200; ++seed) {
     Random random(seed);
     FrameHeader header = good_header(1);
-    header.type = static_cast<uint16_t>(1 + random.below(22));
+    header.type = static_cast<uint16_t>(1 + random.below(static_cast<uint16_t>(FrameType::last)));
     std::vector<uint8_t> payload(random.below(3) == 0 ? random.below(9000) : random.below(64));
     header.payload_bytes = static_cast<uint32_t>(payload.size());
     header.count = static_cast<uint32_t>(random.below(4));

@@ -1,6 +1,7 @@
-// Tests of the lane over real loopback sockets in one process: handshake, refusals, floods, frames of every size
-// both ways, and ends at awkward moments. What a hostile peer with the right key may send is in
-// lane_hostile_test.cpp, TLS itself in lane_tls_test.cpp. Each test prints its name; the first failed check ends the program with status 1.
+// Tests of the lane over real loopback sockets in one process: handshake, refusals, floods, frames of every
+// size both ways, and ends at awkward moments. What a hostile peer with the right key may send is in
+// lane_hostile_test.cpp, TLS itself in lane_tls_test.cpp. Each test prints its name; the first failed check
+// ends the program with status 1.
 #include <arpa/inet.h>
 #include <sys/socket.h>
 
@@ -66,7 +67,8 @@ void test_handshake_and_first_frames() {
     poll_once(lanes, &listener, &accepted);
   }
   CHECK(accepted->identity() == "7" && accepted->established() && dialled->established());
-  CHECK(frame.header.sequence == 1 && frame.header.ack == 0 && frame.payload.size() == 3 && frame.payload[2] == 3);
+  CHECK(frame.header.sequence == 1 && frame.header.ack == 0);
+  CHECK(frame.payload.size() == 3 && frame.payload[2] == 3);
   CHECK(!accepted->next_frame(frame) && accepted->status() == LaneIo::ok);
   accepted->send(header_of(FrameType::echo_reply));
   accepted->flush();
@@ -212,7 +214,7 @@ void test_bye_survives_close() {
   CHECK(frame.header.type == static_cast<uint16_t>(FrameType::bye) && frame.payload.size() == 3);
   CHECK(!pair.accepted->next_frame(frame));
   drive({pair.accepted.get()}, [&] { return pair.accepted->status() == LaneIo::closed; });
-  drive({pair.dialled.get()}, [&] { return pair.dialled->next_frame(frame); });  // the other direction still works
+  drive({pair.dialled.get()}, [&] { return pair.dialled->next_frame(frame); });  // the other way still works
   CHECK(frame.payload.size() == 300'000);
 }
 
@@ -242,7 +244,7 @@ struct Stream {
 
   static std::vector<uint8_t> contents(Random& random) {
     const uint64_t kind = random.below(100);
-    const size_t length = kind < 60 ? random.below(200) : kind < 97 ? random.below(9000) : random.below(60'000);
+    const size_t length = random.below(kind < 60 ? 200 : kind < 97 ? 9000 : 60'000);
     std::vector<uint8_t> bytes(length);
     const uint64_t salt = random.next();
     for (size_t i = 0; i < length; ++i) bytes[i] = static_cast<uint8_t>((salt >> (i % 8 * 8)) + i);

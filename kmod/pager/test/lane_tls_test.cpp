@@ -1,6 +1,6 @@
-// The lane's TLS end against OpenSSL itself, in both roles: what the record layer speaks is TLS 1.3, key updates and
-// the closing alert included; and what OpenSSL must not get away with (early certificates, tickets, other suites,
-// other versions) is refused.
+// The lane's TLS end against OpenSSL itself, in both roles: what the record layer speaks is TLS 1.3, key
+// updates and the closing alert included; and what OpenSSL must not get away with (early certificates,
+// tickets, other suites, other versions) is refused.
 #include <openssl/ssl.h>
 
 #include <cstring>
