@@ -129,7 +129,8 @@ bool serve_rest(ConformanceTable& table, const Frame& frame) {
       write_frame(kOk, {table.resident(), table.faults, table.pages_placed, table.pages_evicted});
       break;
     case kGuestStart:
-      table.guest().start(frame.thread(), static_cast<uint32_t>(frame.number(1)), address_of(frame.number(2)), frame.number(3));
+      table.guest().start(frame.thread(), static_cast<uint32_t>(frame.number(1)), address_of(frame.number(2)),
+                          frame.number(3));
       answer({});
       break;
     case kGuestResult: answer_guest_result(table, frame); break;
