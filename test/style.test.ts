@@ -9,7 +9,7 @@ import { codeOf, functionsOf, importsOf, type Source, sources } from './style/so
 
 const FILE_LINES_MAX = 400
 const FUNCTION_LINES_MAX = 70
-const NATIVE_COLUMNS_MAX = 120
+const NATIVE_COLUMNS_MAX = 110
 
 /** A folder may import itself and folders of a lower rank. */
 const RANK: Readonly<Record<string, number>> = {

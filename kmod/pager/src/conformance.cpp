@@ -1,4 +1,5 @@
-// The request loop of the conformance mode: frames in, one answer each. See kmod/userfaultfd.ts for the protocol.
+// The request loop of the conformance mode: frames in, one answer each. See kmod/userfaultfd.ts for the
+// protocol.
 #include "conformance.hpp"
 
 #include <cstdio>
@@ -14,8 +15,21 @@ constexpr uint32_t kBodyBytesMax = 1 << 20;
 constexpr uint16_t kReady = 200, kOk = 300, kRefusedType = 301;
 
 enum Request : uint16_t {
-  kMap = 201, kUnmap, kProtect, kState, kNextFault, kPlace, kAllowWrite, kEvict, kScanAccessed, kScanWritten, kPark,
-  kResume, kStatistics, kGuestStart, kGuestResult,
+  kMap = 201,
+  kUnmap,
+  kProtect,
+  kState,
+  kNextFault,
+  kPlace,
+  kAllowWrite,
+  kEvict,
+  kScanAccessed,
+  kScanWritten,
+  kPark,
+  kResume,
+  kStatistics,
+  kGuestStart,
+  kGuestResult,
 };
 
 struct Frame {
@@ -31,7 +45,8 @@ struct Frame {
   }
 };
 
-// False at the end of input; the suite is trusted, but a frame that does not fit its length ends the mode too.
+// False at the end of input; the suite is trusted, but a frame that does not fit its length ends the mode
+// too.
 bool read_frame(Frame& frame) {
   uint32_t body_bytes = 0;
   if (std::fread(&body_bytes, sizeof body_bytes, 1, stdin) != 1 || body_bytes > kBodyBytesMax) return false;
@@ -57,9 +72,11 @@ bool read_frame(Frame& frame) {
   return at == body_bytes;
 }
 
-void write_frame(uint16_t type, const std::vector<uint64_t>& numbers, const std::vector<std::string>& strings = {}) {
+void write_frame(uint16_t type, const std::vector<uint64_t>& numbers,
+                 const std::vector<std::string>& strings = {}) {
   std::string body;
-  const uint16_t head[4] = {type, static_cast<uint16_t>(numbers.size()), static_cast<uint16_t>(strings.size()), 0};
+  const uint16_t head[4] = {type, static_cast<uint16_t>(numbers.size()),
+                            static_cast<uint16_t>(strings.size()), 0};
   body.append(reinterpret_cast<const char*>(head), sizeof head);
   for (const uint64_t number : numbers) body.append(reinterpret_cast<const char*>(&number), sizeof number);
   for (const std::string& text : strings) {

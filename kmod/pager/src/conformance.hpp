@@ -1,8 +1,9 @@
-// The conformance mode of the pager: the elastic page table port, as the production classes provide it (Memory,
-// Uffd, PageTable, RegionMap, Injector, the tracee functions), on a real traced program, driven over a pipe by the
-// suite in test/conformance. The protocol is written at the top of kmod/userfaultfd.ts.
+// The conformance mode of the pager: the elastic page table port, as the production classes provide it
+// (Memory, Uffd, PageTable, RegionMap, Injector, the tracee functions), on a real traced program, driven over
+// a pipe by the suite in test/conformance. The protocol is written at the top of kmod/userfaultfd.ts.
 //
-// Limits: the program is our own guest with two threads; one request at a time; nothing here runs in a real stretch.
+// Limits: the program is our own guest with two threads; one request at a time; nothing here runs in a real
+// stretch.
 #pragma once
 
 #include <sys/types.h>
@@ -24,8 +25,16 @@
 namespace elastic {
 
 enum class Refusal : uint32_t {
-  bad_range, unmapped, already_mapped, already_resident, not_resident, no_such_thread, not_in_user_mode,
-  not_parked, bad_context, gone,
+  bad_range,
+  unmapped,
+  already_mapped,
+  already_resident,
+  not_resident,
+  no_such_thread,
+  not_in_user_mode,
+  not_parked,
+  bad_context,
+  gone,
 };
 // Nothing: done.
 using Refused = std::optional<Refusal>;
@@ -117,9 +126,9 @@ class ConformanceTable {
   std::unique_ptr<GuestProcess> guest_;  // last: ends before the memory it runs on
 };
 
-// `elasticos-pager conformance [PAGER]`: serves requests from standard input until it closes. Exit status 0, or 125.
-// PAGER is the program that runs as guest, this one unless given: a sanitizer build cannot be a guest, for the
-// trampoline lies where its shadow memory has to be.
+// `elasticos-pager conformance [PAGER]`: serves requests from standard input until it closes. Exit status 0,
+// or 125. PAGER is the program that runs as guest, this one unless given: a sanitizer build cannot be a
+// guest, for the trampoline lies where its shadow memory has to be.
 int conformance(int argc, char** argv);
 // `elasticos-pager conformance-guest FD…`: the program itself; two descriptors a thread (commands, replies).
 int conformance_guest(int argc, char** argv);

@@ -1,9 +1,9 @@
-// The program that runs under the conformance mode: threads that load, store and make system calls on command.
-// A command is 24 bytes (kind, address, argument), a reply 16 (outcome, value); the first reply of a thread is its
-// thread id.
+// The program that runs under the conformance mode: threads that load, store and make system calls on
+// command. A command is 24 bytes (kind, address, argument), a reply 16 (outcome, value); the first reply of a
+// thread is its thread id.
 //
-// A thread's context may be set back to an earlier load or store. That works because all that such an instruction
-// and what follows it need is in registers or the same for every command.
+// A thread's context may be set back to an earlier load or store. That works because all that such an
+// instruction and what follows it need is in registers or the same for every command.
 #include <fcntl.h>
 #include <setjmp.h>
 #include <sys/syscall.h>

@@ -60,7 +60,8 @@ GuestProcess::GuestProcess(Memory& memory, const std::string& program) {
       if (gone_ || now_us() > until) throw Failure("the guest did not start");
     }
     uint64_t reply[2];
-    if (read(box.replies.get(), reply, sizeof reply) != sizeof reply) throw Failure("the guest ended during its start");
+    if (read(box.replies.get(), reply, sizeof reply) != sizeof reply)
+      throw Failure("the guest ended during its start");
     threads_.push_back(static_cast<pid_t>(reply[0]));
   }
 }
@@ -69,17 +70,21 @@ GuestProcess::~GuestProcess() {
   if (pid_ > 0 && !gone_) kill(pid_, SIGKILL);
 }
 
-bool GuestProcess::has(pid_t thread) const { return std::count(threads_.begin(), threads_.end(), thread) > 0; }
+bool GuestProcess::has(pid_t thread) const {
+  return std::count(threads_.begin(), threads_.end(), thread) > 0;
+}
 
 void GuestProcess::start(pid_t thread, uint32_t kind, uint64_t address, uint64_t argument) {
-  const auto index = static_cast<size_t>(std::find(threads_.begin(), threads_.end(), thread) - threads_.begin());
+  const auto index =
+      static_cast<size_t>(std::find(threads_.begin(), threads_.end(), thread) - threads_.begin());
   const uint64_t command[3] = {kind, address, argument};
   if (write(mailboxes_.at(index).commands.get(), command, sizeof command) != sizeof command)
     fail_errno("the guest takes no command");
 }
 
 uint32_t GuestProcess::result(pid_t thread, uint64_t& value) {
-  const auto index = static_cast<size_t>(std::find(threads_.begin(), threads_.end(), thread) - threads_.begin());
+  const auto index =
+      static_cast<size_t>(std::find(threads_.begin(), threads_.end(), thread) - threads_.begin());
   const Fd& replies = mailboxes_.at(index).replies;
   pollfd ready{replies.get(), POLLIN, 0};
   if (poll(&ready, 1, 0) <= 0 || (ready.revents & POLLIN) == 0) return 0;
@@ -119,8 +124,8 @@ void GuestProcess::handle_stop(pid_t tid, int status) {
     if (tid == pid_) gone_ = true;
     return;
   }
-  // Events (clone, seccomp, a new thread's first stop) go on as they are: the guest's own memory is not elastic, so
-  // its calls are executed unchanged. Signals are delivered.
+  // Events (clone, seccomp, a new thread's first stop) go on as they are: the guest's own memory is not
+  // elastic, so its calls are executed unchanged. Signals are delivered.
   resume(tid, stop_event(status) != 0 || WSTOPSIG(status) == SIGTRAP ? 0 : WSTOPSIG(status));
 }
 

@@ -25,14 +25,16 @@ ConformanceTable::ConformanceTable(const std::string& guest_program)
 
 Refused ConformanceTable::check(PageRange range) const {
   if (guest_->gone()) return Refusal::gone;
-  if (range.count < 1 || range.count > kPagesEnd || range.first > kPagesEnd - range.count) return Refusal::bad_range;
+  if (range.count < 1 || range.count > kPagesEnd || range.first > kPagesEnd - range.count)
+    return Refusal::bad_range;
   return std::nullopt;
 }
 
 Refused ConformanceTable::check_mapped(PageRange range) const {
   if (const Refused refused = check(range)) return refused;
   uint64_t mapped = 0;
-  regions_.visit(range.first, range.end(), [&](const Region& region) { mapped += region.end - region.start; });
+  regions_.visit(range.first, range.end(),
+                 [&](const Region& region) { mapped += region.end - region.start; });
   return mapped == range.count ? Refused{} : Refusal::unmapped;
 }
 
@@ -67,7 +69,8 @@ Refused ConformanceTable::unmap(PageRange range) {
     table_.entry(page).set_state(PageState::untouched);
     protected_.erase(page);
   }
-  std::erase_if(waiting_, [&](const auto& item) { return item.first >= range.first && item.first < range.end(); });
+  std::erase_if(waiting_,
+                [&](const auto& item) { return item.first >= range.first && item.first < range.end(); });
   return std::nullopt;
 }
 
@@ -132,11 +135,13 @@ std::optional<AnnouncedFault> ConformanceTable::announce() {
 }
 
 void ConformanceTable::wake(PageRange range) {
-  std::erase_if(waiting_, [&](const auto& item) { return item.first >= range.first && item.first < range.end(); });
+  std::erase_if(waiting_,
+                [&](const auto& item) { return item.first >= range.first && item.first < range.end(); });
   memory_.wake(range.first, range.count);
 }
 
-Refused ConformanceTable::place(PageRange range, std::span<const uint8_t> contents, bool zero, bool write_protected) {
+Refused ConformanceTable::place(PageRange range, std::span<const uint8_t> contents, bool zero,
+                                bool write_protected) {
   if (const Refused refused = check_mapped(range)) return refused;
   if (!zero && contents.size() != range.count * kPageBytes) return Refusal::bad_range;
   for (uint64_t page = range.first; page < range.end(); page++)

@@ -1,5 +1,5 @@
-// The decisions; see policy.hpp. The order of the steps in on_remote_fault is part of the rule: execution since the
-// last event, then the pull, then the wish, then the guards.
+// The decisions; see policy.hpp. The order of the steps in on_remote_fault is part of the rule: execution
+// since the last event, then the pull, then the wish, then the guards.
 #include "policy.hpp"
 
 #include <algorithm>
@@ -41,7 +41,8 @@ bool set_parameter(std::string_view key, std::string_view value, Parameters& par
     return parse(value, parameters.threshold) && parameters.threshold > 0 && parameters.threshold <= 1;
   }
   if (key == "localUs") {
-    return parse(value, parameters.local_us) && parameters.local_us >= 1 && parameters.local_us <= kLocalUsMax;
+    return parse(value, parameters.local_us) && parameters.local_us >= 1 &&
+           parameters.local_us <= kLocalUsMax;
   }
   return false;
 }
@@ -79,8 +80,10 @@ JumpRule::JumpRule(const std::string& spec, uint64_t jump_every) : jump_every_(j
   const std::string_view name = text.substr(0, text.find(':'));
   if (text == "always-pull") return;
   if (name != "multinode-adaptive-lru") throw Failure("unknown policy \"" + spec.substr(0, 60) + "\"");
-  const Parameters parameters = parse_parameters(text.size() == name.size() ? "" : text.substr(name.size() + 1));
-  const double needed = std::ceil(parameters.threshold * static_cast<double>(parameters.window) - kShareSlack);
+  const Parameters parameters =
+      parse_parameters(text.size() == name.size() ? "" : text.substr(name.size() + 1));
+  const double needed =
+      std::ceil(parameters.threshold * static_cast<double>(parameters.window) - kShareSlack);
   adaptive_ = true;
   window_ = static_cast<uint32_t>(parameters.window);
   needed_ = std::max<uint32_t>(1, static_cast<uint32_t>(std::max(0.0, needed)));
@@ -145,7 +148,8 @@ void JumpRule::enter_execution(ThreadRule& thread, uint64_t now_us) const {
   on_resume(thread, now_us);
 }
 
-// The events lie in a ring of window_ places; their order does not matter for counting, only which one is oldest.
+// The events lie in a ring of window_ places; their order does not matter for counting, only which one is
+// oldest.
 void JumpRule::enter(ThreadRule& thread, uint8_t event) const {
   thread.events[thread.events_next] = event;
   thread.events_next = static_cast<uint8_t>((thread.events_next + 1u) % window_);

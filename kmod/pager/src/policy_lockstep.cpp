@@ -1,5 +1,6 @@
-// The lock-step side of the rule: the same code the pager decides with, driven by lines of text, so that a test can
-// compare it with its TypeScript twin over a hundred thousand random steps. The line format is in policy.hpp.
+// The lock-step side of the rule: the same code the pager decides with, driven by lines of text, so that a
+// test can compare it with its TypeScript twin over a hundred thousand random steps. The line format is in
+// policy.hpp.
 #include <cinttypes>
 #include <cstdio>
 #include <cstdlib>
@@ -25,7 +26,8 @@ void print(const Decision& decision) {
 bool step(const JumpRule& rule, Threads& threads, const char* line) {
   char kind = 0;
   uint64_t thread = 0, a = 0, b = 0, c = 0;
-  const int read = std::sscanf(line, "%c %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &kind, &thread, &a, &b, &c);
+  const int read =
+      std::sscanf(line, "%c %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &kind, &thread, &a, &b, &c);
   if (kind == 'f' && read == 5 && a < 255) {
     print(rule.on_remote_fault(threads[thread], static_cast<uint8_t>(a), b, c));
   } else if (kind == 'l' && read == 3) {
