@@ -207,6 +207,11 @@ export class LeaseLender {
   #onStarted(processId: ProcessId, now: number): LenderEffect[] {
     const lease = this.#leases.get(processId)
     if (lease === undefined) return [{ kind: 'terminate', processId, reason: 'no lease' }]
+    if (lease.state === 'releasing') {
+      // Released while it was being started: whatever was said to it before, it could not hear.
+      Object.assign(lease, { told: 'end', since: now })
+      return [{ kind: 'terminate', processId, reason: 'the lease was released' }]
+    }
     if (lease.state !== 'starting') return []
     lease.state = 'granted'
     lease.since = now

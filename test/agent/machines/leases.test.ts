@@ -1,0 +1,258 @@
+/**
+ * The lease machines under random sequences of events: a lender never promises more than it has, every offer ends,
+ * home never has more participants than it may, and both sides are live again when the network behaves.
+ */
+
+import test from 'ava'
+import fc from 'fast-check'
+import { type HomeEffect, type HomeEvent, LeaseHome } from '../../../agent/machines/lease-home.js'
+import {
+  LeaseLender,
+  type LenderEffect,
+  type LenderEvent,
+  type Offer,
+} from '../../../agent/machines/lease-lender.js'
+import type { PeerId, ProcessId, RefusalCode } from '../../../agent/machines/types.js'
+import { FACTS } from '../fake-pagers.js'
+
+const RUNS = { numRuns: 300 }
+const peers = ['p1', 'p2', 'p3', 'p4', 'p5'] as PeerId[]
+const ids = ['a', 'b', 'c', 'd'].map(letter => letter.repeat(16)) as ProcessId[]
+
+const anyPeer = fc.constantFrom(...peers)
+const anyId = fc.constantFrom(...ids)
+
+function offerOf(processId: ProcessId, leaseId: number, pages: number, epoch = 1): Offer {
+  const names = { program: 'sort', homeName: 'home', facts: FACTS }
+  return { processId, leaseId, node: 1, epoch, pages, threads: 64, ...names }
+}
+
+const lenderEvent: fc.Arbitrary<LenderEvent> = fc.oneof(
+  fc
+    .record({ peer: anyPeer, id: anyId, pages: fc.nat(5000), epoch: fc.nat(2), allowed: fc.boolean() })
+    .map(({ peer, id, pages, epoch, allowed }) => {
+      const offer = offerOf(id, peers.indexOf(peer), pages, epoch)
+      return { kind: 'offer', peer, offer, allowed: allowed || pages > 100 } as const
+    }),
+  anyId.map(processId => ({ kind: 'pager-started', processId }) as const),
+  anyId.map(processId => ({ kind: 'pager-failed', processId, message: 'no' }) as const),
+  anyId.map(processId => ({ kind: 'pager-gone', processId }) as const),
+  anyId.map(processId => ({ kind: 'lane-up', processId }) as const),
+  fc
+    .record({ peer: anyPeer, processId: anyId })
+    .map(
+      ({ peer, processId }) => ({ kind: 'release', peer, processId, leaseId: peers.indexOf(peer) }) as const,
+    ),
+  fc.nat(8000).map(pages => ({ kind: 'capacity', pages }) as const),
+  fc.constant({ kind: 'tick' } as const),
+)
+
+test('a lender never promises more pages or threads than it has, and every offer ends once', t => {
+  fc.assert(
+    fc.property(fc.array(fc.tuple(lenderEvent, fc.nat(3_000)), { maxLength: 80 }), events => {
+      const lender = new LeaseLender(FACTS, 6_000)
+      const pending = new Set<ProcessId>()
+      let now = 0
+      for (const [event, delayMs] of events) {
+        now += delayMs
+        const before = lender.leases().reduce((sum, lease) => sum + lease.pages, 0)
+        const effects = lender.onEvent(event, now)
+        const promised = lender.leases().reduce((sum, lease) => sum + lease.pages, 0)
+        if (promised > Math.max(before, lender.capacityPages)) return false
+        if (event.kind === 'offer' && promised > before && promised > lender.capacityPages) return false
+        if (lender.leases().reduce((sum, lease) => sum + lease.threads, 0) > 256) return false
+        if (!trackOffers(event, effects, pending)) return false
+      }
+      return lender.leases().every(lease => lease.state !== 'starting' || pending.has(lease.processId))
+    }),
+    RUNS,
+  )
+  t.pass()
+})
+
+/** Each offer is answered at once or starts a pager; each started one is then granted, refused or released. */
+function trackOffers(event: LenderEvent, effects: LenderEffect[], pending: Set<ProcessId>): boolean {
+  if (event.kind === 'offer') {
+    if (effects.length !== 1) return false
+    if (effects[0]?.kind === 'start-pager') {
+      if (pending.has(event.offer.processId)) return false
+      pending.add(event.offer.processId)
+      return true
+    }
+    return effects[0]?.kind === 'refuse'
+  }
+  for (const effect of effects) {
+    if (effect.kind === 'grant' && !pending.delete(effect.lease.processId)) return false
+    if (effect.kind === 'refuse' && !pending.delete(effect.processId)) return false
+  }
+  if (event.kind === 'pager-gone' || event.kind === 'pager-failed') pending.delete(event.processId)
+  return true
+}
+
+test('a lender that is stopping refuses all and revokes what it has lent', t => {
+  const lender = new LeaseLender(FACTS, 6_000)
+  const [first = '' as ProcessId, second = '' as ProcessId] = ids
+  lender.onEvent({ kind: 'offer', peer: 'p1' as PeerId, offer: offerOf(first, 1, 1000), allowed: true }, 0)
+  lender.onEvent({ kind: 'pager-started', processId: first }, 0)
+  const [update] = lender.onEvent({ kind: 'stopping' }, 1)
+  t.like(update, { kind: 'update', terms: { ttlMs: 0 } })
+  const offer = offerOf(second, 2, 1000)
+  const [refuse] = lender.onEvent({ kind: 'offer', peer: 'p1' as PeerId, offer, allowed: true }, 2)
+  t.like(refuse, { kind: 'refuse', refusal: { code: 'shutting-down' } })
+})
+
+test('pagers that do not end are told, then killed; memory counts until they are gone', t => {
+  const lender = new LeaseLender(FACTS, 6_000)
+  const [id = '' as ProcessId] = ids
+  const peer = 'p1' as PeerId
+  lender.onEvent({ kind: 'offer', peer, offer: offerOf(id, 1, 9_000), allowed: true }, 0)
+  lender.onEvent({ kind: 'pager-started', processId: id }, 0)
+  t.is(lender.freePages, 0)
+  t.deepEqual(lender.onEvent({ kind: 'tick' }, 9_999), [])
+  t.like(lender.onEvent({ kind: 'tick' }, 10_000), [{ kind: 'terminate', reason: 'no lane came up' }])
+  t.deepEqual(lender.onEvent({ kind: 'tick' }, 12_999), [])
+  t.deepEqual(lender.onEvent({ kind: 'tick' }, 13_000), [{ kind: 'kill', processId: id }])
+  t.deepEqual(lender.onEvent({ kind: 'tick' }, 20_000), [])
+  t.is(lender.freePages, 0)
+  lender.onEvent({ kind: 'pager-gone', processId: id }, 20_001)
+  t.is(lender.freePages, 6_000)
+})
+
+test('a lease released while its pager starts ends that pager as soon as it is up', t => {
+  const lender = new LeaseLender(FACTS, 6_000)
+  const [id = '' as ProcessId] = ids
+  const peer = 'p1' as PeerId
+  lender.onEvent({ kind: 'offer', peer, offer: offerOf(id, 1, 1_000), allowed: true }, 0)
+  lender.onEvent({ kind: 'release', peer, processId: id, leaseId: 1 }, 1)
+  lender.onEvent({ kind: 'tick' }, 2)
+  t.like(lender.onEvent({ kind: 'pager-started', processId: id }, 4_000), [{ kind: 'terminate' }])
+  t.like(lender.onEvent({ kind: 'tick' }, 7_000), [{ kind: 'kill' }])
+})
+
+const codes: RefusalCode[] = ['full', 'incompatible', 'shutting-down', 'pager-failed', 'already-participant']
+
+interface Script {
+  readonly peer: PeerId
+  readonly act: 'grant' | 'refuse' | 'silence' | 'up' | 'down' | 'leave' | 'lost' | 'back'
+  readonly code: RefusalCode
+  readonly delayMs: number
+}
+
+const script: fc.Arbitrary<Script> = fc.record({
+  peer: anyPeer,
+  act: fc.constantFrom('grant', 'refuse', 'silence', 'up', 'down', 'leave', 'lost', 'back'),
+  code: fc.constantFrom(...codes),
+  delayMs: fc.nat(4_000),
+})
+
+/** What the world knows of the offers a home machine has made. */
+class HomeWorld {
+  readonly open = new Map<number, { peer: PeerId; node: number }>()
+  readonly granted = new Map<number, { peer: PeerId; node: number }>()
+  readonly up = new Set<number>()
+  readonly home: LeaseHome
+  broken = ''
+
+  constructor(readonly participantsMax: number) {
+    this.home = new LeaseHome({ participantsMax, memoryPages: 1024, leaseIdBase: 1 })
+  }
+
+  feed(event: HomeEvent, now: number): void {
+    for (const effect of this.home.onEvent(event, now)) this.#note(effect)
+    const seats = this.home.leases().length + this.open.size
+    if (this.home.up().length > this.participantsMax - 1) this.broken = 'too many participants'
+    if (seats > this.participantsMax - 1) this.broken = `too many seats: ${seats}`
+    const nodes = this.home.leases().map(lease => lease.node)
+    if (new Set(nodes).size !== nodes.length) this.broken = 'two participants with one index'
+  }
+
+  #note(effect: HomeEffect): void {
+    if (effect.kind === 'offer') {
+      const asked = [...this.open.values()].some(offer => offer.peer === effect.peer)
+      if (asked) this.broken = 'asked twice'
+      this.open.set(effect.leaseId, effect)
+    }
+    if (effect.kind === 'release') {
+      this.open.delete(effect.leaseId)
+      const lease = this.granted.get(effect.leaseId)
+      this.granted.delete(effect.leaseId)
+      if (lease !== undefined) this.up.delete(lease.node)
+    }
+  }
+
+  offerTo(peer: PeerId): [number, { peer: PeerId; node: number }] | undefined {
+    return [...this.open].find(([, offer]) => offer.peer === peer)
+  }
+}
+
+function step(world: HomeWorld, { peer, act, code }: Script, now: number): void {
+  const offer = world.offerTo(peer)
+  const lease = [...world.granted.values()].find(one => one.peer === peer)
+  const terms = { pages: 100, threads: 1, ttlMs: 10_000 }
+  if (act === 'grant' && offer !== undefined) {
+    world.open.delete(offer[0])
+    world.granted.set(...offer)
+    world.feed({ kind: 'granted', peer, leaseId: offer[0], terms, host: '', port: 1 }, now)
+  } else if (act === 'refuse' && offer !== undefined) {
+    world.open.delete(offer[0])
+    world.feed({ kind: 'refused', peer, leaseId: offer[0], refusal: { code, detail: '' } }, now)
+  } else if (act === 'up' && lease !== undefined) {
+    world.up.add(lease.node)
+    world.feed({ kind: 'lane-up', node: lease.node }, now)
+  } else if (act === 'down' && lease !== undefined) {
+    world.feed({ kind: 'lane-down', node: lease.node, reason: 'reset' }, now)
+  } else if (act === 'leave' || act === 'lost') {
+    if (offer !== undefined) world.open.delete(offer[0])
+    world.feed({ kind: 'unavailable', peer, why: act === 'leave' ? 'leaving' : 'suspected' }, now)
+  } else if (act === 'back') {
+    const lenders = [{ peer, name: peer, incarnation: now, freePages: 1000 }]
+    world.feed({ kind: 'available', lenders }, now)
+  }
+}
+
+test('home never has too many participants, every offer ends, and it finds lenders again', t => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 5 }),
+      fc.array(script, { maxLength: 80 }),
+      (participantsMax, scripts) => {
+        const world = new HomeWorld(participantsMax)
+        let now = 0
+        const everybody = peers.map(peer => ({ peer, name: peer, incarnation: 0, freePages: 1000 }))
+        world.feed({ kind: 'available', lenders: everybody }, now)
+        for (const one of scripts) {
+          now += one.delayMs
+          world.feed({ kind: 'tick' }, now)
+          step(world, one, now)
+          if (world.broken !== '') return false
+        }
+        now += 100_000
+        world.feed({ kind: 'tick' }, now)
+        const restarted = everybody.map(lender => ({ ...lender, incarnation: now }))
+        for (let round = 0; round < 8; round++) {
+          now += 40_000
+          world.feed({ kind: 'available', lenders: restarted }, now)
+          for (const peer of peers) step(world, { peer, act: 'grant', code: 'full', delayMs: 0 }, now)
+          for (const peer of peers) step(world, { peer, act: 'up', code: 'full', delayMs: 0 }, now)
+        }
+        return world.broken === '' && world.home.up().length === Math.min(participantsMax - 1, peers.length)
+      },
+    ),
+    RUNS,
+  )
+  t.pass()
+})
+
+test('late grants are released, and nothing is offered after the end', t => {
+  const world = new HomeWorld(2)
+  const [peer = '' as PeerId] = peers
+  world.feed({ kind: 'available', lenders: [{ peer, name: 'n', incarnation: 1, freePages: 1 }] }, 0)
+  const leaseId = world.offerTo(peer)?.[0] ?? 0
+  world.feed({ kind: 'tick' }, 6_000)
+  const terms = { pages: 1, threads: 1, ttlMs: 10_000 }
+  const granted: HomeEvent = { kind: 'granted', peer, leaseId, terms, host: '', port: 1 }
+  t.deepEqual(world.home.onEvent(granted, 6_001), [{ kind: 'release', peer, leaseId }])
+  world.home.onEvent({ kind: 'ended' }, 6_002)
+  t.deepEqual(world.home.onEvent(granted, 6_003), [{ kind: 'release', peer, leaseId }])
+  t.deepEqual(world.home.onEvent({ kind: 'tick' }, 99_000), [])
+})

@@ -1,0 +1,108 @@
+/** The codec of the messages between agents: what it writes it reads, anything else is refused and never throws. */
+
+import test from 'ava'
+import { encode } from 'cborg'
+import fc from 'fast-check'
+import type { PeerId, ProcessId } from '../../../agent/machines/types.js'
+import {
+  decodeLoad,
+  decodeMessage,
+  encodeMessage,
+  MESSAGE_BYTES_MAX,
+  type PeerMessage,
+} from '../../../agent/net/messages.js'
+import { FACTS } from '../fake-pagers.js'
+
+const processId = '0123456789abcdef' as ProcessId
+const peer = '12D3KooWJZmiUz1J3727T3pvRhDXvw62XTs8Uz2vhnjQUAdLWvZp' as PeerId
+const terms = { pages: 5, threads: 1, ttlMs: 10_000 }
+const refusal = { code: 'full', detail: '3 pages free' } as const
+const laneKey = new Uint8Array(32).fill(7)
+const room = { freePages: 1, capacityPages: 2, cpus: 3, processes: 4 }
+const load = { name: 'n', incarnation: 1, sequence: 2, addresses: ['/ip4/1.2.3.4/tcp/5'], nextMs: 9, ...room }
+
+const messages: PeerMessage[] = [
+  { kind: 'hello', load },
+  { kind: 'leaving' },
+  {
+    kind: 'offer',
+    processId,
+    leaseId: 2 ** 47,
+    program: '/usr/bin/sört',
+    homeName: 'h',
+    node: 1,
+    epoch: 1,
+    pages: 9,
+    threads: 1,
+    facts: FACTS,
+    laneKey,
+  },
+  { kind: 'grant', processId, leaseId: 1, terms, host: '::1', port: 4001 },
+  { kind: 'refuse', processId, leaseId: 1, refusal },
+  { kind: 'lease-update', processId, leaseId: 1, terms, reason: 'less memory' },
+  { kind: 'release', processId, leaseId: 1 },
+  { kind: 'members', processId, members: [{ node: 0, name: 'h', peer }] },
+  { kind: 'lane-ask', processId, leaseId: 1, fromNode: 2, laneKey },
+  { kind: 'lane-agree', processId, leaseId: 1, terms, host: '', port: 1 },
+  { kind: 'lane-refuse', processId, leaseId: 1, refusal },
+]
+
+for (const message of messages) {
+  test(`${message.kind} survives`, t => {
+    t.deepEqual(decodeMessage(encodeMessage(message)), { kind: 'ok', message })
+  })
+
+  test(`${message.kind} with a field too many or too few is refused`, t => {
+    t.is(decodeMessage(encode({ ...message, extra: 1 })).kind, 'malformed')
+    for (const field of Object.keys(message)) {
+      const fewer = Object.fromEntries(Object.entries(message).filter(([name]) => name !== field))
+      t.is(decodeMessage(encode(fewer)).kind, 'malformed', field)
+    }
+  })
+}
+
+test('values out of range are refused', t => {
+  const wrong: unknown[] = [
+    { kind: 'release', processId: 'x', leaseId: 1 },
+    { kind: 'release', processId, leaseId: -1 },
+    { kind: 'release', processId, leaseId: 1.5 },
+    { kind: 'lane-ask', processId, leaseId: 1, fromNode: 64, laneKey },
+    { kind: 'lane-ask', processId, leaseId: 1, fromNode: 1, laneKey: new Uint8Array(31) },
+    { kind: 'grant', processId, leaseId: 1, terms, host: 'evil.example', port: 1 },
+    { kind: 'grant', processId, leaseId: 1, terms, host: '', port: 0 },
+    { kind: 'refuse', processId, leaseId: 1, refusal: { code: 'why not', detail: '' } },
+    { kind: 'refuse', processId, leaseId: 1, refusal: { code: 'full', detail: '\u001b[2J' } },
+    { kind: 'hello', load: { ...load, name: 'a b' } },
+    { kind: 'hello', load: { ...load, addresses: Array(9).fill('/ip4/1.2.3.4/tcp/5') } },
+    null,
+    [],
+    'hello',
+  ]
+  for (const value of wrong) t.is(decodeMessage(encode(value)).kind, 'malformed', JSON.stringify(value))
+  t.is(decodeMessage(new Uint8Array(MESSAGE_BYTES_MAX + 1)).kind, 'malformed')
+})
+
+test('random and changed bytes never throw and never pass unnoticed as another kind', t => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 400 }), bytes => {
+      decodeLoad(bytes)
+      return decodeMessage(bytes).kind === 'malformed'
+    }),
+    { numRuns: 500 },
+  )
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...messages),
+      fc.nat(),
+      fc.integer({ min: 0, max: 255 }),
+      (message, at, value) => {
+        const bytes = Uint8Array.from(encodeMessage(message))
+        bytes[at % bytes.length] = value
+        const decoded = decodeMessage(bytes)
+        return decoded.kind === 'malformed' || decoded.message.kind === message.kind
+      },
+    ),
+    { numRuns: 1000 },
+  )
+  t.pass()
+})
