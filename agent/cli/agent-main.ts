@@ -6,8 +6,7 @@
  */
 
 import { pino } from 'pino'
-import { startAgent } from '../agent.js'
-import { ControlServer } from '../control/server.js'
+import { ControlServer, removeStaleSocket } from '../control/server.js'
 import type { AgentService, Logger } from '../service.js'
 import { type AgentFlags, agentSettings } from './agent-config.js'
 import { EXIT_FAILURE } from './failure.js'
@@ -20,6 +19,10 @@ export async function runAgent(flags: AgentFlags): Promise<number> {
   const log = stderrLogger(settings.name, flags.verbose === true)
   const { control: controlPath, ...rest } = settings
   const ending = endingSignal()
+  // Asked before the agent starts, so that a second one by mistake disturbs nobody.
+  await removeStaleSocket(controlPath)
+  // Loaded last: libp2p takes half a second, which a wrong flag need not cost.
+  const { startAgent } = await import('../agent.js')
   const service = await startAgent({ ...rest, log })
   const { name, dataDir, runtimeDir, spillMaxBytes } = settings
   const hello = { name, version: '', pid: process.pid, dataDir, runtimeDir, spillMaxBytes }

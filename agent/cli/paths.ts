@@ -20,11 +20,11 @@ function xdgRuntimeDir(): string | undefined {
   return directory !== undefined && directory !== '' && existsSync(directory) ? directory : undefined
 }
 
-/** `/var/lib/elasticos` for root, else `~/.local/state/elasticos` (or below XDG_STATE_HOME). */
+/** Below XDG_STATE_HOME where that is set, else `/var/lib/elasticos` for root and `~/.local/state/elasticos`. */
 export function defaultDataDir(): string {
-  if (uid() === ROOT) return '/var/lib/elasticos'
   const state = process.env.XDG_STATE_HOME
-  return join(state !== undefined && state !== '' ? state : join(homedir(), '.local', 'state'), 'elasticos')
+  if (state !== undefined && state !== '') return join(state, 'elasticos')
+  return uid() === ROOT ? '/var/lib/elasticos' : join(homedir(), '.local', 'state', 'elasticos')
 }
 
 /** Runtime directory; an agent with a data directory of its own keeps it there. */

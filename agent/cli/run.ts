@@ -57,6 +57,8 @@ export function addRunCommand(program: Command, finish: Finish): void {
     .addHelpText('after', HELP)
     .action(async (name: string, args: string[], flags: RunFlags) => {
       const { execute } = await import('./run/execute.js')
-      finish(await execute(flags, [name, ...args]))
+      const { status, abandons } = await execute(flags, [name, ...args])
+      finish(status)
+      if (abandons) process.exit(status)
     })
 }

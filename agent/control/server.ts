@@ -60,8 +60,8 @@ export class ControlServer {
   }
 }
 
-/** Leaves `path` free, or throws because somebody lives there. */
-async function removeStaleSocket(path: string): Promise<void> {
+/** Leaves `path` free, or throws ControlError because somebody lives there. */
+export async function removeStaleSocket(path: string): Promise<void> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
   const stat = lstatSync(path, { throwIfNoEntry: false })
   if (stat === undefined) return

@@ -8,6 +8,7 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { PagerError } from '../../../kmod/pager-client.js'
 import { pagerPath } from '../../../kmod/pager-host.js'
 import { EXIT_RUN_FAILED, failureLine, reportFailure } from '../failure.js'
@@ -23,18 +24,66 @@ import { SignalDesk } from './signals.js'
 
 /** An agent that hangs on the way out does not keep the shell prompt; it holds nothing for others. */
 const CLOSE_TIMEOUT_MS = 1500
+/** A program that ends sooner than this needs no peers; loading an agent takes half a second of a CPU. */
+const INSIDE_GRACE_MS = 150
 
-/** Runs `command`; resolves to the exit status of `run`. Throws only when not even `--stats` could be opened. */
-export async function execute(flags: RunFlags, command: readonly string[]): Promise<number> {
+/** Participants as they are got hold of, once. */
+class PeersDesk {
+  readonly #plan: RunPlan
+  readonly #place: RunPlace
+  #opened: Promise<Peers | undefined> | undefined
+  #settled = true
+
+  constructor(plan: RunPlan, place: RunPlace) {
+    this.#plan = plan
+    this.#place = place
+  }
+
+  open(): Promise<Peers | undefined> {
+    if (this.#opened === undefined) {
+      this.#settled = false
+      this.#opened = openPeers(this.#plan, this.#place).finally(() => {
+        this.#settled = true
+      })
+    }
+    return this.#opened
+  }
+
+  /** Closes what is open. False when an agent inside was still starting: only the end of this process stops that. */
+  async close(): Promise<boolean> {
+    if (!this.#settled) return false
+    const closed = this.#opened?.then(peers => peers?.close()).catch(() => {})
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<void>(resolve => {
+      timer = setTimeout(resolve, CLOSE_TIMEOUT_MS)
+    })
+    await Promise.race([closed, late])
+    clearTimeout(timer)
+    return true
+  }
+}
+
+/** What `run` exits with; `abandons` says that something is still starting and the process has to be ended. */
+export interface Execution {
+  readonly status: number
+  readonly abandons: boolean
+}
+
+/** Runs `command`. Throws only when not even `--stats` could be opened. */
+export async function execute(flags: RunFlags, command: readonly string[]): Promise<Execution> {
   const startedAtMs = performance.now()
   const id = newProcessId()
   const stats = flags.stats === undefined ? undefined : new StatsFile(flags.stats)
   const desk = new SignalDesk(process.stdin.isTTY === true)
   let plan: RunPlan | undefined
   let ending: RunEnding
+  let abandons = false
+  const abandon = () => {
+    abandons = true
+  }
   try {
     plan = planRun(id, flags, command)
-    ending = await runPlan(plan, desk)
+    ending = await runPlan(plan, desk, abandon)
     if (ending.message !== '' && ending.how !== 'exit' && ending.how !== 'signal') notice(ending.message)
   } catch (error) {
     reportFailure(error, flags.verbose === true)
@@ -43,11 +92,11 @@ export async function execute(flags: RunFlags, command: readonly string[]): Prom
     desk.close()
   }
   stats?.write(statistics(id, plan, ending, performance.now() - startedAtMs))
-  return exitStatus(ending)
+  return { status: exitStatus(ending), abandons }
 }
 
-async function runPlan(plan: RunPlan, desk: SignalDesk): Promise<RunEnding> {
-  const ending = await runStretched(plan, desk).catch((error: unknown) => {
+async function runPlan(plan: RunPlan, desk: SignalDesk, abandon: () => void): Promise<RunEnding> {
+  const ending = await runStretched(plan, desk, abandon).catch((error: unknown) => {
     if (!plan.allowUnstretched || !(error instanceof PagerError)) throw error
     return failed(failureLine(error), false)
   })
@@ -55,48 +104,41 @@ async function runPlan(plan: RunPlan, desk: SignalDesk): Promise<RunEnding> {
   return await runUnstretched(plan, desk, ending.message)
 }
 
-async function runStretched(plan: RunPlan, desk: SignalDesk): Promise<RunEnding> {
+async function runStretched(plan: RunPlan, desk: SignalDesk, abandon: () => void): Promise<RunEnding> {
   pagerPath()
   const place = await placeRun(plan)
-  let opened: Promise<Peers | undefined> | undefined
-  const open = () => {
-    opened ??= openPeers(plan, place)
-    return opened
-  }
+  const peers = new PeersDesk(plan, place)
   try {
     const pager = new PagerProcess(plan, place)
     desk.abortWith(code => {
       void pager.end({ how: 'signal', code, message: '', started: false })
     })
-    const gathered = plan.participantsMin > 1 ? gather(plan, place, pager, open()) : Promise.resolve()
+    const gathered = plan.participantsMin > 1 ? gather(plan, place, pager, peers) : Promise.resolve()
     const together = Promise.all([pager.ready, gathered])
     together.catch((error: unknown) => pager.end(failed(failureLine(error), false)))
     const [up] = await Promise.race([together, pager.ended.then(() => [false])]).catch(() => [false])
     if (up) {
       desk.deliverTo(signal => pager.signal(signal))
       pager.start()
-      if (plan.participantsMin <= 1) void lend(plan, place, pager, open)
+      if (plan.participantsMin <= 1) void lend(plan, place, pager, peers)
     }
     return await pager.ended
   } finally {
-    await closePeers(opened)
+    if (!(await peers.close())) abandon()
     place.cleanUp()
   }
 }
 
 /** No minimum: participants join while the program runs, and their lack is no failure. */
-async function lend(
-  plan: RunPlan,
-  place: RunPlace,
-  pager: PagerProcess,
-  open: () => Promise<Peers | undefined>,
-): Promise<void> {
+async function lend(plan: RunPlan, place: RunPlace, pager: PagerProcess, desk: PeersDesk): Promise<void> {
   let over = false
   void pager.ended.then(() => {
     over = true
   })
   try {
-    const peers = await open()
+    if (place.agent.kind === 'inside') await Promise.race([pager.ended, sleep(INSIDE_GRACE_MS)])
+    if (over) return
+    const peers = await desk.open()
     if (!over) await peers?.attach(attachment(plan, place))
   } catch (error) {
     if (!over) notice(`no other machine takes part in this run: ${failureLine(error)}`)
@@ -104,13 +146,8 @@ async function lend(
 }
 
 /** A minimum: returns when it is reached, or the pager has ended. Throws when the time is up. */
-async function gather(
-  plan: RunPlan,
-  place: RunPlace,
-  pager: PagerProcess,
-  opened: Promise<Peers | undefined>,
-): Promise<void> {
-  const [peers, up] = await Promise.all([opened, pager.ready])
+async function gather(plan: RunPlan, place: RunPlace, pager: PagerProcess, desk: PeersDesk): Promise<void> {
+  const [peers, up] = await Promise.all([desk.open(), pager.ready])
   if (!up || peers === undefined) return
   let reached = 1
   let enough: () => void = () => {}
@@ -145,16 +182,6 @@ function attachment(plan: RunPlan, place: RunPlace) {
     memoryPages: plan.memoryPages,
     uid: uid(),
   }
-}
-
-async function closePeers(opened: Promise<Peers | undefined> | undefined): Promise<void> {
-  const closed = opened?.then(peers => peers?.close()).catch(() => {})
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<void>(resolve => {
-    timer = setTimeout(resolve, CLOSE_TIMEOUT_MS)
-  })
-  await Promise.race([closed, late])
-  clearTimeout(timer)
 }
 
 /** `--allow-unstretched`: the program beside us, with our descriptors and our signals. */

@@ -1,0 +1,127 @@
+/**
+ * The command line around its commands: usage errors, help, key commands, doctor, listings without an agent, and the
+ * settings of an agent.
+ */
+
+import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import test from 'ava'
+import { ownLines, Sandbox } from './cli-harness.js'
+
+const KEY_FORM = /^\/key\/swarm\/psk\/1\.0\.0\/\n\/base16\/\n[0-9a-f]{64}\n$/
+
+test('usage errors are one line and status 2', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  for (const [args, says] of [
+    [['runn'], /unknown command 'runn'/],
+    [['ps', '--what'], /unknown option '--what'; see `elasticos ps --help`/],
+    [['stop'], /missing required argument 'id'/],
+    [['stop', 'xyz'], /"xyz" is no elastic process id/],
+    [['agent', '--capacity', 'lots'], /--capacity: "lots" is no size/],
+    [['agent', '--name', 'a b'], /--name "a b"/],
+    [['agent', '--metrics', ':1'], /unknown option '--metrics'/],
+    [['trace', '--', 'true'], /unknown command 'trace'/],
+  ] as const) {
+    const got = await box.elasticos(args)
+    t.is(got.status, 2, args.join(' '))
+    t.is(got.stderr.trim().split('\n').length, 1, got.stderr)
+    t.regex(got.stderr, says)
+  }
+})
+
+test('every command has help with an example', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  for (const command of ['agent', 'run', 'ps', 'nodes', 'stop', 'doctor', 'demo', 'clean', 'key']) {
+    const got = await box.elasticos([command, '--help'])
+    t.is(got.status, 0)
+    t.regex(got.stdout, new RegExp(`Examples?:\\n {2}elasticos ${command}`), command)
+  }
+  const all = await box.elasticos(['--help'])
+  t.false(/checkpoint|replicas|kmod|simulate|\btop\b/.test(all.stdout))
+})
+
+test('key: generate, show, set', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  const path = box.path('keys', 'network.key')
+  t.is((await box.elasticos(['key', 'show', '--key', path])).status, 1)
+  const made = await box.elasticos(['key', 'generate', '--key', path])
+  t.is(made.status, 0, made.stderr)
+  t.is(statSync(path).mode & 0o777, 0o600)
+  const shown = await box.elasticos(['key', 'show', '--key', path])
+  t.regex(shown.stdout, KEY_FORM)
+  t.false(made.stdout.includes(shown.stdout.trim().split('\n').at(-1) ?? ''))
+  t.is((await box.elasticos(['key', 'generate', path])).status, 1)
+
+  const other = box.path('other.key')
+  t.is((await box.elasticos(['key', 'set', '--key', other], '', shown.stdout)).status, 0)
+  t.is(readFileSync(other, 'utf8'), readFileSync(path, 'utf8'))
+  const wrong = await box.elasticos(['key', 'set', '--key', other], '', 'not a key')
+  t.is(wrong.status, 1)
+  t.regex(ownLines(wrong.stderr)[0] ?? '', /no network key/)
+  t.is((await box.elasticos(['key', 'set', '--key', other, box.path('none')])).status, 1)
+
+  chmodSync(path, 0o644)
+  const open = await box.elasticos(['key', 'show', '--key', path])
+  t.is(open.status, 1)
+  t.regex(open.stderr, /chmod 600/)
+})
+
+test('doctor: JSON, and status 1 when something needed is missing', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  const good = await box.elasticos(['doctor', '--json'])
+  const report = JSON.parse(good.stdout)
+  t.true(report.ok, good.stdout)
+  t.is(good.status, 0)
+  const names = report.checks.map((check: { name: string }) => check.name)
+  for (const name of ['node', 'pager', 'userfaultfd', 'runtime directory', 'network key'])
+    t.true(names.includes(name))
+  const bad = await box.elasticos(['doctor', '--json'], 'weak')
+  t.is(bad.status, 1)
+  t.false(JSON.parse(bad.stdout).ok)
+  const text = await box.elasticos(['doctor'], 'weak')
+  t.regex(text.stdout, /FAIL {2}userfaultfd: fake\n {6}mend it: sysctl it/)
+  t.false(text.stdout.includes('\u001b'))
+})
+
+test('listings without an agent', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  t.is((await box.elasticos(['ps', '--json'])).stdout, '[]\n')
+  const nodes = await box.elasticos(['nodes'])
+  t.is(nodes.status, 1)
+  t.regex(ownLines(nodes.stderr)[0] ?? '', /no agent listens at .*; start one/)
+  const stop = await box.elasticos(['stop', '0123456789abcdef'])
+  t.is(stop.status, 1)
+  t.regex(stop.stderr, /no elastic process 0123456789abcdef/)
+})
+
+test('the configuration file: errors name the line', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  const path = box.path('agent.toml')
+  for (const [text, says] of [
+    ['name = "a"\ncolour = "red"\n', /agent\.toml:2: unknown setting colour/],
+    ['name = "a"\n\npeer = "x"\n', /agent\.toml:3: peer: /],
+    ['name = "a"\nname = \n', /agent\.toml:2: /],
+    ['capacity = "much"\n', /--capacity: "much" is no size/],
+  ] as const) {
+    writeFileSync(path, text)
+    const got = await box.elasticos(['agent', '--config', path])
+    t.is(got.status, 2)
+    t.regex(ownLines(got.stderr)[0] ?? '', says)
+  }
+  t.is((await box.elasticos(['agent', '--config', box.path('none.toml')])).status, 2)
+})
+
+test('clean leaves foreign files alone', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  mkdirSync(box.path('runtime', 'elasticos', 'runs', 'mine'), { recursive: true })
+  writeFileSync(box.path('runtime', 'elasticos.sock'), 'no socket')
+  const got = await box.elasticos(['clean'])
+  t.is(got.stdout, 'nothing to clean\n')
+  t.true(existsSync(box.path('runtime', 'elasticos.sock')))
+})
