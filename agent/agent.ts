@@ -16,7 +16,7 @@ import { Records } from './executor/records.js'
 import { loadOrMakeIdentity, lockDirectory } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { type Load, Membership, type MembershipEffect, type MembershipEvent } from './machines/membership.js'
-import { type PeerId, toPeerId } from './machines/types.js'
+import { NODE_NAME_PATTERN, type PeerId, toPeerId } from './machines/types.js'
 import { requireEndpoint } from './net/address.js'
 import { lanDiscovery } from './net/discovery.js'
 import { Libp2pNetwork } from './net/libp2p.js'
@@ -45,6 +45,12 @@ export async function startAgent(
   options: AgentOptions,
   pagers: Pagers = systemPagers,
 ): Promise<AgentService> {
+  if (!NODE_NAME_PATTERN.test(options.name)) {
+    throw new AgentError(
+      'bad-name',
+      `bad --name ${options.name}: letters, digits, dot, dash and underscore, at most 64`,
+    )
+  }
   const listenHosts = options.listen.map(address => requireEndpoint(address, '--listen').host)
   for (const address of options.peers) requireEndpoint(address, '--peer')
   const allow = options.allow.map(requirePeerId)

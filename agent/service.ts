@@ -90,6 +90,7 @@ export type AgentErrorCode =
   | 'already-running'
   | 'bad-address'
   | 'bad-key'
+  | 'bad-name'
   | 'bad-peer-id'
   | 'cannot-listen'
   | 'key-mode'

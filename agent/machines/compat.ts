@@ -35,7 +35,7 @@ const IRRELEVANT = new Set(
     'v_vmsave_vmload vgif virt_ssbd vmcb_clean vme vmmcall vmx vnmi vpid wdt x2apic x2avic xtopology xtpr',
     'de pae apic sep nx mp cmp_legacy cr8_legacy osvw ssbd amd_ppin',
     'amd_lbr_v2 perfmon_v2 cpuid_perfmon auto_ibrs amd_ibpb amd_ssbd no_nested_data_bp null_seg_clr_base',
-    'zen',
+    'zen fsrm xsaves',
   ]
     .join(' ')
     .split(' '),

@@ -189,9 +189,19 @@ export class Libp2pNetwork implements PeerNetwork {
       const load = this.#validated.get(detail.data)
       if (detail.type !== 'signed' || load === undefined) return
       const peer = detail.from.toString() as PeerId
-      if (!this.#sessions.has(peer)) this.discovered(peer, load.addresses)
+      if (!this.#sessions.has(peer)) this.#heardOf(peer, load.addresses)
       this.#emit({ kind: 'load', peer, load })
     })
+  }
+
+  /**
+   * An agent known only by what others pass on. Its loopback addresses mean another machine's loopback unless we are
+   * all on one, and an agent that listens on loopback alone keeps to its machine.
+   */
+  #heardOf(peer: PeerId, addresses: readonly string[]): void {
+    const loopbackOnly = this.addresses().every(own => isLoopback(toEndpoint(own)?.host ?? ''))
+    const near = addresses.filter(address => isLoopback(toEndpoint(address)?.host ?? '') === loopbackOnly)
+    this.discovered(peer, near)
   }
 
   #allowed(peer: PeerId): boolean {
