@@ -4,10 +4,19 @@
  */
 
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statfsSync } from 'node:fs'
-import { join } from 'node:path'
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statfsSync,
+} from 'node:fs'
+import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { PagerClient } from '../../../kmod/pager-client.js'
+import { PagerClient, PagerError } from '../../../kmod/pager-client.js'
 import { ControlClient } from '../../control/client.js'
 import { generateKey } from '../../key.js'
 import { CliFailure } from '../failure.js'
@@ -146,7 +155,23 @@ export class Cluster {
       if (!live.includes(true)) return
       await sleep(POLL_MS)
     }
+    for (const pid of pagersOf(this.directory)) process.kill(pid, 'SIGKILL')
   }
+}
+
+/** Pagers that were started with a socket below `directory`, which is ours alone. */
+function pagersOf(directory: string): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter(pid => pid > 0)
+    .filter(pid => {
+      try {
+        const isPager = basename(readlinkSync(`/proc/${pid}/exe`)) === 'elasticos-pager'
+        return isPager && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`${directory}/`)
+      } catch {
+        return false
+      }
+    })
 }
 
 async function isLive(path: string): Promise<boolean> {
@@ -154,7 +179,7 @@ async function isLive(path: string): Promise<boolean> {
     const pager = await PagerClient.connect(path, 'observer')
     pager.close()
     return true
-  } catch {
-    return false
+  } catch (error) {
+    return !(error instanceof PagerError && error.code === 'gone')
   }
 }

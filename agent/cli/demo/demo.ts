@@ -16,7 +16,7 @@ import { LiveLine } from './live-line.js'
 import { DEMO_PROGRAMS, type DemoProgram } from './programs.js'
 
 const SHARE = 0.25
-const PROGRAM_TIMEOUT_MS = 90_000
+const PROGRAM_TIMEOUT_MS = 60_000
 const NODES_MIN = 2
 const SIGINT_STATUS = 130
 const ENVIRONMENT = { LC_ALL: 'C', PYTHONHASHSEED: '0', PYTHONDONTWRITEBYTECODE: '1' }

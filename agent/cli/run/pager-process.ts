@@ -12,6 +12,7 @@ import { constants } from 'node:os'
 import { type ExitedEvent, PagerClient, PagerError } from '../../../kmod/pager-client.js'
 import { homePagerArguments, pagerPath } from '../../../kmod/pager-host.js'
 import type { PagerStats } from '../../../kmod/pager-messages.js'
+import { EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND } from '../failure.js'
 import { notice } from '../output.js'
 import { failed, type RunEnding } from './ending.js'
 import type { RunPlace } from './place.js'
@@ -113,8 +114,20 @@ export class PagerProcess {
 
   async #finish(): Promise<void> {
     const how = await this.#gone()
-    const { kind, ...end } = this.#exited ?? { ...failed(this.#lossLine(how), this.#started), kind: '' }
+    const { kind: _kind, ...end } = this.#exited ?? { kind: '', ...this.#loss(how) }
     this.#resolve({ ...end, started: this.#started, stats: this.#stats })
+  }
+
+  /** The ending of a pager that did not say how it ended; its exit status may still tell. */
+  #loss(how: string): RunEnding {
+    const program = this.#child.spawnargs.slice(this.#child.spawnargs.indexOf('--') + 1)[0]
+    const { exitCode } = this.#child
+    const known = { code: 0, started: false } as const
+    if (exitCode === EXIT_NOT_FOUND) return { ...known, how: 'not-found', message: `${program}: not found` }
+    if (exitCode === EXIT_CANNOT_EXECUTE) {
+      return { ...known, how: 'cannot-execute', message: `${program}: cannot be executed` }
+    }
+    return failed(this.#lossLine(how), this.#started)
   }
 
   #lossLine(how: string): string {
