@@ -2,8 +2,8 @@
  * Starts an agent: puts network, state machines and pagers together and runs the clock. Everything an agent does is
  * decided in agent/machines; this file only says who hears of what.
  *
- * An idle agent wakes up four times a second for its time-outs. It tells its load when that has changed, at most once
- * a second, and otherwise every three seconds or more: a signed gossip message costs a millisecond at every receiver.
+ * An idle agent wakes up twice a second for its time-outs. It tells its load when that has changed, at most once
+ * a second, and otherwise every five seconds or more: a signed gossip message costs a millisecond at every receiver.
  */
 
 import { availableParallelism } from 'node:os'
@@ -31,10 +31,10 @@ import {
   type ProcessInfo,
 } from './service.js'
 
-const TICK_MS = 250
+const TICK_MS = 500
 const CAPACITY_MS = 5_000
 const LOAD_MS = 1_000
-const UNCHANGED_LOAD_MS = 3_000
+const UNCHANGED_LOAD_MS = 5_000
 /** In a network of many agents each tells its load more rarely, so that hearing all stays below 1 % of a CPU. */
 const LOAD_MS_PER_MEMBER = 100
 const HAND_BACK_MS = 10_000

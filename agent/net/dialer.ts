@@ -46,12 +46,12 @@ interface Target {
 export class Dialer {
   readonly #port: DialerPort
   readonly #targets = new Map<string, Target>()
-  readonly #timer: NodeJS.Timeout
+  /** Runs only while somebody is to be dialled. */
+  #timer: NodeJS.Timeout | undefined
   #stopped = false
 
   constructor(port: DialerPort) {
     this.#port = port
-    this.#timer = setInterval(() => this.#tick(), TICK_MS)
   }
 
   /** A peer of the command line. */
@@ -66,6 +66,7 @@ export class Dialer {
     if (known !== undefined) {
       known.addresses = addresses.slice(0, ADDRESSES_MAX)
       known.heardAt = performance.now()
+      if (!this.#port.isConnected(peer)) this.#tick()
       return
     }
     const waitMs = this.#port.self < peer ? 0 : YIELD_MS
@@ -84,7 +85,7 @@ export class Dialer {
 
   stop(): void {
     this.#stopped = true
-    clearInterval(this.#timer)
+    clearTimeout(this.#timer)
     this.#targets.clear()
   }
 
@@ -99,9 +100,11 @@ export class Dialer {
   #tick(): void {
     if (this.#stopped) return
     const now = performance.now()
+    let waiting = false
     for (const target of this.#targets.values()) {
-      if (target.dialling || now < target.notBefore) continue
       if (target.peer !== undefined && this.#port.isConnected(target.peer)) continue
+      waiting = true
+      if (target.dialling || now < target.notBefore) continue
       if (!target.isStatic && now - target.heardAt > FORGET_MS) {
         this.#targets.delete(target.id)
         continue
@@ -109,6 +112,8 @@ export class Dialer {
       target.dialling = true
       void this.#dial(target)
     }
+    clearTimeout(this.#timer)
+    if (waiting) this.#timer = setTimeout(() => this.#tick(), TICK_MS)
   }
 
   async #dial(target: Target): Promise<void> {

@@ -10,57 +10,38 @@
  */
 
 import './with-resolvers.js'
-import { type GossipSub, gossipsub, TopicValidatorResult as Verdict } from '@chainsafe/libp2p-gossipsub'
-import { identify } from '@libp2p/identify'
-import type { Connection, PrivateKey, Stream } from '@libp2p/interface'
+import { type GossipSub, TopicValidatorResult as Verdict } from '@chainsafe/libp2p-gossipsub'
+import type { Connection, Stream } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
-import { ping } from '@libp2p/ping'
-import { preSharedKey } from '@libp2p/pnet'
-import { tcp } from '@libp2p/tcp'
-import { tls } from '@libp2p/tls'
-import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
-import { createLibp2p, type Libp2p } from 'libp2p'
-import type { NetworkKey } from '../key.js'
 import type { Load, Stranger } from '../machines/membership.js'
 import { type PeerId, toPeerId } from '../machines/types.js'
-import { AgentError, type Logger } from '../service.js'
 import { isLoopback, toEndpoint } from './address.js'
 import { Dialer, type DialOutcome } from './dialer.js'
-import type { DiscoveryFactory } from './discovery.js'
-import { decodeLoad, encodeLoad, LOAD_BYTES_MAX, type PeerMessage } from './messages.js'
+import { decodeLoad, encodeLoad, type PeerMessage } from './messages.js'
+import {
+  ADDRESS_TIMEOUT_MS,
+  ADDRESSES_MAX,
+  CONNECTIONS_MAX,
+  cannotListen,
+  classify,
+  DIAL_TIMEOUT_MS,
+  type Libp2pOptions,
+  LOAD_TOPIC,
+  makeNode,
+  type Node,
+} from './node.js'
 import { PeerStream } from './peer-stream.js'
 import type { NetworkEvent, PeerNetwork } from './port.js'
 
 const PROTOCOL = '/elasticos/agreements/1'
-const LOAD_TOPIC = 'elasticos/load/1'
-const ADDRESSES_MAX = 8
 const ADDRESSES_MS = 5_000
-const CONNECTIONS_MAX = 512
-/** One address: a handshake takes 0.1 s, ten times that on a busy machine. A wrong key may only show as silence. */
-const ADDRESS_TIMEOUT_MS = 4_000
-/** All addresses of a peer. */
-const DIAL_TIMEOUT_MS = 10_000
 const REOPEN_MS = 250
 const CLOSE_TIMEOUT_MS = 1_000
 
 /** What a handshake that fails nearly always means; the other way round works as well. */
 export const REMEDY_KEY =
   'it answers, but with another network key (or is no elasticos agent): `elasticos key show` there, `elasticos key set` here'
-
-type Node = Libp2p<{ identify: unknown; ping: unknown; pubsub: GossipSub }>
-
-export interface Libp2pOptions {
-  readonly identity: PrivateKey
-  readonly key: NetworkKey
-  readonly listen: readonly string[]
-  readonly peers: readonly string[]
-  /** Empty: everybody who has the key. */
-  readonly allow: readonly PeerId[]
-  readonly load: Load
-  readonly log: Logger
-  readonly discovery?: DiscoveryFactory
-}
 
 interface Session {
   readonly stream: PeerStream
@@ -308,84 +289,4 @@ export class Libp2pNetwork implements PeerNetwork {
       this.#listener(event)
     }
   }
-}
-
-async function makeNode(options: Libp2pOptions, onStranger: (stranger: Stranger) => void): Promise<Node> {
-  const { allow, discovery } = options
-  const denied = (peer: { toString(): string }, address: { toString(): string }): boolean => {
-    const id = peer.toString()
-    if (allow.length === 0 || allow.some(allowed => allowed === id)) return false
-    const remedy = `it is not on the allow list here: add --allow ${id}`
-    onStranger({ id, name: '', address: address.toString(), remedy })
-    return true
-  }
-  return createLibp2p({
-    start: false,
-    nodeInfo: { userAgent: 'elasticos' },
-    privateKey: options.identity,
-    addresses: { listen: [...options.listen] },
-    transports: [tcp()],
-    connectionProtector: preSharedKey({
-      psk: new TextEncoder().encode(options.key.file),
-      timeout: DIAL_TIMEOUT_MS,
-    }),
-    connectionEncrypters: [tls()],
-    streamMuxers: [yamux()],
-    connectionManager: {
-      maxConnections: CONNECTIONS_MAX,
-      inboundConnectionThreshold: 200,
-      maxIncomingPendingConnections: 128,
-      maxPeerAddrsToDial: 2 * ADDRESSES_MAX,
-      dialTimeout: DIAL_TIMEOUT_MS,
-      addressDialTimeout: ADDRESS_TIMEOUT_MS,
-      reconnectRetries: 0,
-    },
-    connectionGater: {
-      denyInboundEncryptedConnection: (peer, connection) => denied(peer, connection.remoteAddr),
-      denyOutboundEncryptedConnection: (peer, connection) => denied(peer, connection.remoteAddr),
-    },
-    peerDiscovery:
-      discovery === undefined
-        ? []
-        : [
-            ({ peerId, addressManager }) =>
-              discovery({
-                self: peerId.toString() as PeerId,
-                addresses: () =>
-                  addressManager.getAddresses().map(address => address.decapsulate('/p2p').toString()),
-                onStranger,
-              }),
-          ],
-    services: {
-      identify: identify(),
-      ping: ping({ maxInboundStreams: 4 }),
-      pubsub: gossipsub({
-        globalSignaturePolicy: 'StrictSign',
-        allowedTopics: [LOAD_TOPIC],
-        allowPublishToZeroTopicPeers: true,
-        emitSelf: false,
-        doPX: false,
-        maxInboundDataLength: 16 * LOAD_BYTES_MAX,
-        maxInboundStreams: 2,
-        maxOutboundStreams: 2,
-        maxTopicBytesPerPeer: 16 * 1024,
-      }),
-    },
-  })
-}
-
-function cannotListen(listen: readonly string[], cause: unknown): AgentError {
-  const text = cause instanceof Error ? cause.message : String(cause)
-  const busy = /EADDRINUSE/.test(text) ? 'the port is in use; choose another, or port 0 for any' : text
-  return new AgentError('cannot-listen', `cannot listen on ${listen.join(', ')}: ${busy}`, { cause })
-}
-
-/** What a failed dial means. */
-function classify(error: unknown): DialOutcome {
-  const errors = error instanceof AggregateError ? error.errors : [error]
-  const names = errors.map(one => (one instanceof Error ? one.name : ''))
-  const text = errors.map(one => (one instanceof Error ? one.message : String(one))).join('; ')
-  if (/dial self/i.test(text)) return { kind: 'self' }
-  if (names.includes('EncryptionFailedError')) return { kind: 'no-handshake' }
-  return { kind: 'failed', reason: text.slice(0, 300) }
 }

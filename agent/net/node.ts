@@ -1,0 +1,132 @@
+/**
+ * The libp2p node of an agent: which modules it is made of and the limits they are given.
+ *
+ * TLS rather than noise (three times faster, facts/libp2p.md); pnet around everything; gossipsub signed and strict.
+ */
+
+import './with-resolvers.js'
+import { type GossipSub, gossipsub } from '@chainsafe/libp2p-gossipsub'
+import { identify } from '@libp2p/identify'
+import type { PrivateKey } from '@libp2p/interface'
+import { ping } from '@libp2p/ping'
+import { preSharedKey } from '@libp2p/pnet'
+import { tcp } from '@libp2p/tcp'
+import { tls } from '@libp2p/tls'
+import { yamux } from '@libp2p/yamux'
+import { createLibp2p, type Libp2p } from 'libp2p'
+import type { NetworkKey } from '../key.js'
+import type { Load, Stranger } from '../machines/membership.js'
+import type { PeerId } from '../machines/types.js'
+import { AgentError, type Logger } from '../service.js'
+import type { DialOutcome } from './dialer.js'
+import type { DiscoveryFactory } from './discovery.js'
+import { LOAD_BYTES_MAX } from './messages.js'
+
+export const LOAD_TOPIC = 'elasticos/load/1'
+export const ADDRESSES_MAX = 8
+export const CONNECTIONS_MAX = 512
+/** One address: a handshake takes 0.1 s, ten times that on a busy machine. A wrong key may only show as silence. */
+export const ADDRESS_TIMEOUT_MS = 4_000
+/** All addresses of a peer. */
+export const DIAL_TIMEOUT_MS = 10_000
+const PING_MS = 30_000
+
+export type Node = Libp2p<{ identify: unknown; ping: unknown; pubsub: GossipSub }>
+
+export interface Libp2pOptions {
+  readonly identity: PrivateKey
+  readonly key: NetworkKey
+  readonly listen: readonly string[]
+  readonly peers: readonly string[]
+  /** Empty: everybody who has the key. */
+  readonly allow: readonly PeerId[]
+  readonly load: Load
+  readonly log: Logger
+  readonly discovery?: DiscoveryFactory
+}
+
+/** A node that is not started yet. `onStranger` hears of peers that the allow list keeps out. */
+export async function makeNode(
+  options: Libp2pOptions,
+  onStranger: (stranger: Stranger) => void,
+): Promise<Node> {
+  const { allow, discovery } = options
+  const denied = (peer: { toString(): string }, address: { toString(): string }): boolean => {
+    const id = peer.toString()
+    if (allow.length === 0 || allow.some(allowed => allowed === id)) return false
+    const remedy = `it is not on the allow list here: add --allow ${id}`
+    onStranger({ id, name: '', address: address.toString(), remedy })
+    return true
+  }
+  return createLibp2p({
+    start: false,
+    nodeInfo: { userAgent: 'elasticos' },
+    privateKey: options.identity,
+    addresses: { listen: [...options.listen] },
+    transports: [tcp()],
+    connectionProtector: preSharedKey({
+      psk: new TextEncoder().encode(options.key.file),
+      timeout: DIAL_TIMEOUT_MS,
+    }),
+    connectionEncrypters: [tls()],
+    streamMuxers: [yamux()],
+    connectionManager: {
+      maxConnections: CONNECTIONS_MAX,
+      inboundConnectionThreshold: 200,
+      maxIncomingPendingConnections: 128,
+      maxPeerAddrsToDial: 2 * ADDRESSES_MAX,
+      dialTimeout: DIAL_TIMEOUT_MS,
+      addressDialTimeout: ADDRESS_TIMEOUT_MS,
+      reconnectRetries: 0,
+    },
+    // Each ping is a new stream; that a peer is gone is noticed by its silence in the gossip long before.
+    connectionMonitor: { pingInterval: PING_MS },
+    connectionGater: {
+      denyInboundEncryptedConnection: (peer, connection) => denied(peer, connection.remoteAddr),
+      denyOutboundEncryptedConnection: (peer, connection) => denied(peer, connection.remoteAddr),
+    },
+    peerDiscovery:
+      discovery === undefined
+        ? []
+        : [
+            ({ peerId, addressManager }) =>
+              discovery({
+                self: peerId.toString() as PeerId,
+                addresses: () =>
+                  addressManager.getAddresses().map(address => address.decapsulate('/p2p').toString()),
+                onStranger,
+              }),
+          ],
+    services: {
+      identify: identify(),
+      ping: ping({ maxInboundStreams: 4 }),
+      pubsub: gossipsub({
+        globalSignaturePolicy: 'StrictSign',
+        allowedTopics: [LOAD_TOPIC],
+        allowPublishToZeroTopicPeers: true,
+        emitSelf: false,
+        doPX: false,
+        maxInboundDataLength: 16 * LOAD_BYTES_MAX,
+        maxInboundStreams: 2,
+        maxOutboundStreams: 2,
+        maxTopicBytesPerPeer: 16 * 1024,
+      }),
+    },
+  })
+}
+
+export function cannotListen(listen: readonly string[], cause: unknown): AgentError {
+  const text = cause instanceof Error ? cause.message : String(cause)
+  const busy = /EADDRINUSE/.test(text) ? 'the port is in use; choose another, or port 0 for any' : text
+  return new AgentError('cannot-listen', `cannot listen on ${listen.join(', ')}: ${busy}`, { cause })
+}
+
+/** What a failed dial means. */
+export function classify(error: unknown): DialOutcome {
+  const errors = error instanceof AggregateError ? error.errors : [error]
+  const names = errors.map(one => (one instanceof Error ? one.name : ''))
+  const text = errors.map(one => (one instanceof Error ? one.message : String(one))).join('; ')
+  if (/dial self/i.test(text)) return { kind: 'self' }
+  if (names.includes('EncryptionFailedError')) return { kind: 'no-handshake' }
+  return { kind: 'failed', reason: text.slice(0, 300) }
+}
