@@ -63,7 +63,11 @@ test('an agent with another key is reported with the remedy, rubbish is ignored'
   noise.setMulticastInterface('127.0.0.1')
   a.discovery.afterStart()
   b.discovery.afterStart()
-  for (const packet of [Buffer.alloc(0), Buffer.alloc(60_000, 1), Buffer.from('elastic1 but not really, is it now? no')]) {
+  for (const packet of [
+    Buffer.alloc(0),
+    Buffer.alloc(60_000, 1),
+    Buffer.from('elastic1 but not really, is it now? no'),
+  ]) {
     noise.send(packet, port, DISCOVERY_GROUP)
   }
   await until('seen', () => a.strangers.length > 0 && b.strangers.length > 0)
