@@ -34,7 +34,9 @@ export const DEMO_PROGRAMS: readonly DemoProgram[] = [
   },
 ]
 
-const SORT_LINES = 220_000
+const SORT_LINES = 70_000
+/** Long lines: a page holds few of them, so a sort touches each page few times. */
+const SORT_LINE_FILL = '.'.repeat(190)
 const LINES_PER_WRITE = 10_000
 const COUNTER_ARGS: readonly string[] = []
 const SEARCH_ARGS: readonly string[] = []
@@ -64,7 +66,7 @@ function prepareSort(directory: string) {
     const lines: string[] = []
     for (let i = 0; i < LINES_PER_WRITE; i++) {
       state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-      lines.push(`${state.toString(36).padStart(7, '0')} line ${at + i} of the file to be sorted`)
+      lines.push(`${state.toString(36).padStart(7, '0')} line ${at + i} ${SORT_LINE_FILL}`)
     }
     writeSync(file, `${lines.join('\n')}\n`)
   }
@@ -74,12 +76,12 @@ function prepareSort(directory: string) {
 
 const PYTHON_PROGRAM = `
 table = {}
-for i in range(60000):
-    table["key%d" % (i * 7919 % 60000)] = [i, i * i]
+for i in range(20000):
+    table["key%d" % (i * 7919 % 20000)] = [i] + [i * i % 97] * 100
 total = 0
-for i in range(60000):
-    total += table["key%d" % i][1] % 1000
-ordered = sorted(table.items(), key=lambda item: item[1][1] % 10007)
+for i in range(20000):
+    total += sum(table["key%d" % i])
+ordered = sorted(table.items(), key=lambda item: item[1][0] % 10007)
 print(total, len(table), ordered[0], ordered[-1])
 `
 
@@ -95,8 +97,8 @@ function preparePython(directory: string) {
 
 const SQL = `
 CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT, value INTEGER);
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150000)
-INSERT INTO item SELECT i, 'item number ' || i, (i * 7919) % 150001 FROM n;
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 340000)
+INSERT INTO item SELECT i, 'item number ' || i, (i * 7919) % 340007 FROM n;
 CREATE INDEX item_value ON item(value);
 SELECT count(*), sum(value), min(name), max(name) FROM item;
 SELECT name FROM item ORDER BY value DESC LIMIT 5;
