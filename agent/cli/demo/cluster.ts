@@ -16,11 +16,9 @@ import {
 } from 'node:fs'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { PagerClient, PagerError } from '../../../kmod/pager-client.js'
 import { ControlClient } from '../../control/client.js'
 import { generateKey } from '../../key.js'
 import { CliFailure } from '../failure.js'
-import { localPagerSockets } from '../local-pagers.js'
 import { scratchParents } from '../paths.js'
 import { elasticosCommand, killLater } from './child.js'
 
@@ -147,12 +145,7 @@ export class Cluster {
 
   async #pagersGone(): Promise<void> {
     const attemptsMax = PAGERS_GONE_TIMEOUT_MS / POLL_MS
-    for (let attempt = 0; attempt < attemptsMax; attempt++) {
-      const sockets = await Promise.all(
-        NAMES.map(name => localPagerSockets(join(this.directory, name, 'run'))),
-      )
-      const live = await Promise.all(sockets.flat().map(isLive))
-      if (!live.includes(true)) return
+    for (let attempt = 0; attempt < attemptsMax && pagersOf(this.directory).length > 0; attempt++) {
       await sleep(POLL_MS)
     }
     for (const pid of pagersOf(this.directory)) process.kill(pid, 'SIGKILL')
@@ -166,20 +159,10 @@ function pagersOf(directory: string): number[] {
     .filter(pid => pid > 0)
     .filter(pid => {
       try {
-        const isPager = basename(readlinkSync(`/proc/${pid}/exe`)) === 'elasticos-pager'
+        const isPager = basename(readlinkSync(`/proc/${pid}/exe`)).startsWith('elasticos-pager')
         return isPager && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`${directory}/`)
       } catch {
         return false
       }
     })
-}
-
-async function isLive(path: string): Promise<boolean> {
-  try {
-    const pager = await PagerClient.connect(path, 'observer')
-    pager.close()
-    return true
-  } catch (error) {
-    return !(error instanceof PagerError && error.code === 'gone')
-  }
 }
