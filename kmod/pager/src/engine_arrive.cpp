@@ -5,19 +5,11 @@
 
 namespace elastic {
 
-// Takes note of a page that comes with its bytes; false if it is old news and has to be thrown away.
+// Takes note of a page that comes with its bytes; false if it is old news and has to be thrown away. Versions alone
+// decide: the mapping it belongs to may still be on its way here, on the other connection.
 bool Engine::accept(const PageMeta& meta, uint16_t) {
   PageEntry& e = table_.entry(meta.page);
   if (meta.version <= e.version) return false;
-  const Region* region = regions_.find(meta.page);
-  if (region == nullptr || region->kind != RegionKind::elastic) {
-    if (e.state() == PageState::remote || e.state() == PageState::in_flight) {
-      leave_remote(e);
-      e.set_state(PageState::untouched);
-    }
-    e.version = meta.version;
-    return false;
-  }
   leave_remote(e);
   if (e.state() == PageState::resident) {  // an older life of this address, not yet dropped here
     memory_.drop(meta.page, 1);

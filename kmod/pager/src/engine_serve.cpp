@@ -173,7 +173,7 @@ bool Engine::leaves_memory(uint64_t page, bool demanded) {
 void Engine::serve_page(Node& to, uint64_t page, bool demanded, PageMeta& meta, uint8_t* out) {
   PageEntry& e = table_.entry(page);
   const Region* region = regions_.find(page);
-  const bool elastic = region != nullptr && region->kind == RegionKind::elastic;
+  const bool elastic = region != nullptr && region->kind == RegionKind::elastic;  // as far as home goes
   meta.page = page;
   meta.flags = demanded ? kPagePinned : kPageAbsent;
   if (e.state() == PageState::remote) {
@@ -182,8 +182,8 @@ void Engine::serve_page(Node& to, uint64_t page, bool demanded, PageMeta& meta, 
     meta.version = e.version;
     return;
   }
-  if (!elastic || e.pinned) return;
-  if (e.state() == PageState::spilled || (e.state() == PageState::untouched && config_.self == kHome))
+  if (e.pinned) return;
+  if (e.state() == PageState::spilled || (e.state() == PageState::untouched && config_.self == kHome && elastic))
     fill_meta_of_owned(to, page, meta, out);
 }
 

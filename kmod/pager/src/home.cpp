@@ -80,7 +80,10 @@ void Home::on_control(const ControlMessage& message, bool from_run,
                       const std::function<void(const ControlMessage&)>& reply) {
   switch (message.type) {
     case ControlType::hello:
-      return reply(describe());
+      reply(describe());
+      for (const auto& [index, node] : lanes_->all())
+        if (node->up) reply({ControlType::lane_up, {index}, {node->name}});
+      return;
     case ControlType::stats_request:
       return reply({ControlType::stats, {}, {stats_json()}});
     case ControlType::lane:
@@ -114,17 +117,18 @@ void Home::start_application() {
   }
   application_ = launched.pid;
   add_thread(application_, true);
-  prepare_image(true);
+  prepare_image();
   control_->to_all({ControlType::started, {application_}, {}});
   resume(application_);
 }
 
 // The application's leader is stopped at its exec event: makes the new image elastic.
-void Home::prepare_image(bool) {
+void Home::prepare_image() {
   attach_memory(application_, memory_);
   holder_.keep(memory_.uffd().fd(), application_);
   memory_view_.reset(open_process_memory(application_).release());
   convert_image();
+  for (auto& [index, node] : lanes_->all()) send_layout(*node);
   watch_image();
 }
 

@@ -104,7 +104,7 @@ class Home : public EngineHost, public LaneEvents {
   // home.cpp
   void on_control(const ControlMessage& message, bool from_run, const std::function<void(const ControlMessage&)>& reply);
   void start_application();
-  void prepare_image(bool first);
+  void prepare_image();
   void watch_image();
   void on_faults();
   void tick();

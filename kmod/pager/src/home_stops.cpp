@@ -200,8 +200,7 @@ void Home::on_exec(pid_t pid) {
   int status = 0;
   waitpid(injector, &status, __WALL);
   add_thread(application_, true);
-  prepare_image(false);
-  for (auto& [index, node] : lanes_->all()) send_layout(*node);
+  prepare_image();
   resume(application_);
 }
 

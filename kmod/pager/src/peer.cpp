@@ -97,7 +97,11 @@ std::string Peer::stats_json() const {
 
 void Peer::on_control(const ControlMessage& message, const std::function<void(const ControlMessage&)>& reply) {
   switch (message.type) {
-    case ControlType::hello: return reply(describe());
+    case ControlType::hello:
+      reply(describe());
+      for (const auto& [index, node] : lanes_->all())
+        if (node->up) reply({ControlType::lane_up, {index}, {node->name}});
+      return;
     case ControlType::stats_request: return reply({ControlType::stats, {}, {stats_json()}});
     case ControlType::lane: return add_lane(message);
     case ControlType::lease_update: return update_lease(message);
