@@ -4,6 +4,7 @@
 
 import { PagerError } from '../../kmod/pager-client.js'
 import { codeOf } from '../key.js'
+import { writeStderr } from './output.js'
 
 export const EXIT_FAILURE = 1
 export const EXIT_USAGE = 2
@@ -53,8 +54,8 @@ function oneLine(text: string): string {
 
 /** Writes `elasticos: LINE` to stderr, and the stack and its causes below it when `verbose`. */
 export function reportFailure(error: unknown, verbose: boolean): void {
-  process.stderr.write(`elasticos: ${failureLine(error)}\n`)
+  writeStderr(`elasticos: ${failureLine(error)}\n`)
   for (let cause = error; verbose && cause instanceof Error; cause = cause.cause) {
-    process.stderr.write(`${cause.stack ?? cause.message}\n`)
+    writeStderr(`${cause.stack ?? cause.message}\n`)
   }
 }

@@ -4,6 +4,7 @@
  */
 
 import { readFileSync } from 'node:fs'
+import { isatty } from 'node:tty'
 import type { Command } from 'commander'
 import { CliFailure } from './failure.js'
 import type { Finish } from './main.js'
@@ -68,7 +69,7 @@ export function addKeyCommand(program: Command, _finish: Finish): void {
 }
 
 function readKeyText(file: string | undefined): string {
-  if (file === undefined && process.stdin.isTTY) {
+  if (file === undefined && isatty(0)) {
     throw new CliFailure('give a FILE, or pipe the output of `elasticos key show` into this command')
   }
   try {

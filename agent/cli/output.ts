@@ -2,6 +2,8 @@
  * What listings look like: aligned columns for people, JSON for programs; colours only on a terminal.
  */
 
+import { writeSync } from 'node:fs'
+
 export interface Column<Row> {
   readonly title: string
   readonly cell: (row: Row) => string
@@ -45,7 +47,19 @@ export function print(line: string): void {
 
 /** A warning or a notice of elasticos itself. */
 export function notice(line: string): void {
-  process.stderr.write(`elasticos: ${line}\n`)
+  writeStderr(`elasticos: ${line}\n`)
+}
+
+/**
+ * Writes to standard error without `process.stderr`: that would make a pipe non-blocking, for the program under `run`
+ * too, which shares it.
+ */
+export function writeStderr(text: string): void {
+  try {
+    writeSync(2, text)
+  } catch {
+    // A closed or full standard error: there is nobody to tell.
+  }
 }
 
 const SGR = { bold: 1, red: 31, green: 32, yellow: 33 } as const

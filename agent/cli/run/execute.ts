@@ -9,6 +9,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isatty } from 'node:tty'
 import { PagerError } from '../../../kmod/pager-client.js'
 import { pagerPath } from '../../../kmod/pager-host.js'
 import { EXIT_RUN_FAILED, failureLine, reportFailure } from '../failure.js'
@@ -74,7 +75,7 @@ export async function execute(flags: RunFlags, command: readonly string[]): Prom
   const startedAtMs = performance.now()
   const id = newProcessId()
   const stats = flags.stats === undefined ? undefined : new StatsFile(flags.stats)
-  const desk = new SignalDesk(process.stdin.isTTY === true)
+  const desk = new SignalDesk(isatty(0))
   let plan: RunPlan | undefined
   let ending: RunEnding
   let abandons = false
