@@ -39,10 +39,14 @@ void Guests::end_shell() {
   memory_.detach();
   kill(shell_.pid, SIGKILL);
   int status = 0;
-  for (const auto& [tid, guest] : guests_) waitpid(tid, &status, __WALL | WNOHANG);
+  // The leader is reported only when every traced thread has been waited for.
+  for (const auto& [tid, guest] : guests_)
+    while (waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status)) {
+    }
   guests_.clear();
   running_ = 0;
-  waitpid(shell_.pid, &status, __WALL);
+  while (waitpid(shell_.pid, &status, __WALL) == shell_.pid && WIFSTOPPED(status)) {
+  }
   shell_ = {};
 }
 

@@ -62,7 +62,7 @@ struct Thread {
   uint16_t node = 0;             // where it is (away, recalling) or wants to go (to_jump)
   uint64_t fault_page = 0;
   uint64_t jump_started_ns = 0;
-  uint64_t away_since_us = 0;
+  uint32_t stay_faults = 0;      // it came back because a page could not leave here: so many faults are pulled
   ThreadRule rule{};
   Fd syscall_file;               // /proc/PID/task/TID/syscall
   std::array<uint64_t, 8> recent{};  // pages it faulted on last: its working set
@@ -120,6 +120,7 @@ class Home : public EngineHost, public LaneEvents {
   void send_status(Node& node);
   void check_silence();
   void lost(Node& node, const std::string& reason);
+  void remember(const Node& node);
   void serve_file_pages(Node& node, const FrameHeader& header);
   // home_stops.cpp
   void on_child_events();
@@ -143,6 +144,7 @@ class Home : public EngineHost, public LaneEvents {
   void call_madvise(Thread& thread);
   void call_exit(Thread& thread);
   void call_futex(Thread& thread);
+  void release_pins(Thread& thread);
   void call_mprotect(Thread& thread);
   int protect_range(uint64_t first, uint64_t end, int prot);
   void tell_protect(uint64_t first, uint64_t end, int prot);
@@ -165,7 +167,7 @@ class Home : public EngineHost, public LaneEvents {
   void convert_image();
   void convert_range(uint64_t first, uint64_t end, int prot);  // private file pages that become writable
   void copy_in(uint64_t first, uint64_t end, bool present_only);
-  void pin_arguments(uint64_t stack_first, uint64_t stack_end);
+  void move_arguments(uint64_t stack_first, uint64_t stack_end);
   // home_fork.cpp
   bool fork_fits();
   void on_fork_event(Thread& thread, pid_t child);
@@ -183,6 +185,7 @@ class Home : public EngineHost, public LaneEvents {
   void stay_and_pull(Thread& thread);
   // home_stats.cpp
   std::string stats_json() const;
+  static std::string participant_json(const Node& node);
 
   HomeOptions options_;
   Loop loop_;
@@ -213,7 +216,8 @@ class Home : public EngineHost, public LaneEvents {
   uint32_t next_ticket_ = 1;
   std::map<uint32_t, pid_t> tickets_;  // layout acknowledgements awaited
   Fd memory_view_;                     // /proc/PID/mem
-  std::vector<std::string> departed_;  // statistics of participants that left, as JSON
+  std::vector<std::string> departed_;  // participants that are gone, as JSON, and what they counted
+  Counters departed_counters_;
   uint64_t next_room_report_us_ = 0;
   uint64_t children_ = 0;              // processes the application forked: not elastic
 };

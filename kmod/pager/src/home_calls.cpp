@@ -1,5 +1,6 @@
 // System calls of the application that the pager answers or prepares: the dispatch, the completion that waits for
 // threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp). See home.hpp.
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -75,8 +76,7 @@ void Home::on_call_end(Thread& thread) {
       after_native_mmap(thread, static_cast<int64_t>(r.rax));
       break;
     case SYS_futex:
-      for (const uint64_t page : thread.pinned) engine_->unpin(page);
-      thread.pinned.clear();
+      release_pins(thread);
       break;
     default:
       resync_native();
@@ -211,7 +211,7 @@ void Home::call_madvise(Thread& thread) {
 void Home::call_exit(Thread& thread) {
   std::vector<uint64_t> pages;
   const auto add = [&](uint64_t address, uint64_t bytes) {
-    if (address == 0) return;
+    if (address == 0 || address >= kUserSpaceEnd - bytes) return;
     for (uint64_t page = page_of(address); page <= page_of(address + bytes - 1); page++)
       if (std::find(pages.begin(), pages.end(), page) == pages.end()) pages.push_back(page);
   };
@@ -230,10 +230,27 @@ void Home::call_exit(Thread& thread) {
   });
 }
 
+// A page that another thread's call needs as well stays.
+void Home::release_pins(Thread& thread) {
+  const std::vector<uint64_t> pages = std::exchange(thread.pinned, {});
+  for (const uint64_t page : pages) {
+    const bool shared = std::any_of(threads_.begin(), threads_.end(), [page](const auto& other) {
+      const std::vector<uint64_t>& pinned = other.second->pinned;
+      return std::find(pinned.begin(), pinned.end(), page) != pinned.end();
+    });
+    if (!shared) engine_->unpin(page);
+  }
+}
+
 // Futex operations whose kernel side cannot wait for a page: both words stay here until the call returns.
 void Home::call_futex(Thread& thread) {
-  std::vector<uint64_t> pages{page_of(thread.call.rdi)};
-  if (thread.call.r8 != 0 && page_of(thread.call.r8) != pages[0]) pages.push_back(page_of(thread.call.r8));
+  // The fifth argument is a second word in these only; elsewhere it is whatever the register held.
+  constexpr uint64_t kTwoWords = 1 << FUTEX_REQUEUE | 1 << FUTEX_CMP_REQUEUE | 1 << FUTEX_WAKE_OP |
+                                 1 << FUTEX_WAIT_REQUEUE_PI | 1 << FUTEX_CMP_REQUEUE_PI;
+  const uint64_t operation = thread.call.rsi & static_cast<uint64_t>(FUTEX_CMD_MASK) & 63;
+  std::vector<uint64_t> pages;
+  if (thread.call.rdi < kUserSpaceEnd) pages.push_back(page_of(thread.call.rdi));
+  if ((kTwoWords >> operation & 1) != 0 && thread.call.r8 < kUserSpaceEnd) pages.push_back(page_of(thread.call.r8));
   thread.state = ThreadState::held;
   const pid_t tid = thread.tid;
   engine_->make_resident(pages, true, [this, tid, pages] {

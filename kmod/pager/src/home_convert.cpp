@@ -2,6 +2,7 @@
 // Also the conversion of private file pages that become writable later, and a fresh look at /proc/PID/maps after
 // calls whose effect the pager does not predict. See home.hpp.
 #include <fcntl.h>
+#include <linux/prctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -19,7 +20,8 @@ namespace {
 
 constexpr uint64_t kStackBytesMax = 1ull << 30;  // where the limit is "unlimited"
 constexpr uint64_t kGapPages = 256;              // between the stack and the mappings below it
-constexpr size_t kArgumentPagesMax = 64;
+constexpr uint64_t kArgumentBytesMax = 8u << 20;  // the kernel's own limit is 6 MB
+constexpr uint64_t kArgumentsAt = kTrampoline + (1 << 16);
 const uint8_t kZeros[kPageBytes] = {};
 
 struct Mapping {
@@ -71,6 +73,7 @@ uint64_t stack_bytes() {
 void Home::convert_image() {
   const std::vector<Mapping> maps = read_maps(application_);
   mmap_top_ = page_of(kUserSpaceEnd) - kGapPages;
+  std::pair<uint64_t, uint64_t> stack_range;
   for (const Mapping& mapping : maps) {
     Region region;
     region.start = page_of(mapping.start);
@@ -95,10 +98,11 @@ void Home::convert_image() {
     if (const int error = memory_.map(region.start, region.end - region.start, region.prot); error != 0)
       throw Failure(format("cannot map elastic memory at %#" PRIx64 ": %s", address_of(region.start), strerror(-error)));
     regions_.insert(region);
-    if (stack) pin_arguments(region.start, region.end);
+    if (stack) stack_range = {region.start, region.end};
   }
   brk_start_ = static_cast<uint64_t>(memory_.injector().call(SYS_brk, 0));
   brk_now_ = brk_start_;
+  move_arguments(stack_range.first, stack_range.second);
 }
 
 // Copies contents into the memory file and the table; pages of zeros stay untouched. `present_only`: anonymous
@@ -138,24 +142,57 @@ void Home::convert_range(uint64_t first, uint64_t end, int prot) {
   tell_mapped(first, end);
 }
 
-// Arguments and environment stay at home: /proc/PID/cmdline and environ are read without waiting.
-void Home::pin_arguments(uint64_t stack_first, uint64_t stack_end) {
+// /proc/PID/cmdline and environ are read by the kernel without waiting for pages, so they must not point into memory
+// that can be away: the strings are copied to native pages and the kernel is told that they are there (PR_SET_MM_MAP
+// wants no privilege). Where the kernel does not offer that, the pages are pinned; then threads whose stack is on one
+// of them cannot jump.
+void Home::move_arguments(uint64_t stack_first, uint64_t stack_end) {
   FILE* file = fopen(format("/proc/%d/stat", application_).c_str(), "re");
   if (file == nullptr) return;
   char text[2048] = {};
   const size_t length = fread(text, 1, sizeof text - 1, file);
   fclose(file);
   text[length] = 0;
-  const char* at = strrchr(text, ')');  // fields 3… follow the name
-  uint64_t values[52] = {};
-  for (int field = 2; at != nullptr && field < 52; field++) {
+  const char* at = strrchr(text, ')');  // field 2; the others follow
+  uint64_t field[52] = {};
+  for (int number = 3; at != nullptr && number < 52; number++) {
     at = strchr(at + 1, ' ');
-    if (at != nullptr) values[field] = strtoull(at, nullptr, 10);
+    if (at != nullptr) field[number] = strtoull(at, nullptr, 10);
   }
-  const uint64_t first = page_of(values[47]), last = page_of(values[50]);  // arg_start … env_end
-  size_t pinned = 0;
-  for (uint64_t page = std::max(first, stack_first); first != 0 && page <= last && page < stack_end; page++)
-    if (table_.peek(page).state() == PageState::resident && pinned++ < kArgumentPagesMax) table_.entry(page).pinned = 1;
+  const uint64_t start = field[48], end = field[51];  // arg_start … env_end
+  if (start == 0 || end <= start || end - start > kArgumentBytesMax) return;
+  std::vector<uint8_t> strings(end - start);
+  Injector& injector = memory_.injector();
+  prctl_mm_map map{};
+  map.start_code = field[26];
+  map.end_code = field[27];
+  map.start_data = field[45];
+  map.end_data = field[46];
+  map.start_brk = field[47];
+  map.brk = static_cast<uint64_t>(injector.call(SYS_brk, 0));
+  map.start_stack = field[28];
+  map.arg_start = kArgumentsAt + sizeof map;
+  map.arg_end = map.arg_start + (field[49] - start);
+  map.env_start = map.arg_start + (field[50] - start);
+  map.env_end = map.arg_start + (end - start);
+  map.exe_fd = ~0u;
+  const uint64_t bytes = round_up_page(sizeof map + strings.size());
+  const bool copied =
+      pread(memory_view_.get(), strings.data(), strings.size(), static_cast<off_t>(start)) == static_cast<ssize_t>(strings.size()) &&
+      injector.call(SYS_mmap, kArgumentsAt, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull, 0) == static_cast<int64_t>(kArgumentsAt) &&
+      pwrite(memory_view_.get(), &map, sizeof map, static_cast<off_t>(kArgumentsAt)) == sizeof map &&
+      pwrite(memory_view_.get(), strings.data(), strings.size(), static_cast<off_t>(map.arg_start)) == static_cast<ssize_t>(strings.size());
+  if (copied && injector.call(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, kArgumentsAt, sizeof map) == 0) {
+    Region region;
+    region.start = page_of(kArgumentsAt);
+    region.end = page_of(kArgumentsAt + bytes);
+    region.prot = PROT_READ;
+    region.kind = RegionKind::native;
+    regions_.insert(region);
+    return;
+  }
+  for (uint64_t page = std::max(page_of(start), stack_first); page <= page_of(end - 1) && page < stack_end; page++)
+    if (table_.peek(page).state() == PageState::resident) table_.entry(page).pinned = 1;
 }
 
 // Takes over what /proc/PID/maps says of everything that is not elastic.

@@ -15,6 +15,7 @@ namespace elastic {
 
 namespace {
 constexpr uint64_t kSpinUs = 40;
+constexpr uint32_t kStayFaults = 16;
 constexpr uint64_t kParkAt = kTrampoline;
 }  // namespace
 
@@ -22,6 +23,10 @@ bool Home::leave_for(const FaultEvent& fault, uint16_t owner) {
   if (!rule_.may_jump() || ending_) return false;
   Thread* thread = find_thread(fault.tid);
   if (thread == nullptr || !thread->in_group || thread->state != ThreadState::running) return false;
+  if (thread->stay_faults > 0) {
+    thread->stay_faults--;
+    return false;
+  }
   const uint64_t rip = user_mode_rip(thread->syscall_file.get());
   if (rip == 0) return false;  // inside a system call: always a pull
   const Region* code = regions_.find(page_of(rip));
@@ -131,6 +136,7 @@ void Home::on_back(Node& node, const Frame& frame) {
       return send_context(*next, *thread, context);
     }
   }
+  if (reason == BackReason::page) thread->stay_faults = kStayFaults;
   if (reason != BackReason::jump) counters_.jumps_home++;
   resume_at_home(*thread, context);
 }

@@ -101,6 +101,7 @@ void Home::check_silence() {
     if (node->up && now_us() - node->last_heard_us > kSilentUs) silent.push_back(index);
   for (const uint16_t index : silent)
     if (Node* node = lanes_->find(index)) {
+      remember(*node);
       lost(*node, "silent for 4 s");
       lanes_->remove(index, "silent");
     }
@@ -109,7 +110,15 @@ void Home::check_silence() {
 void Home::on_down(Node& node, const std::string& reason) {
   control_->to_all({ControlType::lane_down, {node.index}, {node.name, reason}});
   engine_->on_node_down(node);
+  remember(node);
   if (!node.left) lost(node, reason);
+}
+
+// What a participant that is gone did still counts in the statistics.
+void Home::remember(const Node& node) {
+  if (node.last_heard_us == 0) return;
+  add_counters(departed_counters_, node.counters);
+  departed_.push_back(participant_json(node));
 }
 
 void Home::lost(Node& node, const std::string& reason) {

@@ -3,15 +3,20 @@
 
 namespace elastic {
 
+std::string Home::participant_json(const Node& node) {
+  return format("{\"node\":%s,\"peakPages\":%lu,\"jumpsTo\":%lu,\"threadsPeak\":%lu}", json_quote(node.name).c_str(),
+                node.pages_peak, node.counters.jumps_here, node.counters.threads_peak);
+}
+
 std::string Home::stats_json() const {
   Counters sum = counters_;
+  add_counters(sum, departed_counters_);
   std::string nodes = format("{\"node\":%s,\"peakPages\":%lu,\"jumpsTo\":%lu,\"threadsPeak\":%lu}",
                              json_quote(options_.node_name).c_str(), counters_.peak_resident, counters_.jumps_here,
                              counters_.threads_peak);
   for (const auto& [index, node] : lanes_->all()) {
     add_counters(sum, node->counters);
-    nodes += format(",{\"node\":%s,\"peakPages\":%lu,\"jumpsTo\":%lu,\"threadsPeak\":%lu}", json_quote(node->name).c_str(),
-                    node->pages_peak, node->counters.jumps_here, node->counters.threads_peak);
+    nodes += "," + participant_json(*node);
   }
   for (const std::string& text : departed_) nodes += "," + text;
   const uint64_t faults = sum.first_touches + sum.pulls + sum.unspills + sum.jumps;

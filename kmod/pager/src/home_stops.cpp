@@ -53,7 +53,7 @@ void Home::forget_thread(pid_t tid) {
       lanes_->send(*node, FrameType::thread_end, header);
     }
   }
-  for (const uint64_t page : thread->pinned) engine_->unpin(page);
+  release_pins(*thread);
   slots_.erase(thread->slot);
   threads_.erase(tid);
 }
