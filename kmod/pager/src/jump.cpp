@@ -26,7 +26,8 @@ std::vector<uint64_t> working_set(const std::array<uint64_t, 8>& recent, const u
     if (value >= kPageBytes && value < kUserSpaceEnd) pages.push_back(page_of(value));
   for (const uint64_t page : recent)
     if (page != 0) pages.push_back(page);
-  std::erase(pages, wanted);
+  // Any register may hold anything, the stack pointer and base too.
+  std::erase_if(pages, [wanted](uint64_t page) { return page == wanted || page >= page_of(kUserSpaceEnd); });
   return pages;
 }
 
