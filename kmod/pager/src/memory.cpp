@@ -202,7 +202,8 @@ void Memory::scan_by_pagemap(uint64_t first, uint64_t end, uint64_t category,
     if (got <= 0) break;
     for (uint64_t i = 0; i < static_cast<uint64_t>(got) / 8; i++) {
       const bool present = (words[i] & kPagemapPresentBit) != 0;
-      const bool hit = category == kPresent ? present : present && (words[i] & kPagemapProtectedBit) == 0;
+      // A written page may have no translation (forget_use): callers intersect with what they know to be there.
+      const bool hit = category == kPresent ? present : (words[i] & kPagemapProtectedBit) == 0;
       if (!hit) continue;
       if (run.count > 0 && run.page + run.count == from + i) {
         run.count++;
