@@ -1,0 +1,344 @@
+/**
+ * Real agents in processes of their own on the loopback interface, and `elasticos run` beside them.
+ *
+ * Everything a cluster starts inherits an environment variable that names its directory, so that what is left over
+ * can be told from what other tests run at the same time (processes.ts). Agents do not use discovery unless asked:
+ * each later one is told of the first one. The directory lies on a real file system (spill refuses tmpfs) and has a
+ * short path (unix sockets take 107 bytes).
+ */
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { generateKey } from '../../agent/key.js'
+import type { NodeInfo, ProcessInfo } from '../../agent/service.js'
+import type { PagerStats } from '../../kmod/pager-stats.js'
+import { alive, commandLine, TAG, taggedPids } from './processes.js'
+
+const MAIN_URL = new URL('../../agent/cli/main.js', import.meta.url).href
+const READY_TIMEOUT_MS = 20_000
+const RUN_TIMEOUT_MS = 60_000
+const STOP_TIMEOUT_MS = 8_000
+const POLL_MS = 20
+/** statfs f_type of tmpfs (statfs(2)). */
+const TMPFS = 0x01021994
+
+/** A child that has ended. */
+export interface Outcome {
+  readonly status: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly stdout: Buffer
+  readonly stderr: string
+  /** performance.now() at its end. */
+  readonly endedAtMs: number
+}
+
+export interface RunOutcome extends Outcome {
+  readonly stats: RunStats | undefined
+}
+
+/** The `--stats` file. */
+export type RunStats = PagerStats & { mode?: string; exitStatus?: number; message?: string }
+
+export interface SpawnOptions {
+  readonly env?: Readonly<Record<string, string>>
+  /** Runs as this user and group. */
+  readonly uid?: number
+  readonly input?: string | Buffer
+  readonly timeoutMs?: number
+  readonly cwd?: string
+}
+
+export interface AgentStart extends SpawnOptions {
+  readonly flags?: readonly string[]
+  readonly key?: string
+  /** Default: the agents that run already. */
+  readonly peers?: readonly string[]
+  readonly discovery?: boolean
+}
+
+export interface TestAgent {
+  readonly name: string
+  readonly child: ChildProcess
+  readonly pid: number
+  readonly peerId: string
+  readonly address: string
+  readonly control: string
+  readonly dataDir: string
+  readonly start: AgentStart
+}
+
+/** A pager of the cluster, as its command line says. */
+export interface TestPager {
+  readonly pid: number
+  readonly role: 'home' | 'peer'
+  readonly node: string
+  readonly id: string
+}
+
+/** A run that goes on. */
+export class Running {
+  readonly outcome: Promise<RunOutcome>
+  readonly pid: number
+
+  constructor(
+    readonly child: ChildProcess,
+    statsPath: string,
+    timeoutMs: number,
+  ) {
+    this.pid = child.pid ?? 0
+    this.outcome = outcomeOf(child, timeoutMs).then(end => ({ ...end, stats: readStats(statsPath) }))
+  }
+}
+
+export class TestCluster {
+  readonly agents = new Map<string, TestAgent>()
+  readonly #launcher: string
+  #runs = 0
+
+  private constructor(readonly directory: string) {
+    this.#launcher = join(directory, 'elasticos.mjs')
+    const polyfill =
+      'Promise.withResolvers ??= function () { let resolve, reject; const promise = new this((a, b) => { resolve = a; reject = b }); return { promise, resolve, reject } }'
+    const start = `const { main } = await import('${MAIN_URL}')\nprocess.exitCode = await main(process.argv.slice(2))`
+    writeFileSync(this.#launcher, `${polyfill}\n${start}\n`)
+    mkdirSync(join(directory, 'home'))
+  }
+
+  /** Makes the directory and a network key; nothing runs yet. */
+  static async make(): Promise<TestCluster> {
+    const parent = ['/tmp', '/var/tmp'].find(path => existsSync(path) && statfsSync(path).type !== TMPFS)
+    const cluster = new TestCluster(mkdtempSync(join(parent ?? '/tmp', 'el-')))
+    await generateKey(cluster.keyFile)
+    return cluster
+  }
+
+  get keyFile(): string {
+    return join(this.directory, 'network.key')
+  }
+
+  path(...names: string[]): string {
+    return join(this.directory, ...names)
+  }
+
+  /** Starts an agent and waits until it is ready. A second start with a known name is a restart: same directories. */
+  async startAgent(name: string, start: AgentStart = {}): Promise<TestAgent> {
+    const control = this.path(`${name}.sock`)
+    const dataDir = this.path(name)
+    const others = [...this.agents.values()].filter(agent => agent.name !== name && alive(agent.pid))
+    const peers = start.peers ?? others.map(agent => agent.address)
+    const args = ['agent', '--name', name, '--data', dataDir, '--control', control]
+    args.push('--key', start.key ?? this.keyFile)
+    if (!(start.flags ?? []).includes('--listen')) args.push('--listen', '/ip4/127.0.0.1/tcp/0')
+    if (start.discovery !== true) args.push('--no-discovery')
+    for (const peer of peers) args.push('--peer', peer)
+    const log = openSync(this.path(`${name}.log`), 'a', 0o600)
+    const child = this.#spawn([...args, ...(start.flags ?? [])], start, ['ignore', 'pipe', log])
+    closeSync(log)
+    const line = await readyLine(child)
+    const ready = /ready: (\S+), control .*, listening (\S+)/.exec(line)
+    if (ready === null) {
+      child.kill('SIGKILL')
+      throw new Error(`agent ${name} did not start: ${line}\n${this.log(name).slice(-2000)}`)
+    }
+    const [, peerId = '', address = ''] = ready
+    const agent = { name, child, pid: child.pid ?? 0, peerId, address, control, dataDir, start }
+    this.agents.set(name, agent)
+    return agent
+  }
+
+  /** Starts agents `a`, `b`, `c`, ... and waits until they have joined each other. */
+  async startAgents(count: number, start: AgentStart = {}): Promise<void> {
+    for (const name of ['a', 'b', 'c', 'd'].slice(0, count)) await this.startAgent(name, start)
+    await this.whenJoined(count)
+  }
+
+  agent(name: string): TestAgent {
+    const agent = this.agents.get(name)
+    if (agent === undefined) throw new Error(`no agent ${name}`)
+    return agent
+  }
+
+  log(name: string): string {
+    return existsSync(this.path(`${name}.log`)) ? readFileSync(this.path(`${name}.log`), 'utf8') : ''
+  }
+
+  async whenJoined(count: number, names = [...this.agents.keys()]): Promise<void> {
+    for (const name of names) {
+      await until(`${count} agents seen by ${name}`, async () => {
+        const nodes = await this.nodes(name)
+        return nodes.filter(node => node.state === 'joined').length >= count
+      })
+    }
+  }
+
+  async nodes(name: string): Promise<NodeInfo[]> {
+    return this.#ask(name, 'nodes') as Promise<NodeInfo[]>
+  }
+
+  async processes(name: string): Promise<ProcessInfo[]> {
+    return this.#ask(name, 'processes') as Promise<ProcessInfo[]>
+  }
+
+  /** Starts `elasticos run` against the agent `name`. */
+  run(
+    name: string,
+    flags: readonly string[],
+    command: readonly string[],
+    options: SpawnOptions = {},
+  ): Running {
+    const stats = this.path(`stats-${++this.#runs}.json`)
+    const args = ['run', '--control', this.agent(name).control, '--stats', stats, ...flags, '--', ...command]
+    const child = this.#spawn(args, options, ['pipe', 'pipe', 'pipe'])
+    child.stdin?.on('error', () => {})
+    child.stdin?.end(options.input ?? '')
+    return new Running(child, stats, options.timeoutMs ?? RUN_TIMEOUT_MS)
+  }
+
+  /** Any command of elasticos, to its end. */
+  async cli(args: readonly string[], options: SpawnOptions = {}): Promise<Outcome> {
+    const child = this.#spawn(args, options, ['pipe', 'pipe', 'pipe'])
+    child.stdin?.on('error', () => {})
+    child.stdin?.end(options.input ?? '')
+    return await outcomeOf(child, options.timeoutMs ?? RUN_TIMEOUT_MS)
+  }
+
+  /** Pagers that run now, home first. */
+  pagers(): TestPager[] {
+    const found: TestPager[] = []
+    for (const pid of taggedPids(this.directory)) {
+      const line = commandLine(pid)
+      const value = (flag: string) => line[line.indexOf(flag) + 1] ?? ''
+      const role = line[1]
+      if (!(line[0] ?? '').includes('elasticos-pager') || (role !== 'home' && role !== 'peer')) continue
+      // The holder is a fork of its pager; its name tells them apart.
+      if (readFileSync(`/proc/${pid}/comm`, 'utf8').startsWith('elasticos-hold')) continue
+      found.push({ pid, role, node: value('--name'), id: value('--id') })
+    }
+    return found.sort((a, b) => a.role.localeCompare(b.role) || a.node.localeCompare(b.node))
+  }
+
+  pagerOf(node: string): TestPager {
+    const pager = this.pagers().find(each => each.node === node)
+    if (pager === undefined) throw new Error(`no pager on ${node}`)
+    return pager
+  }
+
+  /** Ends one agent in order. */
+  async stopAgent(name: string, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
+    const { child } = this.agent(name)
+    this.agents.delete(name)
+    if (child.exitCode !== null || child.signalCode !== null) return
+    const ended = once(child, 'exit')
+    child.kill(signal)
+    const late = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS)
+    await ended
+    clearTimeout(late)
+  }
+
+  /** Ends everything the cluster started, and removes its directory. Resolves to what had to be killed. */
+  async stop(): Promise<string[]> {
+    await Promise.all([...this.agents.keys()].map(name => this.stopAgent(name)))
+    const deadline = performance.now() + STOP_TIMEOUT_MS / 2
+    while (taggedPids(this.directory).length > 0 && performance.now() < deadline) await sleep(POLL_MS)
+    const left = taggedPids(this.directory)
+    const lines = left.map(pid => `${pid} ${commandLine(pid).join(' ')}`)
+    for (const pid of left) if (alive(pid)) process.kill(pid, 'SIGKILL')
+    rmSync(this.directory, { recursive: true, force: true })
+    return lines
+  }
+
+  #spawn(
+    args: readonly string[],
+    options: SpawnOptions,
+    stdio: ('ignore' | 'pipe' | number)[],
+  ): ChildProcess {
+    const env: Record<string, string> = {
+      PATH: process.env.PATH ?? '/usr/bin:/bin',
+      HOME: this.path('home'),
+      LC_ALL: 'C',
+      [TAG]: this.directory,
+    }
+    if (process.env.ELASTICOS_PAGER !== undefined) env.ELASTICOS_PAGER = process.env.ELASTICOS_PAGER
+    return spawn(process.execPath, [this.#launcher, ...args], {
+      env: { ...env, ...options.env },
+      stdio,
+      cwd: options.cwd ?? this.directory,
+      ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
+    })
+  }
+
+  async #ask(name: string, what: 'nodes' | 'processes'): Promise<unknown> {
+    const { ControlClient } = await import('../../agent/control/client.js')
+    const client = await ControlClient.connect(this.agent(name).control)
+    try {
+      return await client.ask(what, {})
+    } finally {
+      client.close()
+    }
+  }
+}
+
+/** Waits until `done` holds; fails after `timeoutMs` with `what`. Returns how long it took in ms. */
+export async function until(
+  what: string,
+  done: () => boolean | Promise<boolean>,
+  timeoutMs = 10_000,
+): Promise<number> {
+  const start = performance.now()
+  while (!(await done())) {
+    if (performance.now() - start > timeoutMs) throw new Error(`waited ${timeoutMs} ms in vain for: ${what}`)
+    await sleep(POLL_MS)
+  }
+  return performance.now() - start
+}
+
+async function readyLine(child: ChildProcess): Promise<string> {
+  let timer: NodeJS.Timeout | undefined
+  const line = await new Promise<string>(resolve => {
+    let text = ''
+    child.stdout?.on('data', chunk => {
+      text += chunk
+      if (text.includes('\n')) resolve(text)
+    })
+    child.once('exit', (code, signal) => resolve(`it ended (${signal ?? code})`))
+    child.once('error', error => resolve(error.message))
+    timer = setTimeout(() => resolve('it said nothing in time'), READY_TIMEOUT_MS)
+  })
+  clearTimeout(timer)
+  return line
+}
+
+/** The end of a child, which is killed when it takes too long. */
+export async function outcomeOf(child: ChildProcess, timeoutMs: number): Promise<Outcome> {
+  const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs)
+  const stdout: Buffer[] = []
+  let stderr = ''
+  child.stdout?.on('data', (chunk: Buffer) => stdout.push(chunk))
+  child.stderr?.on('data', chunk => {
+    stderr += chunk
+  })
+  const [status, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null]
+  clearTimeout(timer)
+  return { status, signal, stdout: Buffer.concat(stdout), stderr, endedAtMs: performance.now() }
+}
+
+function readStats(path: string): RunStats | undefined {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as RunStats
+  } catch {
+    return undefined
+  }
+}
