@@ -26,9 +26,11 @@ struct Shape {
 };
 
 constexpr Shape kCommands[] = {
-    {ControlType::hello, 1, 0},         {ControlType::lane, 6, 4},  {ControlType::lease_update, 4, 1},
-    {ControlType::participant_drop, 1, 0}, {ControlType::stats_request, 0, 0}, {ControlType::terminate, 0, 1},
-    {ControlType::lane_refused, 1, 1},  {ControlType::start, 0, 0}, {ControlType::signal, 1, 0},
+    {ControlType::hello, 1, 0},         {ControlType::lane, 6, 4},
+    {ControlType::lease_update, 4, 1},  {ControlType::participant_drop, 1, 0},
+    {ControlType::stats_request, 0, 0}, {ControlType::terminate, 0, 1},
+    {ControlType::lane_refused, 1, 1},  {ControlType::start, 0, 0},
+    {ControlType::signal, 1, 0},
 };
 
 template <typename T>
@@ -77,7 +79,8 @@ std::optional<ControlMessage> decode_control(const uint8_t* body, size_t bytes) 
   const size_t numbers = get<uint16_t>(body + 2), strings = get<uint16_t>(body + 4);
   const auto shape = std::find_if(std::begin(kCommands), std::end(kCommands),
                                   [&](const Shape& s) { return s.type == message.type; });
-  if (shape == std::end(kCommands) || shape->numbers != numbers || shape->strings != strings) return std::nullopt;
+  if (shape == std::end(kCommands) || shape->numbers != numbers || shape->strings != strings)
+    return std::nullopt;
   size_t at = 8;
   if (bytes < at + numbers * 8) return std::nullopt;
   for (size_t i = 0; i < numbers; i++, at += 8) message.numbers.push_back(get<int64_t>(body + at));
@@ -101,7 +104,8 @@ Control::Control(Loop& loop, const std::string& path, int run_fd, OnMessage on_m
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path_.size() >= sizeof address.sun_path)
-    throw Failure("the control socket's path is longer than 107 bytes: choose a shorter --data or XDG_RUNTIME_DIR");
+    throw Failure(
+        "the control socket's path is longer than 107 bytes: choose a shorter --data or XDG_RUNTIME_DIR");
   memcpy(address.sun_path, path_.c_str(), path_.size());
   listener_.reset(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   unlink(path_.c_str());
@@ -167,8 +171,10 @@ void Control::take_frames(const std::shared_ptr<Client>& client) {
     const auto message = decode_control(data + 4, bytes);
     if (!message) return drop(client);
     at += 4 + bytes;
-    if (message->type == ControlType::hello) client->role = client->run ? 0 : static_cast<int>(message->numbers[0]);
-    on_message_(*message, client->run, [this, client](const ControlMessage& m) { send(client, encode_control(m)); });
+    if (message->type == ControlType::hello)
+      client->role = client->run ? 0 : static_cast<int>(message->numbers[0]);
+    on_message_(*message, client->run,
+                [this, client](const ControlMessage& m) { send(client, encode_control(m)); });
   }
   client->in.erase(0, at);
 }
@@ -178,7 +184,8 @@ void Control::send(const std::shared_ptr<Client>& client, const std::string& fra
   client->out += frame;
   const ssize_t sent = ::send(client->fd.get(), client->out.data(), client->out.size(), MSG_NOSIGNAL);
   if (sent > 0) client->out.erase(0, static_cast<size_t>(sent));
-  if ((sent < 0 && errno != EAGAIN && errno != EINTR) || client->out.size() > kQueueBytesMax) return drop(client);
+  if ((sent < 0 && errno != EAGAIN && errno != EINTR) || client->out.size() > kQueueBytesMax)
+    return drop(client);
   loop_.change(client->fd.get(), client->out.empty() ? EPOLLIN : EPOLLIN | EPOLLOUT);
 }
 

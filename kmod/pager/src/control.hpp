@@ -1,8 +1,10 @@
 // The pager's control socket: `run`, the agent, a restarted agent, `ps`. One message union and its codec
-// (TypeScript twin: kmod/pager-messages.ts, which documents every message), and the server that the loop drives.
+// (TypeScript twin: kmod/pager-messages.ts, which documents every message), and the server that the loop
+// drives.
 //
-// Peers are local, but treated as untrusted all the same: their uid must be ours or root's, frames are bounded and
-// validated, and a malformed one closes the connection. A client that does not read is dropped, never waited for.
+// Peers are local, but treated as untrusted all the same: their uid must be ours or root's, frames are
+// bounded and validated, and a malformed one closes the connection. A client that does not read is dropped,
+// never waited for.
 #pragma once
 
 #include <cstdint>
@@ -53,10 +55,12 @@ std::optional<ControlMessage> decode_control(const uint8_t* body, size_t bytes);
 class Control {
  public:
   // `from_run`: it came over the run channel.
-  using OnMessage = std::function<void(const ControlMessage&, bool from_run, const std::function<void(const ControlMessage&)>& reply)>;
+  using OnMessage = std::function<void(const ControlMessage&, bool from_run,
+                                       const std::function<void(const ControlMessage&)>& reply)>;
 
   // Listens on `path` (0600; a stale socket is replaced). `run_fd` -1: there is no `run`.
-  Control(Loop& loop, const std::string& path, int run_fd, OnMessage on_message, std::function<void()> on_run_gone);
+  Control(Loop& loop, const std::string& path, int run_fd, OnMessage on_message,
+          std::function<void()> on_run_gone);
   ~Control();
 
   void to_all(const ControlMessage& message);

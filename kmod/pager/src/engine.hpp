@@ -1,10 +1,11 @@
-// The ownership engine: serves faults, answers other nodes' GETs, keeps memory within its limit. The same on home
-// and on every participant; what differs (threads, jumps, backing files) is behind EngineHost.
+// The ownership engine: serves faults, answers other nodes' GETs, keeps memory within its limit. The same on
+// home and on every participant; what differs (threads, jumps, backing files) is behind EngineHost.
 //
-// Rules (DESIGN.md section 5): one owner per page; a move raises the version; a page that arrives is taken only if
-// its version is newer than what the table has, so frames of two connections may overtake one another; a GET names
-// the least version it will accept and waits, bounded, where the page is still on its way; a former owner answers
-// "moved to X, version v", and versions only grow along such a chain, so it ends at the owner.
+// Rules (DESIGN.md section 5): one owner per page; a move raises the version; a page that arrives is taken
+// only if its version is newer than what the table has, so frames of two connections may overtake one
+// another; a GET names the least version it will accept and waits, bounded, where the page is still on its
+// way; a former owner answers "moved to X, version v", and versions only grow along such a chain, so it ends
+// at the owner.
 #pragma once
 
 #include <array>
@@ -26,13 +27,13 @@ class EngineHost {
   virtual ~EngineHost() = default;
   // A user-mode thread faulted on a page that `owner` has. True: the thread goes there, no pull is wanted.
   virtual bool leave_for(const FaultEvent& fault, uint16_t owner) = 0;
-  virtual void on_local_fault(const FaultEvent& fault) = 0;            // first touch or unspill: input of the jump rule
-  virtual void on_page_arrived(uint64_t page) = 0;                     // a pulled page is here (minimum progress)
-  virtual bool threads_may_run() const = 0;                            // can anybody write to this node's pages now?
-  virtual bool fill_from_backing(uint64_t page, uint8_t* out) = 0;     // home: false if the page starts as zeros
-  virtual void must_go_home(uint64_t page) = 0;                        // participants: waiting threads cannot have it here
-  virtual void want_lane(uint16_t node) = 0;                           // participants: no lane to that node yet
-  virtual void out_of_room(uint64_t page) = 0;                         // nothing can make room for this page
+  virtual void on_local_fault(const FaultEvent& fault) = 0;  // first touch or unspill: input of the jump rule
+  virtual void on_page_arrived(uint64_t page) = 0;           // a pulled page is here (minimum progress)
+  virtual bool threads_may_run() const = 0;                  // can anybody write to this node's pages now?
+  virtual bool fill_from_backing(uint64_t page, uint8_t* out) = 0;  // home: false if the page starts as zeros
+  virtual void must_go_home(uint64_t page) = 0;  // participants: waiting threads cannot have it here
+  virtual void want_lane(uint16_t node) = 0;     // participants: no lane to that node yet
+  virtual void out_of_room(uint64_t page) = 0;   // nothing can make room for this page
 };
 
 struct EngineConfig {
@@ -40,8 +41,8 @@ struct EngineConfig {
   uint64_t pages_limit = 0;
 };
 
-// Adaptive prefetch: a few remembered streams; a fault that continues one doubles its window, any other starts at
-// one page. (facts: a fixed window of 16 cost python 25 × the pulls.)
+// Adaptive prefetch: a few remembered streams; a fault that continues one doubles its window, any other
+// starts at one page. (facts: a fixed window of 16 cost python 25 × the pulls.)
 class Prefetch {
  public:
   struct Plan {
@@ -73,27 +74,30 @@ class Engine {
   void on_drained();                              // a bulk queue or the spill writer has room again
   void on_node_down(Node& node);
 
-  // Runs `done` when all pages are resident; with `pin` they stay until unpin(). At most kAskMax pages a call.
+  // Runs `done` when all pages are resident; with `pin` they stay until unpin(). At most kAskMax pages a
+  // call.
   void make_resident(std::vector<uint64_t> pages, bool pin, std::function<void()> done);
   void unpin(uint64_t page);
   static constexpr size_t kAskMax = 64;
 
   // Home: forgets contents of [first, end) everywhere (munmap, MADV_DONTNEED): a new birth.
   void forget(uint64_t first, uint64_t end);
-  void adopt(uint64_t page, const uint8_t* data);  // home: a page of the new image, not yet known to the table
-  // Moves the page with everything the table knows of it to another address (mremap); it is here (resident or spilled).
+  void adopt(uint64_t page,
+             const uint8_t* data);  // home: a page of the new image, not yet known to the table
+  // Moves the page with everything the table knows of it to another address (mremap); it is here (resident or
+  // spilled).
   void rename(uint64_t from, uint64_t to);
-  void reset();                                    // exec: a new image
+  void reset();  // exec: a new image
   // Resident pages among `wanted` go to `node` ahead of a jump. Returns how many.
   uint64_t ship_with_jump(Node& node, const std::vector<uint64_t>& wanted);
-  void reclaim_ahead();                            // after each round: keeps the reserve
+  void reclaim_ahead();  // after each round: keeps the reserve
   void set_limit(uint64_t pages) { config_.pages_limit = pages; }
   void drain_to_home(bool on) { draining_ = on; }
   bool empty() const { return table_.resident() == replicas_ && spill_.slots_used() == 0; }
   uint64_t resident() const { return table_.resident(); }
   uint64_t limit() const { return config_.pages_limit; }
   uint32_t next_birth() { return ++birth_; }
-  bool read_copy(uint64_t page, uint8_t* out);     // contents without moving; false if not here
+  bool read_copy(uint64_t page, uint8_t* out);  // contents without moving; false if not here
   void release_replicas(uint64_t first, uint64_t end);
 
  private:
@@ -117,7 +121,8 @@ class Engine {
   void fault_untouched(const FaultEvent& fault, PageEntry& e);
   void fault_spilled(uint64_t page);
   void fault_remote(const FaultEvent& fault, PageEntry& e);
-  uint64_t run_length(uint64_t page, Prefetch::Plan plan, const std::function<bool(uint64_t)>& same, uint64_t& first);
+  uint64_t run_length(uint64_t page, Prefetch::Plan plan, const std::function<bool(uint64_t)>& same,
+                      uint64_t& first);
   void ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand);
   void ask_file_pages(uint64_t page);
   bool bring(uint64_t page);  // starts making one page resident; true if it is at once
@@ -144,7 +149,9 @@ class Engine {
   void on_owner_note(const FrameHeader& header);
   void start_hold(uint64_t page);
   // engine_evict.cpp
-  int64_t room() const { return static_cast<int64_t>(config_.pages_limit) - static_cast<int64_t>(table_.resident()) - expected_; }
+  int64_t room() const {
+    return static_cast<int64_t>(config_.pages_limit) - static_cast<int64_t>(table_.resident()) - expected_;
+  }
   uint64_t reserve() const;
   bool make_room(uint64_t pages);
   bool evict_batch();
@@ -168,8 +175,8 @@ class Engine {
   EngineConfig config_;
   Counters& counters_;
   Prefetch prefetch_;
-  std::vector<uint8_t> buffer_;   // staging for one frame's pages
-  int64_t expected_ = 0;          // pages asked for and not here yet
+  std::vector<uint8_t> buffer_;  // staging for one frame's pages
+  int64_t expected_ = 0;         // pages asked for and not here yet
   uint64_t replicas_ = 0;
   uint32_t birth_ = 0;
   uint64_t placed_since_age_ = 0;

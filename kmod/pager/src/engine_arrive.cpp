@@ -5,8 +5,8 @@
 
 namespace elastic {
 
-// Takes note of a page that comes with its bytes; false if it is old news and has to be thrown away. Versions alone
-// decide: the mapping it belongs to may still be on its way here, on the other connection.
+// Takes note of a page that comes with its bytes; false if it is old news and has to be thrown away. Versions
+// alone decide: the mapping it belongs to may still be on its way here, on the other connection.
 bool Engine::accept(const PageMeta& meta, uint16_t) {
   PageEntry& e = table_.entry(meta.page);
   if (meta.version <= e.version) return false;
@@ -62,7 +62,8 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
     if (!accept(meta, node.index)) continue;
     table_.insert_front(meta.page);
     here.emplace_back(meta.page, demanded);
-    if (has_data && run_count > 0 && run_page + run_count == meta.page && run_data + (run_count << kPageShift) == bytes) {
+    if (has_data && run_count > 0 && run_page + run_count == meta.page &&
+        run_data + (run_count << kPageShift) == bytes) {
       run_count++;
     } else {
       place_run();
@@ -129,15 +130,19 @@ void Engine::on_file_pages(const Frame& frame) {
     if (has_data) data += kPageBytes;
     PageEntry& e = table_.entry(meta.page);
     const Region* region = regions_.find(meta.page);
-    if (e.state() != PageState::in_flight || region == nullptr || region->kind != RegionKind::replica) continue;
+    if (e.state() != PageState::in_flight || region == nullptr || region->kind != RegionKind::replica)
+      continue;
     expected_--;
     if (!has_data && meta.flags != kPageZero) {
       e.set_state(PageState::untouched);
-      host_.must_go_home(meta.page);  // home cannot read it either (beyond the file's end): the thread finds out there
+      host_.must_go_home(
+          meta.page);  // home cannot read it either (beyond the file's end): the thread finds out there
       continue;
     }
-    if (has_data) memory_.place(meta.page, bytes, 1);
-    else memory_.place_zero(meta.page, 1);
+    if (has_data)
+      memory_.place(meta.page, bytes, 1);
+    else
+      memory_.place_zero(meta.page, 1);
     table_.insert_front(meta.page);
     table_.entry(meta.page).replica = 1;
     replicas_++;
@@ -163,7 +168,8 @@ void Engine::release_replicas(uint64_t first, uint64_t end) {
   });
 }
 
-// A participant is told that pages ended at home (munmap, MADV_DONTNEED): everything older than the new birth goes.
+// A participant is told that pages ended at home (munmap, MADV_DONTNEED): everything older than the new birth
+// goes.
 void Engine::apply_drop(const FrameHeader& header) {
   for (uint64_t page = header.page; page < header.page + header.count; page++) {
     PageEntry& e = table_.entry(page);
@@ -188,7 +194,8 @@ void Engine::apply_drop(const FrameHeader& header) {
 
 void Engine::on_owner_note(const FrameHeader& header) {
   if (config_.self != kHome || header.argument >= kNodesMax) return;
-  for (uint64_t page = header.page; page < header.page + std::min<uint64_t>(header.count, kMaxPagesPerFrame); page++) {
+  for (uint64_t page = header.page; page < header.page + std::min<uint64_t>(header.count, kMaxPagesPerFrame);
+       page++) {
     PageEntry& e = table_.entry(page);
     if (e.state() != PageState::remote || e.version >= header.version) continue;
     leave_remote(e);
@@ -279,8 +286,10 @@ bool Engine::read_copy(uint64_t page, uint8_t* out) {
   }
   if (e.state() == PageState::spilled) {
     const uint32_t slot = e.where;
-    if (const uint8_t* buffered = spill_.buffered_page(slot)) memcpy(out, buffered, kPageBytes);
-    else if (!spill_.read_now({&slot, 1}, out)) throw Failure("reading the spill file failed: its disk returned an error");
+    if (const uint8_t* buffered = spill_.buffered_page(slot))
+      memcpy(out, buffered, kPageBytes);
+    else if (!spill_.read_now({&slot, 1}, out))
+      throw Failure("reading the spill file failed: its disk returned an error");
     return true;
   }
   if (e.state() != PageState::untouched) return false;

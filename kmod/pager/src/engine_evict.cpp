@@ -1,5 +1,5 @@
-// Making room: which pages go, and where to. Kept ahead of demand by a free reserve, so that a fault seldom waits
-// for an eviction. See engine.hpp.
+// Making room: which pages go, and where to. Kept ahead of demand by a free reserve, so that a fault seldom
+// waits for an eviction. See engine.hpp.
 #include <algorithm>
 
 #include "engine.hpp"
@@ -9,7 +9,8 @@ namespace elastic {
 namespace {
 constexpr size_t kBatch = 64;
 constexpr uint64_t kReserveMin = 32, kReserveMax = 1024;
-// How many pages follow one another to one lender: neighbours stay together, so that prefetch finds them there.
+// How many pages follow one another to one lender: neighbours stay together, so that prefetch finds them
+// there.
 constexpr uint64_t kTargetPages = 1024;
 constexpr uint64_t kHomeRoomMin = 256;
 }  // namespace
@@ -35,8 +36,8 @@ bool Engine::make_room(uint64_t pages) {
   return room() >= static_cast<int64_t>(pages);
 }
 
-// Learns which resident pages were used since last time, and forgets the marks (facts: dropping translations and
-// looking which come back is the cheapest exact way; about 1.3 µs for each page in use).
+// Learns which resident pages were used since last time, and forgets the marks (facts: dropping translations
+// and looking which come back is the cheapest exact way; about 1.3 µs for each page in use).
 void Engine::age() {
   std::vector<PageRun> used;
   const auto scan = [&](uint64_t first, uint64_t end) {
@@ -63,8 +64,10 @@ void Engine::age() {
     }
     const uint64_t from = used[i].page;
     uint64_t to = std::min(used[i].page + used[i].count, region->end);
-    while (++i < used.size() && used[i].page < region->end) to = std::min(used[i].page + used[i].count, region->end);
-    if (config_.self == kHome && region->kind != RegionKind::elastic) continue;  // native there: not ours to touch
+    while (++i < used.size() && used[i].page < region->end)
+      to = std::min(used[i].page + used[i].count, region->end);
+    if (config_.self == kHome && region->kind != RegionKind::elastic)
+      continue;  // native there: not ours to touch
     memory_.forget_use(from, to - from);
   }
   placed_since_age_ = 0;
@@ -87,12 +90,14 @@ size_t Engine::pick_victims(std::vector<uint64_t>& victims, size_t wanted) {
 bool Engine::node_has_room(const Node& node, size_t pages) const {
   if (!node.up || node.left || node.draining || !node.synced) return false;
   if (node.index != kHome && (node.lease.revoked || now_us() > node.lease.expires_us)) return false;
-  const uint64_t limit = node.index == kHome ? node.status.pages_limit : std::min(node.lease.pages_max, node.status.pages_limit);
+  const uint64_t limit =
+      node.index == kHome ? node.status.pages_limit : std::min(node.lease.pages_max, node.status.pages_limit);
   const uint64_t used = node.status.pages_resident + node.pages_pushed_since_status;
   return used + pages + (node.index == kHome ? kHomeRoomMin : 0) <= limit;
 }
 
-// The lender with most room, kept for a while; null: the disk. `wait`: a lender has room but its queue is full.
+// The lender with most room, kept for a while; null: the disk. `wait`: a lender has room but its queue is
+// full.
 Node* Engine::choose_target(size_t pages, bool& wait) {
   wait = false;
   Node* best = nullptr;
@@ -189,7 +194,8 @@ bool Engine::spill_pages(const std::vector<uint64_t>& pages) {
   auto slots = std::make_shared<std::vector<uint32_t>>(pages.size());
   const auto restore = [this, pages, slots](SpillError error) {
     if (error == SpillError::none) return on_drained();
-    // The disk failed after we let go of the pages: they come back from the write buffer, beyond the limit if need be.
+    // The disk failed after we let go of the pages: they come back from the write buffer, beyond the limit if
+    // need be.
     for (size_t i = 0; i < pages.size(); i++) {
       PageEntry& e = table_.entry(pages[i]);
       const uint8_t* bytes = spill_.buffered_page((*slots)[i]);

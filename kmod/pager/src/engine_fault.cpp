@@ -14,8 +14,16 @@ constexpr size_t kStarvedMax = 4096;
 
 Engine::Engine(Loop& loop, Memory& memory, PageTable& table, RegionMap& regions, Lanes& lanes, Spill& spill,
                EngineHost& host, EngineConfig config, Counters& counters)
-    : loop_(loop), memory_(memory), table_(table), regions_(regions), lanes_(lanes), spill_(spill), host_(host),
-      config_(config), counters_(counters), buffer_(kMaxPagesPerFrame * kPageBytes) {
+    : loop_(loop),
+      memory_(memory),
+      table_(table),
+      regions_(regions),
+      lanes_(lanes),
+      spill_(spill),
+      host_(host),
+      config_(config),
+      counters_(counters),
+      buffer_(kMaxPagesPerFrame * kPageBytes) {
   loop_.after_each_round([this] { reclaim_ahead(); });
 }
 
@@ -44,25 +52,25 @@ void Engine::on_fault(const FaultEvent& fault) {
   PageEntry& e = table_.entry(fault.page);
   switch (e.state()) {
     case PageState::resident:  // came while the event was queued, or is protected by a scan
-      if (fault.write_protected) memory_.unprotect(fault.page, 1);
-      else memory_.wake(fault.page, 1);
+      if (fault.write_protected)
+        memory_.unprotect(fault.page, 1);
+      else
+        memory_.wake(fault.page, 1);
       return;
     case PageState::in_flight:
       e.prefetched = 0;  // somebody waits for it now
       return;
-    case PageState::remote:
-      return fault_remote(fault, e);
+    case PageState::remote: return fault_remote(fault, e);
     case PageState::spilled:
       if (!make_room(1)) return starve(fault);
       host_.on_local_fault(fault);
       return fault_spilled(fault.page);
-    case PageState::untouched:
-      return fault_untouched(fault, e);
+    case PageState::untouched: return fault_untouched(fault, e);
   }
 }
 
-// The contiguous run around `page` in the direction of the plan whose pages all satisfy `same`; `first` is its
-// lowest page.
+// The contiguous run around `page` in the direction of the plan whose pages all satisfy `same`; `first` is
+// its lowest page.
 uint64_t Engine::run_length(uint64_t page, Prefetch::Plan plan, const std::function<bool(uint64_t)>& same,
                             uint64_t& first) {
   uint64_t count = 1;
@@ -98,8 +106,10 @@ void Engine::fault_untouched(const FaultEvent& fault, PageEntry& e) {
   counters_.first_touches++;
   counters_.pages_touched += count;
   for (uint64_t i = 0; i < count; i++) {
-    if (region->backing && host_.fill_from_backing(first + i, buffer_.data())) memory_.place(first + i, buffer_.data(), 1);
-    else memory_.place_zero(first + i, 1);
+    if (region->backing && host_.fill_from_backing(first + i, buffer_.data()))
+      memory_.place(first + i, buffer_.data(), 1);
+    else
+      memory_.place_zero(first + i, 1);
     table_.insert_front(first + i);
     check_waiters(first + i);
   }
@@ -118,7 +128,8 @@ void Engine::fault_spilled(uint64_t page) {
   counters_.pages_unspilled += count;
   std::array<uint32_t, Prefetch::kWindowMax> slots;
   for (uint64_t i = 0; i < count; i++) slots[i] = table_.peek(first + i).where;
-  // Pages whose write has not finished come from its buffer, the others with as few reads as their slots allow.
+  // Pages whose write has not finished come from its buffer, the others with as few reads as their slots
+  // allow.
   for (uint64_t i = 0; i < count;) {
     if (const uint8_t* buffered = spill_.buffered_page(slots[i])) {
       memcpy(buffer_.data() + (i << kPageShift), buffered, kPageBytes);
@@ -192,7 +203,8 @@ void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand
 void Engine::ask_file_pages(uint64_t page) {
   Node* home = lanes_.find(kHome);
   if (home == nullptr) return;
-  const Prefetch::Plan plan{std::min<uint64_t>(kFilePagesAhead, static_cast<uint64_t>(std::max<int64_t>(1, room()))), false};
+  const Prefetch::Plan plan{
+      std::min<uint64_t>(kFilePagesAhead, static_cast<uint64_t>(std::max<int64_t>(1, room()))), false};
   uint64_t first = page;
   const uint64_t count = run_length(
       page, plan, [this](uint64_t p) { return table_.peek(p).state() == PageState::untouched; }, first);
@@ -211,7 +223,8 @@ void Engine::ask_file_pages(uint64_t page) {
 // No memory at this moment: the thread stays in its fault until a lane or the spill writer has drained.
 void Engine::starve(const FaultEvent& fault) {
   bool waiting = spill_.buffers_busy() || expected_ > 0;
-  for (const auto& [index, node] : lanes_.all()) waiting = waiting || (node->up && !lanes_.bulk_has_room(*node));
+  for (const auto& [index, node] : lanes_.all())
+    waiting = waiting || (node->up && !lanes_.bulk_has_room(*node));
   if (!waiting || starved_.size() >= kStarvedMax) return host_.out_of_room(fault.page);
   starved_.push_back(fault);
 }

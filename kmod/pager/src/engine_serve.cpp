@@ -17,26 +17,13 @@ bool is_zero(const uint8_t* page) { return memcmp(page, kZeros, kPageBytes) == 0
 
 bool Engine::on_frame(Node& node, const Frame& frame) {
   switch (static_cast<FrameType>(frame.header.type)) {
-    case FrameType::get:
-      serve_get(node, frame.header);
-      return true;
-    case FrameType::pages:
-      on_pages(node, frame, true);
-      return true;
-    case FrameType::push:
-      on_pages(node, frame, false);
-      return true;
-    case FrameType::file_pages:
-      on_file_pages(frame);
-      return true;
-    case FrameType::drop:
-      apply_drop(frame.header);
-      return true;
-    case FrameType::owner:
-      on_owner_note(frame.header);
-      return true;
-    default:
-      return false;
+    case FrameType::get: serve_get(node, frame.header); return true;
+    case FrameType::pages: on_pages(node, frame, true); return true;
+    case FrameType::push: on_pages(node, frame, false); return true;
+    case FrameType::file_pages: on_file_pages(frame); return true;
+    case FrameType::drop: apply_drop(frame.header); return true;
+    case FrameType::owner: on_owner_note(frame.header); return true;
+    default: return false;
   }
 }
 
@@ -96,8 +83,10 @@ void Engine::retry_held() {
   uint64_t next = 0;
   for (const Deferred& d : deferred_) {
     if (d.not_before_us == 0) continue;
-    if (d.not_before_us <= now) due.push_back(d.demand);
-    else if (next == 0 || d.not_before_us < next) next = d.not_before_us;
+    if (d.not_before_us <= now)
+      due.push_back(d.demand);
+    else if (next == 0 || d.not_before_us < next)
+      next = d.not_before_us;
   }
   for (const uint64_t page : due) retry_deferred(page);
   if (next == 0 || held_timer_us_ != 0) return;
@@ -136,8 +125,8 @@ void Engine::leave_remote(PageEntry& e) {
     node->pages_owned_hint--;
 }
 
-// One page this node owns (resident or spilled) or home has never given out: its bytes to `out`, ownership to `to`.
-// The caller has copied resident pages to `out` already.
+// One page this node owns (resident or spilled) or home has never given out: its bytes to `out`, ownership to
+// `to`. The caller has copied resident pages to `out` already.
 void Engine::fill_meta_of_owned(Node& to, uint64_t page, PageMeta& meta, uint8_t* out) {
   PageEntry& e = table_.entry(page);
   bool zero = false;
@@ -146,8 +135,10 @@ void Engine::fill_meta_of_owned(Node& to, uint64_t page, PageMeta& meta, uint8_t
     zero = is_zero(out);
   } else if (e.state() == PageState::spilled) {
     const uint32_t slot = e.where;
-    if (const uint8_t* buffered = spill_.buffered_page(slot)) memcpy(out, buffered, kPageBytes);
-    else if (!spill_.read_now({&slot, 1}, out)) throw Failure("reading the spill file failed: its disk returned an error");
+    if (const uint8_t* buffered = spill_.buffered_page(slot))
+      memcpy(out, buffered, kPageBytes);
+    else if (!spill_.read_now({&slot, 1}, out))
+      throw Failure("reading the spill file failed: its disk returned an error");
     spill_.free_slot(slot);
     zero = is_zero(out);
   } else {  // untouched, at home
@@ -183,7 +174,8 @@ void Engine::serve_page(Node& to, uint64_t page, bool demanded, PageMeta& meta, 
     return;
   }
   if (e.pinned) return;
-  if (e.state() == PageState::spilled || (e.state() == PageState::untouched && config_.self == kHome && elastic))
+  if (e.state() == PageState::spilled ||
+      (e.state() == PageState::untouched && config_.self == kHome && elastic))
     fill_meta_of_owned(to, page, meta, out);
 }
 
@@ -222,11 +214,13 @@ void Engine::serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand
 }
 
 // `metas` and the first `data_pages` pages of the staging buffer.
-void Engine::send_pages(Node& to, FrameType type, std::vector<PageMeta>& metas, size_t data_pages, bool bulk) {
+void Engine::send_pages(Node& to, FrameType type, std::vector<PageMeta>& metas, size_t data_pages,
+                        bool bulk) {
   FrameHeader header;
   header.page = metas.front().page;
   header.count = static_cast<uint32_t>(metas.size());
-  const iovec parts[2] = {{metas.data(), metas.size() * sizeof(PageMeta)}, {buffer_.data(), data_pages << kPageShift}};
+  const iovec parts[2] = {{metas.data(), metas.size() * sizeof(PageMeta)},
+                          {buffer_.data(), data_pages << kPageShift}};
   lanes_.send(to, type, header, {parts, data_pages > 0 ? 2u : 1u}, bulk);
 }
 
@@ -234,7 +228,8 @@ uint64_t Engine::ship_with_jump(Node& node, const std::vector<uint64_t>& wanted)
   std::vector<uint64_t> pages;
   for (const uint64_t page : wanted) {
     const PageEntry& e = table_.peek(page);
-    if (e.state() != PageState::resident || e.pinned || e.replica || pages.size() >= kUrgentPagesMax) continue;
+    if (e.state() != PageState::resident || e.pinned || e.replica || pages.size() >= kUrgentPagesMax)
+      continue;
     if (std::find(pages.begin(), pages.end(), page) == pages.end()) pages.push_back(page);
   }
   if (!pages.empty()) push(node, pages, false);

@@ -17,7 +17,11 @@ constexpr int kSyscallStop = SIGTRAP | 0x80;
 
 Guests::Guests(Memory& memory, RegionMap& regions, Lanes& lanes, Counters& counters,
                std::function<void(const std::string&)> warn)
-    : memory_(memory), regions_(regions), lanes_(lanes), counters_(counters), warn_(std::move(warn)),
+    : memory_(memory),
+      regions_(regions),
+      lanes_(lanes),
+      counters_(counters),
+      warn_(std::move(warn)),
       rule_(std::make_unique<JumpRule>("always-pull", 0)) {}
 
 void Guests::set_rule(const std::string& policy, uint64_t jump_every) {
@@ -29,7 +33,8 @@ void Guests::make_shell() {
   if (!shell_.weakness.empty()) warn_(shell_.weakness);
   regions_.visit(0, page_of(kUserSpaceEnd), [this](const Region& region) {
     if (const int error = memory_.map(region.start, region.end - region.start, region.prot); error != 0)
-      throw Failure(format("the shell process cannot map %#lx: %s", address_of(region.start), strerror(-error)));
+      throw Failure(
+          format("the shell process cannot map %#lx: %s", address_of(region.start), strerror(-error)));
   });
   on_shell();
 }
@@ -70,7 +75,8 @@ Guest* Guests::take_guest(uint32_t slot) {
     auto fresh = std::make_unique<Guest>();
     fresh->tid = start_guest_thread(memory_.injector(), fresh->own_tid);
     if (fresh->tid == 0) return nullptr;
-    fresh->syscall_file.reset(open(format("/proc/%d/task/%d/syscall", shell_.pid, fresh->tid).c_str(), O_RDONLY | O_CLOEXEC));
+    fresh->syscall_file.reset(
+        open(format("/proc/%d/task/%d/syscall", shell_.pid, fresh->tid).c_str(), O_RDONLY | O_CLOEXEC));
     guest = fresh.get();
     guests_[fresh->tid] = std::move(fresh);
   }
@@ -156,7 +162,8 @@ bool Guests::leave_for(const FaultEvent& fault, uint16_t owner) {
 
 void Guests::must_go_home(uint64_t page) {
   for (const auto& [tid, guest] : guests_)
-    if (guest->running && !guest->leaving && guest->fault_page == page) send_off(*guest, BackReason::page, kHome);
+    if (guest->running && !guest->leaving && guest->fault_page == page)
+      send_off(*guest, BackReason::page, kHome);
 }
 
 void Guests::all_go_home() {
@@ -213,7 +220,8 @@ void Guests::on_stop(pid_t tid, int status) {
     resume_sysemu(tid);
     return;
   }
-  if (stop_event(status) == 0 && WSTOPSIG(status) == kSyscallStop) return go(guest, BackReason::syscall, kHome);
+  if (stop_event(status) == 0 && WSTOPSIG(status) == kSyscallStop)
+    return go(guest, BackReason::syscall, kHome);
   go(guest, BackReason::signal, kHome);
 }
 

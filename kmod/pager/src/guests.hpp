@@ -1,5 +1,5 @@
-// Guest threads of one participant: application threads while they run in its shell process. They compute and fault;
-// every system call, signal and instruction that only home can execute sends them home.
+// Guest threads of one participant: application threads while they run in its shell process. They compute and
+// fault; every system call, signal and instruction that only home can execute sends them home.
 #pragma once
 
 #include <sys/types.h>
@@ -16,10 +16,10 @@ namespace elastic {
 
 struct Guest {
   pid_t tid = 0;
-  pid_t own_tid = 0;       // in the shell's pid namespace
-  uint32_t slot = 0;       // 0: free for the next thread that comes
+  pid_t own_tid = 0;  // in the shell's pid namespace
+  uint32_t slot = 0;  // 0: free for the next thread that comes
   bool running = false;
-  bool leaving = false;    // interrupted on purpose; its stop sends it off
+  bool leaving = false;  // interrupted on purpose; its stop sends it off
   BackReason why = BackReason::jump;
   uint16_t to = kHome;
   uint64_t fault_page = 0;
@@ -32,7 +32,8 @@ struct Guest {
 
 class Guests {
  public:
-  Guests(Memory& memory, RegionMap& regions, Lanes& lanes, Counters& counters, std::function<void(const std::string&)> warn);
+  Guests(Memory& memory, RegionMap& regions, Lanes& lanes, Counters& counters,
+         std::function<void(const std::string&)> warn);
   ~Guests() { end_shell(); }
   void set_engine(Engine* engine) { engine_ = engine; }
   void set_rule(const std::string& policy, uint64_t jump_every);

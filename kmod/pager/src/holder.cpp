@@ -35,7 +35,8 @@ bool receive(int socket, std::vector<Kept>& kept) {
   if (got < 0 && errno == EINTR) return true;
   if (got <= 0) return false;
   const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof fds)) return true;
+  if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof fds))
+    return true;
   memcpy(fds, CMSG_DATA(header), sizeof fds);
   kept.push_back({Fd(fds[0]), Fd(fds[1])});
   if (kept.size() > kKeptMax) kept.erase(kept.begin());

@@ -1,8 +1,9 @@
 // A small process that keeps a duplicate of each userfaultfd until the process it serves has exited.
 //
-// Why: a pager that dies by SIGKILL releases its userfaultfd before PTRACE_O_EXITKILL reaches the application, and
-// in between pages that are away read as zeros (seen in 3 of 200 kills; never while another process held a
-// duplicate). The holder does nothing else; it exits when its socket is closed and all it serves are gone.
+// Why: a pager that dies by SIGKILL releases its userfaultfd before PTRACE_O_EXITKILL reaches the
+// application, and in between pages that are away read as zeros (seen in 3 of 200 kills; never while another
+// process held a duplicate). The holder does nothing else; it exits when its socket is closed and all it
+// serves are gone.
 #pragma once
 
 #include <sys/types.h>

@@ -28,21 +28,23 @@ std::unique_ptr<Spill> make_spill(const std::string& directory, uint64_t bytes_m
 }
 }  // namespace
 
-Home::Home(HomeOptions options)
-    : options_(std::move(options)), rule_(options_.policy, options_.jump_every) {
+Home::Home(HomeOptions options) : options_(std::move(options)), rule_(options_.policy, options_.jump_every) {
   sigset_t blocked;
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGCHLD);
   sigprocmask(SIG_BLOCK, &blocked, nullptr);
   signal_fd_.reset(signalfd(-1, &blocked, SFD_NONBLOCK | SFD_CLOEXEC));
   // The terminal speaks to the application; the pager has to outlive it.
-  for (const int signal : {SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGHUP}) ::signal(signal, SIG_IGN);
+  for (const int signal : {SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGHUP})
+    ::signal(signal, SIG_IGN);
   if (options_.run_fd >= 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
   started_wall_ms_ = wall_ms();
   control_ = std::make_unique<Control>(
       loop_, options_.socket_path, options_.run_fd,
       [this](const ControlMessage& m, bool run, const auto& reply) { on_control(m, run, reply); },
-      [this] { end({2, 125, "run ended"}); });
+      [this] {
+        end({2, 125, "run ended"});
+      });
   spill_ = make_spill(options_.spill_dir, options_.spill_bytes_max);
   lanes_ = std::make_unique<Lanes>(loop_, process_number(options_.id), kHome, *this, counters_);
   engine_ = std::make_unique<Engine>(loop_, memory_, table_, regions_, *lanes_, *spill_, *this,
@@ -72,7 +74,8 @@ Ending Home::run() {
 ControlMessage Home::describe() const {
   return {ControlType::describe,
           {0, getpid(), application_, kHome, 0, static_cast<int64_t>(options_.memory_pages),
-           static_cast<int64_t>(lanes_->epoch), static_cast<int64_t>(geteuid()), static_cast<int64_t>(started_wall_ms_)},
+           static_cast<int64_t>(lanes_->epoch), static_cast<int64_t>(geteuid()),
+           static_cast<int64_t>(started_wall_ms_)},
           {options_.id, options_.program_path, options_.node_name}};
 }
 
@@ -84,16 +87,11 @@ void Home::on_control(const ControlMessage& message, bool from_run,
       for (const auto& [index, node] : lanes_->all())
         if (node->up) reply({ControlType::lane_up, {index}, {node->name}});
       return;
-    case ControlType::stats_request:
-      return reply({ControlType::stats, {}, {stats_json()}});
-    case ControlType::lane:
-      return add_lane(message);
-    case ControlType::lease_update:
-      return update_lease(message);
-    case ControlType::participant_drop:
-      return drop_participant(static_cast<uint16_t>(message.numbers[0]));
-    case ControlType::terminate:
-      return end({2, 125, "stopped: " + message.strings[0]});
+    case ControlType::stats_request: return reply({ControlType::stats, {}, {stats_json()}});
+    case ControlType::lane: return add_lane(message);
+    case ControlType::lease_update: return update_lease(message);
+    case ControlType::participant_drop: return drop_participant(static_cast<uint16_t>(message.numbers[0]));
+    case ControlType::terminate: return end({2, 125, "stopped: " + message.strings[0]});
     case ControlType::start:
       if (from_run && !started_) start_application();
       return;
@@ -101,8 +99,7 @@ void Home::on_control(const ControlMessage& message, bool from_run,
       if (from_run && application_ > 0 && message.numbers[0] > 0 && message.numbers[0] < 65)
         kill(application_, static_cast<int>(message.numbers[0]));
       return;
-    default:
-      return;
+    default: return;
   }
 }
 
@@ -154,7 +151,8 @@ void Home::on_local_fault(const FaultEvent& fault) {
 
 void Home::on_page_arrived(uint64_t page) {
   for (auto& [tid, thread] : threads_)
-    if (thread->fault_page == page && thread->state == ThreadState::running) rule_.on_resume(thread->rule, now_us());
+    if (thread->fault_page == page && thread->state == ThreadState::running)
+      rule_.on_resume(thread->rule, now_us());
 }
 
 bool Home::fill_from_backing(uint64_t page, uint8_t* out) {
@@ -168,8 +166,10 @@ bool Home::fill_from_backing(uint64_t page, uint8_t* out) {
 }
 
 void Home::out_of_room(uint64_t page) {
-  throw Failure(format("no room for page %#lx: memory limit, lenders and spill space are all used up; give more with "
-                       "--memory, more agents, or space in the data directory", page));
+  throw Failure(
+      format("no room for page %#lx: memory limit, lenders and spill space are all used up; give more with "
+             "--memory, more agents, or space in the data directory",
+             page));
 }
 
 void Home::tick() {
@@ -177,7 +177,8 @@ void Home::tick() {
   for (auto& [index, node] : lanes_->all()) send_status(*node);
   check_silence();
   const uint64_t now = now_us();
-  if (started_ && !ending_ && now >= next_room_report_us_ && table_.resident() * 10 > options_.memory_pages * 8) {
+  if (started_ && !ending_ && now >= next_room_report_us_ &&
+      table_.resident() * 10 > options_.memory_pages * 8) {
     next_room_report_us_ = now + 1'000'000;
     control_->to_agents({ControlType::room_wanted, {static_cast<int64_t>(options_.memory_pages)}, {}});
   }
@@ -194,7 +195,8 @@ void Home::end(Ending ending) {
   if (application_ > 0) kill(application_, SIGKILL);
   if (memory_.attached()) loop_.forget(memory_.uffd().fd());
   bool anybody = false;
-  for (auto& [index, node] : lanes_->all()) anybody = lanes_->send_text(*node, FrameType::bye, "ended") || anybody;
+  for (auto& [index, node] : lanes_->all())
+    anybody = lanes_->send_text(*node, FrameType::bye, "ended") || anybody;
   lanes_->flush();
   finish_at_us_ = now_us() + (anybody ? kLastWordsUs : 0);
   if (!anybody) loop_.stop();

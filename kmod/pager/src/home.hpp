@@ -1,9 +1,10 @@
-// The home pager: tracer of the application, keeper of its kernel state, and the authority over where its threads
-// are, what is mapped, and who may join. The engine does the paging; this class does everything else.
+// The home pager: tracer of the application, keeper of its kernel state, and the authority over where its
+// threads are, what is mapped, and who may join. The engine does the paging; this class does everything else.
 //
-// Files: home.cpp (life and control), home_stops.cpp (what the application's tasks report), home_calls.cpp and
-// home_mmap.cpp (calls that change mappings), home_convert.cpp (a new image's memory), home_fork.cpp (children),
-// home_jumps.cpp (threads that leave and come back), home_nodes.cpp (participants), home_stats.cpp.
+// Files: home.cpp (life and control), home_stops.cpp (what the application's tasks report), home_calls.cpp
+// and home_mmap.cpp (calls that change mappings), home_convert.cpp (a new image's memory), home_fork.cpp
+// (children), home_jumps.cpp (threads that leave and come back), home_nodes.cpp (participants),
+// home_stats.cpp.
 #pragma once
 
 #include <sys/types.h>
@@ -56,15 +57,15 @@ enum class ThreadState {
 
 struct Thread {
   pid_t tid = 0;
-  uint32_t slot = 0;             // its number on the lanes
+  uint32_t slot = 0;  // its number on the lanes
   ThreadState state = ThreadState::running;
-  bool in_group = true;          // a thread of the application, not a vfork child that borrows its memory
-  uint16_t node = 0;             // where it is (away, recalling) or wants to go (to_jump)
+  bool in_group = true;  // a thread of the application, not a vfork child that borrows its memory
+  uint16_t node = 0;     // where it is (away, recalling) or wants to go (to_jump)
   uint64_t fault_page = 0;
   uint64_t jump_started_ns = 0;
-  uint32_t stay_faults = 0;      // it came back because a page could not leave here: so many faults are pulled
+  uint32_t stay_faults = 0;  // it came back because a page could not leave here: so many faults are pulled
   ThreadRule rule{};
-  Fd syscall_file;               // /proc/PID/task/TID/syscall
+  Fd syscall_file;                   // /proc/PID/task/TID/syscall
   std::array<uint64_t, 8> recent{};  // pages it faulted on last: its working set
   size_t recent_next = 0;
   user_regs_struct call{};       // registers at the entry of the call being handled
@@ -102,7 +103,8 @@ class Home : public EngineHost, public LaneEvents {
   void on_drained(Node& node) override;
 
   // home.cpp
-  void on_control(const ControlMessage& message, bool from_run, const std::function<void(const ControlMessage&)>& reply);
+  void on_control(const ControlMessage& message, bool from_run,
+                  const std::function<void(const ControlMessage&)>& reply);
   void start_application();
   void prepare_image();
   void watch_image();
@@ -137,7 +139,7 @@ class Home : public EngineHost, public LaneEvents {
   // home_calls.cpp
   void on_call(Thread& thread);
   void on_call_end(Thread& thread);
-  void answer(Thread& thread, int64_t result);     // completes an emulated call, after acks if threads are away
+  void answer(Thread& thread, int64_t result);  // completes an emulated call, after acks if threads are away
   void complete(Thread& thread);
   void run_native(Thread& thread, bool exit_stop);
   void call_brk(Thread& thread, uint64_t wanted);
@@ -151,15 +153,16 @@ class Home : public EngineHost, public LaneEvents {
   void resync_native();
   // home_mmap.cpp
   void call_mmap(Thread& thread);
-  int64_t map_elastic(uint64_t address, uint64_t bytes, int prot, int flags, std::shared_ptr<BackingFile> backing,
-                      uint64_t backing_page);
+  int64_t map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
+                      std::shared_ptr<BackingFile> backing, uint64_t backing_page);
   uint64_t choose_address(uint64_t pages, int flags);
   void native_mmap(Thread& thread, uint64_t bytes);
   void after_native_mmap(Thread& thread, int64_t result);
   void call_munmap(Thread& thread);
   int64_t unmap_range(uint64_t first, uint64_t end);
   void call_mremap(Thread& thread);
-  void move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint64_t to, uint64_t new_pages, uint64_t next);
+  void move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint64_t to, uint64_t new_pages,
+                    uint64_t next);
   void tell_unmapped(uint64_t first, uint64_t end);
   void tell_mapped(uint64_t first, uint64_t end);
   Fd take_descriptor(pid_t tid, int fd);
@@ -209,17 +212,17 @@ class Home : public EngineHost, public LaneEvents {
   std::unordered_map<pid_t, std::unique_ptr<Thread>> threads_;
   std::map<uint32_t, pid_t> slots_;
   uint32_t next_slot_ = 1;
-  std::set<pid_t> foreign_;            // other processes of the application's tree: they run natively
-  std::map<pid_t, int> early_;         // stops of tasks whose parent's event has not come yet
+  std::set<pid_t> foreign_;     // other processes of the application's tree: they run natively
+  std::map<pid_t, int> early_;  // stops of tasks whose parent's event has not come yet
   uint64_t brk_start_ = 0, brk_now_ = 0;
-  uint64_t mmap_top_ = 0;              // page: new mappings lie below
+  uint64_t mmap_top_ = 0;  // page: new mappings lie below
   uint32_t next_ticket_ = 1;
   std::map<uint32_t, pid_t> tickets_;  // layout acknowledgements awaited
   Fd memory_view_;                     // /proc/PID/mem
   std::vector<std::string> departed_;  // participants that are gone, as JSON, and what they counted
   Counters departed_counters_;
   uint64_t next_room_report_us_ = 0;
-  uint64_t children_ = 0;              // processes the application forked: not elastic
+  uint64_t children_ = 0;  // processes the application forked: not elastic
 };
 
 }  // namespace elastic

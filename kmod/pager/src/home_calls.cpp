@@ -1,5 +1,5 @@
-// System calls of the application that the pager answers or prepares: the dispatch, the completion that waits for
-// threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp). See home.hpp.
+// System calls of the application that the pager answers or prepares: the dispatch, the completion that waits
+// for threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp). See home.hpp.
 #include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -42,29 +42,28 @@ void Home::on_call(Thread& thread) {
     case SYS_munlock:
     case SYS_munlockall:
       return answer(thread, 0);  // a promise about paging, which is what elastic memory does not keep
-    case SYS_set_tid_address:
-      thread.clear_tid_address = r.rdi;
-      return run_native(thread, false);
+    case SYS_set_tid_address: thread.clear_tid_address = r.rdi; return run_native(thread, false);
     case SYS_shmat:
     case SYS_shmdt:
-    case SYS_remap_file_pages:
-      return run_native(thread, true);
+    case SYS_remap_file_pages: return run_native(thread, true);
     case SYS_fork:
     case SYS_clone:
       if ((number == SYS_fork || (r.rdi & CLONE_VM) == 0) && !fork_fits()) {
-        control_->log(LogLevel::warning, "fork refused (ENOMEM): a copy of the whole memory does not fit on this machine");
+        control_->log(LogLevel::warning,
+                      "fork refused (ENOMEM): a copy of the whole memory does not fit on this machine");
         return answer(thread, -ENOMEM);
       }
       return run_native(thread, false);
-    default:
-      return run_native(thread, false);
+    default: return run_native(thread, false);
   }
 }
 
 void Home::run_native(Thread& thread, bool exit_stop) {
   thread.wants_exit_stop = exit_stop;
-  if (exit_stop) resume_to_syscall(thread.tid);
-  else resume(thread.tid);
+  if (exit_stop)
+    resume_to_syscall(thread.tid);
+  else
+    resume(thread.tid);
 }
 
 void Home::on_call_end(Thread& thread) {
@@ -72,14 +71,9 @@ void Home::on_call_end(Thread& thread) {
   user_regs_struct r{};
   if (!get_registers(thread.tid, r)) return;
   switch (thread.call.orig_rax) {
-    case SYS_mmap:
-      after_native_mmap(thread, static_cast<int64_t>(r.rax));
-      break;
-    case SYS_futex:
-      release_pins(thread);
-      break;
-    default:
-      resync_native();
+    case SYS_mmap: after_native_mmap(thread, static_cast<int64_t>(r.rax)); break;
+    case SYS_futex: release_pins(thread); break;
+    default: resync_native();
   }
   resume(thread.tid);
 }
@@ -110,7 +104,8 @@ void Home::complete(Thread& thread) {
 }
 
 void Home::call_brk(Thread& thread, uint64_t wanted) {
-  if (wanted < brk_start_ || wanted > brk_start_ + kHeapBytesMax) return answer(thread, static_cast<int64_t>(brk_now_));
+  if (wanted < brk_start_ || wanted > brk_start_ + kHeapBytesMax)
+    return answer(thread, static_cast<int64_t>(brk_now_));
   const uint64_t old_end = page_of(round_up_page(brk_now_)), new_end = page_of(round_up_page(wanted));
   if (new_end > old_end) {
     if (regions_.overlaps(old_end, new_end) ||
@@ -127,7 +122,8 @@ void Home::call_brk(Thread& thread, uint64_t wanted) {
 void Home::call_mprotect(Thread& thread) {
   const user_regs_struct& r = thread.call;
   const uint64_t bytes = round_up_page(r.rsi);
-  if ((r.rdi & (kPageBytes - 1)) != 0 || r.rdi + bytes > kUserSpaceEnd || r.rdi + bytes < r.rdi || (r.rdx & ~7ull) != 0)
+  if ((r.rdi & (kPageBytes - 1)) != 0 || r.rdi + bytes > kUserSpaceEnd || r.rdi + bytes < r.rdi ||
+      (r.rdx & ~7ull) != 0)
     return run_native(thread, true);  // odd arguments: the kernel's own answer, then a fresh look
   if (bytes == 0) return answer(thread, 0);
   answer(thread, protect_range(page_of(r.rdi), page_of(r.rdi + bytes), static_cast<int>(r.rdx)));
@@ -141,7 +137,8 @@ int Home::protect_range(uint64_t first, uint64_t end, int prot) {
     covered += region.end - region.start;
     same = same && region.prot == prot;
     elastic_only = elastic_only && region.kind == RegionKind::elastic;
-    if (region.kind == RegionKind::replica && (prot & PROT_WRITE)) becomes_elastic.emplace_back(region.start, region.end);
+    if (region.kind == RegionKind::replica && (prot & PROT_WRITE))
+      becomes_elastic.emplace_back(region.start, region.end);
   });
   if (covered == end - first && same && elastic_only) return 0;
   for (const auto& [from, to] : becomes_elastic) convert_range(from, to, prot);
@@ -171,7 +168,8 @@ void Home::call_madvise(Thread& thread) {
   const uint64_t first = page_of(r.rdi), end = page_of(r.rdi + round_up_page(r.rsi));
   bool elastic = false;
   if ((r.rdi & (kPageBytes - 1)) == 0 && end >= first && end <= kUserSpaceEnd >> kPageShift)
-    regions_.visit(first, end, [&](const Region& region) { elastic = elastic || region.kind == RegionKind::elastic; });
+    regions_.visit(first, end,
+                   [&](const Region& region) { elastic = elastic || region.kind == RegionKind::elastic; });
   if (!elastic) return run_native(thread, false);
   const auto each_elastic = [&](const std::function<void(const Region&)>& act) {
     std::vector<Region> parts;
@@ -197,17 +195,24 @@ void Home::call_madvise(Thread& thread) {
     case MADV_KEEPONFORK:
       regions_.update(first, end, [&](Region& region) { region.wipe_on_fork = r.rdx == MADV_WIPEONFORK; });
       return answer(thread, result);
-    case MADV_NORMAL: case MADV_RANDOM: case MADV_SEQUENTIAL: case MADV_WILLNEED: case MADV_MERGEABLE:
-    case MADV_UNMERGEABLE: case MADV_HUGEPAGE: case MADV_NOHUGEPAGE: case MADV_DONTDUMP: case MADV_DODUMP:
-    case MADV_COLD: case MADV_PAGEOUT:
-      return answer(thread, result);
-    default:
-      return answer(thread, -EINVAL);
+    case MADV_NORMAL:
+    case MADV_RANDOM:
+    case MADV_SEQUENTIAL:
+    case MADV_WILLNEED:
+    case MADV_MERGEABLE:
+    case MADV_UNMERGEABLE:
+    case MADV_HUGEPAGE:
+    case MADV_NOHUGEPAGE:
+    case MADV_DONTDUMP:
+    case MADV_DODUMP:
+    case MADV_COLD:
+    case MADV_PAGEOUT: return answer(thread, result);
+    default: return answer(thread, -EINVAL);
   }
 }
 
-// A thread's last words are written by the kernel where nothing can wait for a page any more: the tid word and the
-// robust list are made resident, and stay, before the thread may end.
+// A thread's last words are written by the kernel where nothing can wait for a page any more: the tid word
+// and the robust list are made resident, and stay, before the thread may end.
 void Home::call_exit(Thread& thread) {
   std::vector<uint64_t> pages;
   const auto add = [&](uint64_t address, uint64_t bytes) {
@@ -250,7 +255,8 @@ void Home::call_futex(Thread& thread) {
   const uint64_t operation = thread.call.rsi & static_cast<uint64_t>(FUTEX_CMD_MASK) & 63;
   std::vector<uint64_t> pages;
   if (thread.call.rdi < kUserSpaceEnd) pages.push_back(page_of(thread.call.rdi));
-  if ((kTwoWords >> operation & 1) != 0 && thread.call.r8 < kUserSpaceEnd) pages.push_back(page_of(thread.call.r8));
+  if ((kTwoWords >> operation & 1) != 0 && thread.call.r8 < kUserSpaceEnd)
+    pages.push_back(page_of(thread.call.r8));
   thread.state = ThreadState::held;
   const pid_t tid = thread.tid;
   engine_->make_resident(pages, true, [this, tid, pages] {

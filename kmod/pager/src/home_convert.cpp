@@ -1,6 +1,6 @@
-// A new image's memory: what the kernel mapped at exec becomes elastic before the program's first instruction.
-// Also the conversion of private file pages that become writable later, and a fresh look at /proc/PID/maps after
-// calls whose effect the pager does not predict. See home.hpp.
+// A new image's memory: what the kernel mapped at exec becomes elastic before the program's first
+// instruction. Also the conversion of private file pages that become writable later, and a fresh look at
+// /proc/PID/maps after calls whose effect the pager does not predict. See home.hpp.
 #include <fcntl.h>
 #include <linux/prctl.h>
 #include <sys/mman.h>
@@ -18,8 +18,8 @@ namespace elastic {
 
 namespace {
 
-constexpr uint64_t kStackBytesMax = 1ull << 30;  // where the limit is "unlimited"
-constexpr uint64_t kGapPages = 256;              // between the stack and the mappings below it
+constexpr uint64_t kStackBytesMax = 1ull << 30;   // where the limit is "unlimited"
+constexpr uint64_t kGapPages = 256;               // between the stack and the mappings below it
 constexpr uint64_t kArgumentBytesMax = 8u << 20;  // the kernel's own limit is 6 MB
 constexpr uint64_t kArgumentsAt = kTrampoline + (1 << 16);
 const uint8_t kZeros[kPageBytes] = {};
@@ -43,10 +43,11 @@ std::vector<Mapping> read_maps(pid_t pid) {
     unsigned long offset = 0, inode = 0;
     unsigned major = 0, minor = 0;
     int name_at = 0;
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %lx %x:%x %lu %n", &mapping.start, &mapping.end, flags, &offset,
-               &major, &minor, &inode, &name_at) < 7)
+    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %lx %x:%x %lu %n", &mapping.start, &mapping.end, flags,
+               &offset, &major, &minor, &inode, &name_at) < 7)
       continue;
-    mapping.prot = (flags[0] == 'r' ? PROT_READ : 0) | (flags[1] == 'w' ? PROT_WRITE : 0) | (flags[2] == 'x' ? PROT_EXEC : 0);
+    mapping.prot = (flags[0] == 'r' ? PROT_READ : 0) | (flags[1] == 'w' ? PROT_WRITE : 0) |
+                   (flags[2] == 'x' ? PROT_EXEC : 0);
     mapping.is_private = flags[3] == 'p';
     mapping.anonymous = inode == 0;
     mapping.name = line + name_at;
@@ -82,7 +83,8 @@ void Home::convert_image() {
     region.path = mapping.name;
     if (region.end > page_of(kUserSpaceEnd)) continue;  // vsyscall
     const bool stack = mapping.name == "[stack]";
-    const bool elastic = mapping.is_private && !is_special(mapping) && (mapping.anonymous || (mapping.prot & PROT_WRITE));
+    const bool elastic =
+        mapping.is_private && !is_special(mapping) && (mapping.anonymous || (mapping.prot & PROT_WRITE));
     if (!elastic) {
       region.kind = mapping.is_private && !mapping.anonymous ? RegionKind::replica : RegionKind::native;
       regions_.insert(region);
@@ -96,7 +98,8 @@ void Home::convert_image() {
       mmap_top_ = region.start - kGapPages;
     }
     if (const int error = memory_.map(region.start, region.end - region.start, region.prot); error != 0)
-      throw Failure(format("cannot map elastic memory at %#" PRIx64 ": %s", address_of(region.start), strerror(-error)));
+      throw Failure(format("cannot map elastic memory at %#" PRIx64 ": %s", address_of(region.start),
+                           strerror(-error)));
     regions_.insert(region);
     if (stack) stack_range = {region.start, region.end};
   }
@@ -105,8 +108,8 @@ void Home::convert_image() {
   move_arguments(stack_range.first, stack_range.second);
 }
 
-// Copies contents into the memory file and the table; pages of zeros stay untouched. `present_only`: anonymous
-// memory, where what is not present is zero (reading it would populate it).
+// Copies contents into the memory file and the table; pages of zeros stay untouched. `present_only`:
+// anonymous memory, where what is not present is zero (reading it would populate it).
 void Home::copy_in(uint64_t first, uint64_t end, bool present_only) {
   std::vector<bool> wanted(end - first, !present_only);
   if (present_only) {
@@ -116,14 +119,16 @@ void Home::copy_in(uint64_t first, uint64_t end, bool present_only) {
       const uint64_t count = std::min<uint64_t>(std::size(words), end - page);
       const ssize_t got = pread(pagemap.get(), words, count * 8, static_cast<off_t>(page * 8));
       if (got <= 0) break;
-      for (uint64_t i = 0; i < static_cast<uint64_t>(got) / 8; i++) wanted[page + i - first] = (words[i] >> 62) != 0;
+      for (uint64_t i = 0; i < static_cast<uint64_t>(got) / 8; i++)
+        wanted[page + i - first] = (words[i] >> 62) != 0;
       page += static_cast<uint64_t>(got) / 8;
     }
   }
   uint8_t bytes[kPageBytes];
   for (uint64_t page = first; page < end; page++) {
     if (!wanted[page - first]) continue;
-    if (pread(memory_view_.get(), bytes, kPageBytes, static_cast<off_t>(address_of(page))) != static_cast<ssize_t>(kPageBytes))
+    if (pread(memory_view_.get(), bytes, kPageBytes, static_cast<off_t>(address_of(page))) !=
+        static_cast<ssize_t>(kPageBytes))
       continue;
     if (memcmp(bytes, kZeros, kPageBytes) != 0) engine_->adopt(page, bytes);
   }
@@ -133,7 +138,8 @@ void Home::convert_range(uint64_t first, uint64_t end, int prot) {
   copy_in(first, end, false);
   tell_unmapped(first, end);
   if (const int error = memory_.map(first, end - first, prot); error != 0)
-    throw Failure(format("cannot make file pages at %#" PRIx64 " elastic: %s", address_of(first), strerror(-error)));
+    throw Failure(
+        format("cannot make file pages at %#" PRIx64 " elastic: %s", address_of(first), strerror(-error)));
   Region region;
   region.start = first;
   region.end = end;
@@ -142,10 +148,10 @@ void Home::convert_range(uint64_t first, uint64_t end, int prot) {
   tell_mapped(first, end);
 }
 
-// /proc/PID/cmdline and environ are read by the kernel without waiting for pages, so they must not point into memory
-// that can be away: the strings are copied to native pages and the kernel is told that they are there (PR_SET_MM_MAP
-// wants no privilege). Where the kernel does not offer that, the pages are pinned; then threads whose stack is on one
-// of them cannot jump.
+// /proc/PID/cmdline and environ are read by the kernel without waiting for pages, so they must not point into
+// memory that can be away: the strings are copied to native pages and the kernel is told that they are there
+// (PR_SET_MM_MAP wants no privilege). Where the kernel does not offer that, the pages are pinned; then
+// threads whose stack is on one of them cannot jump.
 void Home::move_arguments(uint64_t stack_first, uint64_t stack_end) {
   FILE* file = fopen(format("/proc/%d/stat", application_).c_str(), "re");
   if (file == nullptr) return;
@@ -178,10 +184,13 @@ void Home::move_arguments(uint64_t stack_first, uint64_t stack_end) {
   map.exe_fd = ~0u;
   const uint64_t bytes = round_up_page(sizeof map + strings.size());
   const bool copied =
-      pread(memory_view_.get(), strings.data(), strings.size(), static_cast<off_t>(start)) == static_cast<ssize_t>(strings.size()) &&
-      injector.call(SYS_mmap, kArgumentsAt, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull, 0) == static_cast<int64_t>(kArgumentsAt) &&
+      pread(memory_view_.get(), strings.data(), strings.size(), static_cast<off_t>(start)) ==
+          static_cast<ssize_t>(strings.size()) &&
+      injector.call(SYS_mmap, kArgumentsAt, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull,
+                    0) == static_cast<int64_t>(kArgumentsAt) &&
       pwrite(memory_view_.get(), &map, sizeof map, static_cast<off_t>(kArgumentsAt)) == sizeof map &&
-      pwrite(memory_view_.get(), strings.data(), strings.size(), static_cast<off_t>(map.arg_start)) == static_cast<ssize_t>(strings.size());
+      pwrite(memory_view_.get(), strings.data(), strings.size(), static_cast<off_t>(map.arg_start)) ==
+          static_cast<ssize_t>(strings.size());
   if (copied && injector.call(SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, kArgumentsAt, sizeof map) == 0) {
     Region region;
     region.start = page_of(kArgumentsAt);
@@ -191,7 +200,8 @@ void Home::move_arguments(uint64_t stack_first, uint64_t stack_end) {
     regions_.insert(region);
     return;
   }
-  for (uint64_t page = std::max(page_of(start), stack_first); page <= page_of(end - 1) && page < stack_end; page++)
+  for (uint64_t page = std::max(page_of(start), stack_first); page <= page_of(end - 1) && page < stack_end;
+       page++)
     if (table_.peek(page).state() == PageState::resident) table_.entry(page).pinned = 1;
 }
 
@@ -209,13 +219,15 @@ void Home::resync_native() {
     region.end = page_of(mapping.end);
     region.prot = mapping.prot;
     region.path = mapping.name;
-    const bool replica = mapping.is_private && !mapping.anonymous && !(mapping.prot & PROT_WRITE) && !is_special(mapping);
+    const bool replica =
+        mapping.is_private && !mapping.anonymous && !(mapping.prot & PROT_WRITE) && !is_special(mapping);
     region.kind = replica ? RegionKind::replica : RegionKind::native;
     fresh.insert(region);
   }
   for (Region& region : elastic) {
     bool still = false;
-    fresh.visit(region.start, region.end, [&](const Region& now) { still = still || now.path.starts_with("/memfd:elastic"); });
+    fresh.visit(region.start, region.end,
+                [&](const Region& now) { still = still || now.path.starts_with("/memfd:elastic"); });
     if (still) fresh.insert(region);
   }
   regions_ = std::move(fresh);

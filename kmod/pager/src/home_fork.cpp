@@ -1,8 +1,8 @@
 // fork and clone without CLONE_VM: the child gets a full copy of the memory, made before it runs its first
 // instruction, and runs natively from then on (traced only so that its inherited filter's calls go through).
 //
-// Why eagerly: a forked child inherits shared mappings of the memfd, not copies, and no userfaultfd: away pages
-// would silently read as zeros. See home.hpp.
+// Why eagerly: a forked child inherits shared mappings of the memfd, not copies, and no userfaultfd: away
+// pages would silently read as zeros. See home.hpp.
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -36,7 +36,8 @@ bool Home::fork_fits() {
   uint64_t pages = 0;
   regions_.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
     if (region.kind != RegionKind::elastic || region.skip_on_fork || region.wipe_on_fork) return;
-    table_.for_each_touched(region.start, region.end, [&](uint64_t, PageEntry& e) { pages += e.state() != PageState::untouched; });
+    table_.for_each_touched(region.start, region.end,
+                            [&](uint64_t, PageEntry& e) { pages += e.state() != PageState::untouched; });
   });
   return pages * kPageBytes < available_bytes() / 10 * 8;
 }
@@ -73,7 +74,8 @@ void Home::copy_for_child(Thread& thread) {
   copy_regions(thread, std::move(regions), 0, 0);
 }
 
-// From `page` of region `index` on; pages that are elsewhere come home in batches, and the walk goes on after each.
+// From `page` of region `index` on; pages that are elsewhere come home in batches, and the walk goes on after
+// each.
 void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t index, uint64_t page) {
   const pid_t child = *thread.fork_child;
   const Fd memory = open_process_memory(child);
@@ -89,9 +91,10 @@ void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t inde
           reached = std::min(reached, at);
         } else if (e.state() == PageState::remote || e.state() == PageState::in_flight) {
           away.push_back(at);
-        } else if ((e.state() != PageState::untouched || region.backing) && engine_->read_copy(at, bytes.data()) &&
-                   memcmp(bytes.data(), kZeros, kPageBytes) != 0) {
-          if (pwrite(memory.get(), bytes.data(), kPageBytes, static_cast<off_t>(address_of(at))) < 0 && errno != ESRCH && errno != EIO)
+        } else if ((e.state() != PageState::untouched || region.backing) &&
+                   engine_->read_copy(at, bytes.data()) && memcmp(bytes.data(), kZeros, kPageBytes) != 0) {
+          if (pwrite(memory.get(), bytes.data(), kPageBytes, static_cast<off_t>(address_of(at))) < 0 &&
+              errno != ESRCH && errno != EIO)
             fail_errno("copying memory for a forked child");
         }
       };
@@ -104,7 +107,8 @@ void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t inde
       const uint64_t first_away = away.front();
       engine_->make_resident(away, true, [this, tid, away, regions, index, first_away] {
         for (const uint64_t at : away) engine_->unpin(at);
-        // Again from the first that was away: what lies behind it was read at another moment, but the parent stands.
+        // Again from the first that was away: what lies behind it was read at another moment, but the parent
+        // stands.
         if (Thread* parent = find_thread(tid)) copy_regions(*parent, regions, index, first_away);
       });
       return;

@@ -1,6 +1,6 @@
-// Threads that leave for the node that has the page they want, and come back for every system call and signal.
-// Home is the authority on where a thread is: a jump from one participant to another passes through here.
-// See home.hpp; the other side is guests.cpp.
+// Threads that leave for the node that has the page they want, and come back for every system call and
+// signal. Home is the authority on where a thread is: a jump from one participant to another passes through
+// here. See home.hpp; the other side is guests.cpp.
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -31,7 +31,8 @@ bool Home::leave_for(const FaultEvent& fault, uint16_t owner) {
   if (rip == 0) return false;  // inside a system call: always a pull
   const Region* code = regions_.find(page_of(rip));
   const Decision decision = rule_.on_remote_fault(thread->rule, static_cast<uint8_t>(owner), now_us(), rip);
-  if (!decision.jump || code == nullptr || code->kind == RegionKind::native) return false;  // the vDSO stays here
+  if (!decision.jump || code == nullptr || code->kind == RegionKind::native)
+    return false;  // the vDSO stays here
   Node* node = lanes_->find(owner);
   if (node == nullptr || !may_host(*node)) return false;
   thread->node = owner;
@@ -119,7 +120,8 @@ void Home::on_back(Node& node, const Frame& frame) {
   Context context;
   if (thread == nullptr || thread->node != node.index) return;  // ended meanwhile
   if (thread->state != ThreadState::away && thread->state != ThreadState::recalling) return;
-  if (!decode_jump(frame.payload, thread->rule, context)) throw Failure(format("node %s sent a malformed context", node.name.c_str()));
+  if (!decode_jump(frame.payload, thread->rule, context))
+    throw Failure(format("node %s sent a malformed context", node.name.c_str()));
   node.threads_there -= node.threads_there > 0 ? 1 : 0;
   const auto reason = static_cast<BackReason>(frame.header.flags);
   context.registers.orig_rax = ~0ull;
@@ -128,7 +130,8 @@ void Home::on_back(Node& node, const Frame& frame) {
     context.registers.rip -= 2;
   }
   const auto destination = static_cast<uint16_t>(frame.header.page);
-  if (reason == BackReason::jump && destination != kHome && thread->signals.empty() && thread->state == ThreadState::away) {
+  if (reason == BackReason::jump && destination != kHome && thread->signals.empty() &&
+      thread->state == ThreadState::away) {
     Node* next = lanes_->find(destination);
     if (next != nullptr && may_host(*next)) {
       thread->jump_started_ns = now_ns();
@@ -149,7 +152,8 @@ void Home::resume_at_home(Thread& thread, Context& context) {
     int status = 0;
     if (waitpid(tid, &status, __WALL) != tid) return;
     if (!WIFSTOPPED(status)) return on_task_end(tid, status);
-    if (stop_event(status) == 0 && WSTOPSIG(status) != (SIGTRAP | 0x80)) thread.signals.push_back(WSTOPSIG(status));
+    if (stop_event(status) == 0 && WSTOPSIG(status) != (SIGTRAP | 0x80))
+      thread.signals.push_back(WSTOPSIG(status));
   }
   if (!set_context(tid, context)) return;
   thread.state = ThreadState::running;
@@ -157,7 +161,8 @@ void Home::resume_at_home(Thread& thread, Context& context) {
   rule_.on_arrival(thread.rule, now_us(), register_mark(&context.registers, sizeof context.registers));
   int signal = 0;
   if (!thread.signals.empty()) signal = thread.signals.front();
-  for (size_t i = 1; i < thread.signals.size(); i++) syscall(SYS_tgkill, application_, tid, thread.signals[i]);
+  for (size_t i = 1; i < thread.signals.size(); i++)
+    syscall(SYS_tgkill, application_, tid, thread.signals[i]);
   thread.signals.clear();
   resume(tid, signal);
 }

@@ -1,5 +1,5 @@
-// mmap, munmap and mremap of the application. Private writable memory becomes elastic; everything else is mapped by
-// the kernel as asked, at an address the pager chose. See home.hpp.
+// mmap, munmap and mremap of the application. Private writable memory becomes elastic; everything else is
+// mapped by the kernel as asked, at an address the pager chose. See home.hpp.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -15,7 +15,7 @@
 namespace elastic {
 
 namespace {
-constexpr uint64_t kLowestPage = 16;             // vm.mmap_min_addr
+constexpr uint64_t kLowestPage = 16;  // vm.mmap_min_addr
 constexpr uint64_t kBelow32Bit = page_of(1ull << 31);
 constexpr size_t kMoveBatch = 32;
 }  // namespace
@@ -30,7 +30,8 @@ void Home::call_mmap(Thread& thread) {
   const auto flags = static_cast<int>(r.r10);
   const auto prot = static_cast<int>(r.rdx);
   const uint64_t bytes = round_up_page(r.rsi);
-  const bool private_anonymous = (flags & MAP_ANONYMOUS) && (flags & MAP_TYPE) == MAP_PRIVATE && !(flags & MAP_HUGETLB);
+  const bool private_anonymous =
+      (flags & MAP_ANONYMOUS) && (flags & MAP_TYPE) == MAP_PRIVATE && !(flags & MAP_HUGETLB);
   if (r.rsi == 0) return answer(thread, -EINVAL);
   if (bytes < r.rsi || bytes > kUserSpaceEnd) return answer(thread, -ENOMEM);
   if (!private_anonymous) return native_mmap(thread, bytes);
@@ -38,8 +39,8 @@ void Home::call_mmap(Thread& thread) {
 }
 
 // The address, or -errno as mmap. `flags`: MAP_FIXED, MAP_FIXED_NOREPLACE and MAP_32BIT count.
-int64_t Home::map_elastic(uint64_t address, uint64_t bytes, int prot, int flags, std::shared_ptr<BackingFile> backing,
-                          uint64_t backing_page) {
+int64_t Home::map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
+                          std::shared_ptr<BackingFile> backing, uint64_t backing_page) {
   const uint64_t pages = page_of(bytes);
   uint64_t page = page_of(address);
   const bool replace = (flags & MAP_FIXED) != 0, exact = replace || (flags & MAP_FIXED_NOREPLACE) != 0;
@@ -48,7 +49,8 @@ int64_t Home::map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
     if (address + bytes > kUserSpaceEnd) return -ENOMEM;
     if (page < kLowestPage) return -EPERM;
     if (!replace && regions_.overlaps(page, page + pages)) return -EEXIST;
-  } else if (address == 0 || page < kLowestPage || address + bytes > kUserSpaceEnd || regions_.overlaps(page, page + pages)) {
+  } else if (address == 0 || page < kLowestPage || address + bytes > kUserSpaceEnd ||
+             regions_.overlaps(page, page + pages)) {
     page = choose_address(pages, flags);
     if (page == 0) return -ENOMEM;
   }
@@ -92,7 +94,8 @@ void Home::native_mmap(Thread& thread, uint64_t bytes) {
   const uint64_t page = page_of(r.rdi), pages = page_of(bytes);
   if (!(flags & (MAP_FIXED | MAP_FIXED_NOREPLACE))) {
     uint64_t at = page;
-    if (r.rdi == 0 || page < kLowestPage || r.rdi + bytes > kUserSpaceEnd || regions_.overlaps(page, page + pages))
+    if (r.rdi == 0 || page < kLowestPage || r.rdi + bytes > kUserSpaceEnd ||
+        regions_.overlaps(page, page + pages))
       at = choose_address(pages, flags);
     if (at == 0) return answer(thread, -ENOMEM);
     if (!(flags & MAP_HUGETLB)) {  // huge pages have an alignment of their own: the kernel chooses
@@ -127,14 +130,17 @@ void Home::after_native_mmap(Thread& thread, int64_t result) {
   if (private_file) {
     Fd file = take_descriptor(thread.tid, static_cast<int>(thread.call.r8));
     struct stat info {};
-    const bool regular = file && fstat(file.get(), &info) == 0 && (S_ISREG(info.st_mode) || info.st_rdev == makedev(1, 5));
+    const bool regular =
+        file && fstat(file.get(), &info) == 0 && (S_ISREG(info.st_mode) || info.st_rdev == makedev(1, 5));
     if (regular && (prot & PROT_WRITE)) {
       auto backing = std::make_shared<BackingFile>();
       backing->fd = std::move(file);
       regions_.erase(first, end);
       const int64_t mapped = map_elastic(address_of(first), (end - first) << kPageShift, prot, MAP_FIXED,
                                          std::move(backing), page_of(thread.call.r9));
-      if (mapped < 0) throw Failure(format("cannot make a private file mapping elastic: %s", strerror(static_cast<int>(-mapped))));
+      if (mapped < 0)
+        throw Failure(
+            format("cannot make a private file mapping elastic: %s", strerror(static_cast<int>(-mapped))));
       return;
     }
     if (regular) region.kind = RegionKind::replica;
@@ -145,7 +151,8 @@ void Home::after_native_mmap(Thread& thread, int64_t result) {
 }
 
 Fd Home::take_descriptor(pid_t tid, int fd) {
-  const Fd process(static_cast<int>(syscall(SYS_pidfd_open, find_thread(tid)->in_group ? application_ : tid, 0)));
+  const Fd process(
+      static_cast<int>(syscall(SYS_pidfd_open, find_thread(tid)->in_group ? application_ : tid, 0)));
   if (!process) return Fd();
   return Fd(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), fd, 0)));
 }
@@ -153,7 +160,8 @@ Fd Home::take_descriptor(pid_t tid, int fd) {
 void Home::call_munmap(Thread& thread) {
   const user_regs_struct& r = thread.call;
   const uint64_t bytes = round_up_page(r.rsi);
-  if ((r.rdi & (kPageBytes - 1)) != 0 || bytes == 0 || bytes < r.rsi || r.rdi + bytes > kUserSpaceEnd || r.rdi + bytes < r.rdi)
+  if ((r.rdi & (kPageBytes - 1)) != 0 || bytes == 0 || bytes < r.rsi || r.rdi + bytes > kUserSpaceEnd ||
+      r.rdi + bytes < r.rdi)
     return answer(thread, -EINVAL);
   answer(thread, unmap_range(page_of(r.rdi), page_of(r.rdi + bytes)));
 }
@@ -175,34 +183,40 @@ void Home::call_mremap(Thread& thread) {
   if (found == nullptr || found->kind != RegionKind::elastic) return run_native(thread, true);
   const Region region = *found;
   const bool may_move = r.r10 & MREMAP_MAYMOVE, fixed = r.r10 & MREMAP_FIXED;
-  if ((r.rdi & (kPageBytes - 1)) != 0 || new_bytes == 0 || old_bytes == 0 || (fixed && !may_move) || (r.r10 & ~7ull) != 0)
+  if ((r.rdi & (kPageBytes - 1)) != 0 || new_bytes == 0 || old_bytes == 0 || (fixed && !may_move) ||
+      (r.r10 & ~7ull) != 0)
     return answer(thread, -EINVAL);
   if (first + old_pages > region.end) return answer(thread, -EFAULT);
   uint64_t target = 0;
   if (fixed) {
     target = page_of(r.r8);
-    if ((r.r8 & (kPageBytes - 1)) != 0 || r.r8 + new_bytes > kUserSpaceEnd || (target < first + old_pages && first < target + new_pages))
+    if ((r.r8 & (kPageBytes - 1)) != 0 || r.r8 + new_bytes > kUserSpaceEnd ||
+        (target < first + old_pages && first < target + new_pages))
       return answer(thread, -EINVAL);
   } else if (!(r.r10 & MREMAP_DONTUNMAP)) {
     if (new_pages < old_pages) unmap_range(first + new_pages, first + old_pages);
     if (new_pages <= old_pages) return answer(thread, static_cast<int64_t>(r.rdi));
     const uint64_t grown_from = first + old_pages, grown_to = first + new_pages;
     if (!regions_.overlaps(grown_from, grown_to) &&
-        map_elastic(address_of(grown_from), (new_pages - old_pages) << kPageShift, region.prot, MAP_FIXED_NOREPLACE,
-                    region.backing, region.backing_page + (grown_from - region.start)) > 0)
+        map_elastic(address_of(grown_from), (new_pages - old_pages) << kPageShift, region.prot,
+                    MAP_FIXED_NOREPLACE, region.backing,
+                    region.backing_page + (grown_from - region.start)) > 0)
       return answer(thread, static_cast<int64_t>(r.rdi));
     if (!may_move) return answer(thread, -ENOMEM);
   }
-  const int64_t at = map_elastic(address_of(target), new_bytes, region.prot, fixed ? MAP_FIXED : 0, region.backing,
-                                 region.backing_page + (first - region.start));
+  const int64_t at = map_elastic(address_of(target), new_bytes, region.prot, fixed ? MAP_FIXED : 0,
+                                 region.backing, region.backing_page + (first - region.start));
   if (at < 0) return answer(thread, at);
   thread.state = ThreadState::held;
-  move_mapping(thread, first, std::min(old_pages, new_pages), page_of(static_cast<uint64_t>(at)), old_pages, first);
+  move_mapping(thread, first, std::min(old_pages, new_pages), page_of(static_cast<uint64_t>(at)), old_pages,
+               first);
 }
 
-// Copies page by page: what is here or on the disk is renamed, what is elsewhere comes home first, a bounded number
-// at a time. `old_pages`: how many there are to move; `whole`: the old mapping's length, which goes at the end.
-void Home::move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint64_t to, uint64_t whole, uint64_t next) {
+// Copies page by page: what is here or on the disk is renamed, what is elsewhere comes home first, a bounded
+// number at a time. `old_pages`: how many there are to move; `whole`: the old mapping's length, which goes at
+// the end.
+void Home::move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint64_t to, uint64_t whole,
+                        uint64_t next) {
   std::vector<uint64_t> here, away;
   uint64_t reached = from + old_pages;
   table_.for_each_touched(next, from + old_pages, [&](uint64_t page, PageEntry& e) {
@@ -210,8 +224,10 @@ void Home::move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint6
       reached = std::min(reached, page);
       return;
     }
-    if (e.state() == PageState::resident || e.state() == PageState::spilled) here.push_back(page);
-    else if (e.state() != PageState::untouched) away.push_back(page);
+    if (e.state() == PageState::resident || e.state() == PageState::spilled)
+      here.push_back(page);
+    else if (e.state() != PageState::untouched)
+      away.push_back(page);
   });
   for (const uint64_t page : here)
     if (page < reached) engine_->rename(page, to + (page - from));

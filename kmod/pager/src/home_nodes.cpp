@@ -1,4 +1,5 @@
-// Participants as home sees them: lanes and leases, the layout they are told, their silence and loss. See home.hpp.
+// Participants as home sees them: lanes and leases, the layout they are told, their silence and loss. See
+// home.hpp.
 #include <fcntl.h>
 
 #include <cerrno>
@@ -124,8 +125,8 @@ void Home::remember(const Node& node) {
 void Home::lost(Node& node, const std::string& reason) {
   if (ending_) return;
   if (node.pages_owned_hint == 0 && node.threads_there == 0) return;
-  throw Failure(format("node %s was lost (%s) with %lu pages and %u threads of this process", node.name.c_str(),
-                       reason.c_str(), node.pages_owned_hint, node.threads_there));
+  throw Failure(format("node %s was lost (%s) with %lu pages and %u threads of this process",
+                       node.name.c_str(), reason.c_str(), node.pages_owned_hint, node.threads_there));
 }
 
 void Home::on_refused(const std::string& reason) { control_->log(LogLevel::warning, "refused: " + reason); }
@@ -150,10 +151,10 @@ void Home::on_frame(Node& node, const Frame& frame, bool) {
     case FrameType::bye:
       node.left = true;
       if (node.pages_owned_hint > 0 || node.threads_there > 0)
-        lost(node, "left: " + std::string(reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size()));
+        lost(node, "left: " + std::string(reinterpret_cast<const char*>(frame.payload.data()),
+                                          frame.payload.size()));
       return;
-    case FrameType::back:
-      return on_back(node, frame);
+    case FrameType::back: return on_back(node, frame);
     case FrameType::layout_ack: {
       const auto it = tickets_.find(frame.header.argument);
       if (it == tickets_.end()) return;
@@ -162,10 +163,8 @@ void Home::on_frame(Node& node, const Frame& frame, bool) {
       tickets_.erase(it);
       return complete(*thread);
     }
-    case FrameType::file_get:
-      return serve_file_pages(node, frame.header);
-    default:
-      engine_->on_frame(node, frame);
+    case FrameType::file_get: return serve_file_pages(node, frame.header);
+    default: engine_->on_frame(node, frame);
   }
 }
 
@@ -181,7 +180,8 @@ void Home::serve_file_pages(Node& node, const FrameHeader& header) {
     metas[i] = {page, 0, 0, kPageAbsent, 0};
     if (region == nullptr || region->kind != RegionKind::replica) continue;
     uint8_t* out = data.data() + with_data * kPageBytes;
-    if (pread(memory_view_.get(), out, kPageBytes, static_cast<off_t>(address_of(page))) != static_cast<ssize_t>(kPageBytes))
+    if (pread(memory_view_.get(), out, kPageBytes, static_cast<off_t>(address_of(page))) !=
+        static_cast<ssize_t>(kPageBytes))
       continue;
     metas[i].flags = kPageData;
     with_data++;
@@ -189,7 +189,8 @@ void Home::serve_file_pages(Node& node, const FrameHeader& header) {
   FrameHeader answer;
   answer.page = header.page;
   answer.count = static_cast<uint32_t>(count);
-  const iovec parts[2] = {{metas.data(), metas.size() * sizeof(PageMeta)}, {data.data(), with_data * kPageBytes}};
+  const iovec parts[2] = {{metas.data(), metas.size() * sizeof(PageMeta)},
+                          {data.data(), with_data * kPageBytes}};
   lanes_->send(node, FrameType::file_pages, answer, {parts, with_data > 0 ? 2u : 1u});
 }
 

@@ -1,19 +1,21 @@
-// The statistics of a run as one JSON object: the field names of the command line's --stats file. See home.hpp.
+// The statistics of a run as one JSON object: the field names of the command line's --stats file. See
+// home.hpp.
 #include "home.hpp"
 
 namespace elastic {
 
 std::string Home::participant_json(const Node& node) {
-  return format("{\"node\":%s,\"peakPages\":%lu,\"jumpsTo\":%lu,\"threadsPeak\":%lu}", json_quote(node.name).c_str(),
-                node.pages_peak, node.counters.jumps_here, node.counters.threads_peak);
+  return format("{\"node\":%s,\"peakPages\":%lu,\"jumpsTo\":%lu,\"threadsPeak\":%lu}",
+                json_quote(node.name).c_str(), node.pages_peak, node.counters.jumps_here,
+                node.counters.threads_peak);
 }
 
 std::string Home::stats_json() const {
   Counters sum = counters_;
   add_counters(sum, departed_counters_);
   std::string nodes = format("{\"node\":%s,\"peakPages\":%lu,\"jumpsTo\":%lu,\"threadsPeak\":%lu}",
-                             json_quote(options_.node_name).c_str(), counters_.peak_resident, counters_.jumps_here,
-                             counters_.threads_peak);
+                             json_quote(options_.node_name).c_str(), counters_.peak_resident,
+                             counters_.jumps_here, counters_.threads_peak);
   for (const auto& [index, node] : lanes_->all()) {
     add_counters(sum, node->counters);
     nodes += "," + participant_json(*node);
@@ -21,7 +23,9 @@ std::string Home::stats_json() const {
   for (const std::string& text : departed_) nodes += "," + text;
   const uint64_t faults = sum.first_touches + sum.pulls + sum.unspills + sum.jumps;
   std::string out = "{";
-  const auto text = [&](const char* name, const std::string& value) { out += format("\"%s\":", name) + json_quote(value) + ","; };
+  const auto text = [&](const char* name, const std::string& value) {
+    out += format("\"%s\":", name) + json_quote(value) + ",";
+  };
   const auto number = [&](const char* name, uint64_t value) { out += format("\"%s\":%lu,", name, value); };
   text("elasticProcessId", options_.id);
   text("mode", "stretched");
@@ -49,8 +53,10 @@ std::string Home::stats_json() const {
   number("bytesReceived", sum.bytes_received);
   number("childProcesses", children_);
   number("epoch", lanes_->epoch);
-  out += format("\"pullUs\":{\"p50\":%.1f,\"p99\":%.1f},", sum.pull_ns.percentile_us(0.5), sum.pull_ns.percentile_us(0.99));
-  out += format("\"jumpUs\":{\"p50\":%.1f,\"p99\":%.1f},", sum.jump_ns.percentile_us(0.5), sum.jump_ns.percentile_us(0.99));
+  out += format("\"pullUs\":{\"p50\":%.1f,\"p99\":%.1f},", sum.pull_ns.percentile_us(0.5),
+                sum.pull_ns.percentile_us(0.99));
+  out += format("\"jumpUs\":{\"p50\":%.1f,\"p99\":%.1f},", sum.jump_ns.percentile_us(0.5),
+                sum.jump_ns.percentile_us(0.99));
   out += format("\"running\":%s,", started_ && !ending_ ? "true" : "false");
   return out + "\"participants\":[" + nodes + "]}";
 }

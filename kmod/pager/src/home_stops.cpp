@@ -25,7 +25,8 @@ Thread& Home::add_thread(pid_t tid, bool in_group) {
   thread->tid = tid;
   thread->in_group = in_group;
   thread->slot = next_slot_++;
-  thread->syscall_file.reset(open(format("/proc/%d/task/%d/syscall", tid, tid).c_str(), O_RDONLY | O_CLOEXEC));
+  thread->syscall_file.reset(
+      open(format("/proc/%d/task/%d/syscall", tid, tid).c_str(), O_RDONLY | O_CLOEXEC));
   slots_[thread->slot] = tid;
   Thread& added = *thread;
   threads_[tid] = std::move(thread);
@@ -67,8 +68,10 @@ void Home::on_child_events() {
     const pid_t pid = waitpid(-1, &status, __WALL | WNOHANG);
     if (pid <= 0) return;
     if (pid == holder_.pid() || pid == memory_.injector().tid()) continue;
-    if (WIFSTOPPED(status)) on_stop(pid, status);
-    else on_task_end(pid, status);
+    if (WIFSTOPPED(status))
+      on_stop(pid, status);
+    else
+      on_task_end(pid, status);
   }
 }
 
@@ -78,8 +81,10 @@ void Home::on_task_end(pid_t pid, int status) {
   forget_thread(pid);
   if (pid != application_ || ending_) return;
   application_ = 0;
-  if (WIFEXITED(status)) end({0, WEXITSTATUS(status), ""});
-  else end({1, WTERMSIG(status), ""});
+  if (WIFEXITED(status))
+    end({0, WEXITSTATUS(status), ""});
+  else
+    end({1, WTERMSIG(status), ""});
 }
 
 void Home::on_stop(pid_t pid, int status) {
@@ -105,8 +110,10 @@ void Home::on_stop(pid_t pid, int status) {
     listen(pid);
     return;
   }
-  if (event != 0 || WSTOPSIG(status) == kSyscallStop) resume(pid);
-  else resume(pid, WSTOPSIG(status));
+  if (event != 0 || WSTOPSIG(status) == kSyscallStop)
+    resume(pid);
+  else
+    resume(pid, WSTOPSIG(status));
 }
 
 void Home::on_thread_stop(Thread& thread, int status) {
@@ -114,27 +121,27 @@ void Home::on_thread_stop(Thread& thread, int status) {
   const pid_t tid = thread.tid;
   if (thread.state == ThreadState::to_jump) return try_finish_jump(thread, status);
   switch (event) {
-    case PTRACE_EVENT_SECCOMP:
-      return on_call(thread);
+    case PTRACE_EVENT_SECCOMP: return on_call(thread);
     case PTRACE_EVENT_CLONE:
     case PTRACE_EVENT_FORK:
-    case PTRACE_EVENT_VFORK:
-      return on_new_task(thread, event);
-    case PTRACE_EVENT_EXEC:
-      return on_exec(tid);
+    case PTRACE_EVENT_VFORK: return on_new_task(thread, event);
+    case PTRACE_EVENT_EXEC: return on_exec(tid);
     case PTRACE_EVENT_STOP:
-      if (stops_group(WSTOPSIG(status))) listen(tid);
-      else resume(tid);  // a new thread's first stop, SIGCONT, or an interrupt that came too late
+      if (stops_group(WSTOPSIG(status)))
+        listen(tid);
+      else
+        resume(tid);  // a new thread's first stop, SIGCONT, or an interrupt that came too late
       return;
     case 0:
       if (WSTOPSIG(status) == kSyscallStop) {
-        if (thread.wants_exit_stop) on_call_end(thread);
-        else resume(tid);
+        if (thread.wants_exit_stop)
+          on_call_end(thread);
+        else
+          resume(tid);
         return;
       }
       return on_signal(thread, WSTOPSIG(status));
-    default:
-      resume(tid);
+    default: resume(tid);
   }
 }
 
@@ -143,7 +150,8 @@ void Home::on_signal(Thread& thread, int signal) {
     resume(thread.tid, signal);
     return;
   }
-  // Its context is elsewhere: the parked task stays in this stop until the context is back, then the signal goes in.
+  // Its context is elsewhere: the parked task stays in this stop until the context is back, then the signal
+  // goes in.
   thread.signals.push_back(signal);
   if (thread.state == ThreadState::away) recall(thread);
 }

@@ -15,8 +15,8 @@ namespace elastic {
 
 namespace {
 
-// Lets `tid` run until its int3; clone events give the child's tid. Signals that are not ours are kept back: they
-// are delivered when the task next runs its own code (only call_in on application threads can see any).
+// Lets `tid` run until its int3; clone events give the child's tid. Signals that are not ours are kept back:
+// they are delivered when the task next runs its own code (only call_in on application threads can see any).
 int64_t run_to_trap(pid_t tid, pid_t* child) {
   int pending_signal = 0;
   for (;;) {
@@ -71,8 +71,8 @@ int64_t Injector::clone(uint64_t flags, uint64_t stack, pid_t& child) {
   return run(registers, &child);
 }
 
-int64_t call_in(pid_t tid, uint64_t ip, long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e,
-                uint64_t f, pid_t* child) {
+int64_t call_in(pid_t tid, uint64_t ip, long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
+                uint64_t e, uint64_t f, pid_t* child) {
   user_regs_struct saved{};
   if (!get_registers(tid, saved)) return -ESRCH;
   user_regs_struct registers = saved;

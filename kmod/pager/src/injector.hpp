@@ -1,9 +1,10 @@
-// Makes a stopped task of the traced address space execute single system calls on the pager's behalf, from the
-// trampoline page (`syscall; int3`). Arguments are registers only: nothing a call does reads memory that the
-// application can write.
+// Makes a stopped task of the traced address space execute single system calls on the pager's behalf, from
+// the trampoline page (`syscall; int3`). Arguments are registers only: nothing a call does reads memory that
+// the application can write.
 //
-// Why a task of its own (clone(CLONE_VM|CLONE_PARENT) at home, the shell's main thread elsewhere): application
-// threads are never interrupted for memory work, and descriptors the calls need are not visible to them.
+// Why a task of its own (clone(CLONE_VM|CLONE_PARENT) at home, the shell's main thread elsewhere):
+// application threads are never interrupted for memory work, and descriptors the calls need are not visible
+// to them.
 #pragma once
 
 #include <sys/types.h>
@@ -36,9 +37,10 @@ class Injector {
   user_regs_struct base_{};
 };
 
-// Executes one call in any stopped task by way of its own registers, which are restored afterwards. Used before an
-// injector exists, on new guest threads, and in the child of a fork. `ip`: address of a `syscall; int3`.
-int64_t call_in(pid_t tid, uint64_t ip, long number, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0, uint64_t d = 0,
-                uint64_t e = 0, uint64_t f = 0, pid_t* child = nullptr);
+// Executes one call in any stopped task by way of its own registers, which are restored afterwards. Used
+// before an injector exists, on new guest threads, and in the child of a fork. `ip`: address of a `syscall;
+// int3`.
+int64_t call_in(pid_t tid, uint64_t ip, long number, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0,
+                uint64_t d = 0, uint64_t e = 0, uint64_t f = 0, pid_t* child = nullptr);
 
 }  // namespace elastic

@@ -20,9 +20,11 @@ bool decode_jump(std::span<const uint8_t> bytes, ThreadRule& rule, Context& cont
   return context.decode(bytes.subspan(sizeof rule));
 }
 
-std::vector<uint64_t> working_set(const std::array<uint64_t, 8>& recent, const user_regs_struct& r, uint64_t wanted) {
+std::vector<uint64_t> working_set(const std::array<uint64_t, 8>& recent, const user_regs_struct& r,
+                                  uint64_t wanted) {
   std::vector<uint64_t> pages{page_of(r.rsp), page_of(r.rsp) + 1, page_of(r.fs_base), page_of(r.rbp)};
-  for (const uint64_t value : {r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15})
+  for (const uint64_t value :
+       {r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15})
     if (value >= kPageBytes && value < kUserSpaceEnd) pages.push_back(page_of(value));
   for (const uint64_t page : recent)
     if (page != 0) pages.push_back(page);

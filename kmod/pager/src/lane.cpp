@@ -19,8 +19,8 @@ namespace elastic {
 
 namespace {
 
-constexpr size_t kReceiveBytes = 128u << 10;        // one recv(); 32 to 512 KiB measure the same within noise
-constexpr int kReceivesPerEvent = 4;                // then the other descriptors get their turn
+constexpr size_t kReceiveBytes = 128u << 10;  // one recv(); 32 to 512 KiB measure the same within noise
+constexpr int kReceivesPerEvent = 4;          // then the other descriptors get their turn
 constexpr size_t kHandshakeReceiveBytes = 16u << 10;
 constexpr uint64_t kHandshakeBytesMax = 32u << 10;  // a pre-shared-key handshake needs less than 1 KiB
 constexpr size_t kKeepBytes = 4u << 20;             // capacity an empty queue keeps
@@ -28,11 +28,14 @@ constexpr size_t kKeepBytes = 4u << 20;             // capacity an empty queue k
 }  // namespace
 
 Lane::State::State(Fd socket, std::string identity, const LaneKey& key)
-    : fd(std::move(socket)), connecting(true), tls(std::move(identity), key),
+    : fd(std::move(socket)),
+      connecting(true),
+      tls(std::move(identity), key),
       stage(std::make_unique_for_overwrite<uint8_t[]>(kRecordPlainBytes)) {}
 
 Lane::State::State(Fd socket, std::shared_ptr<ListenerShared> shared)
-    : fd(std::move(socket)), listener(std::move(shared)),
+    : fd(std::move(socket)),
+      listener(std::move(shared)),
       tls([table = listener](const std::string& identity) { return table->find_key(identity); }),
       stage(std::make_unique_for_overwrite<uint8_t[]>(kRecordPlainBytes)) {
   ++listener->pending;
@@ -137,9 +140,7 @@ bool Lane::State::pull_plain() {
       case TlsEnd::Step::want_more:
         if (!receive()) return false;
         break;
-      case TlsEnd::Step::closed:
-        end_of_stream();
-        return false;
+      case TlsEnd::Step::closed: end_of_stream(); return false;
       case TlsEnd::Step::failed: end(LaneIo::refused, tls.problem()); return false;
     }
   }

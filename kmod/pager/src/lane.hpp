@@ -60,7 +60,7 @@ class Lane {
   // After the last frame (bye): closes this direction once the queue is empty. Frames still arrive until the
   // other side closes too; destroying the lane earlier may reset the connection and lose what was sent last.
   LaneIo finish();
-  size_t queued_bytes() const;   // not yet taken by the kernel
+  size_t queued_bytes() const;  // not yet taken by the kernel
   uint64_t bytes_sent() const;
   uint64_t bytes_received() const;
   uint64_t sequence_sent() const;

@@ -19,19 +19,19 @@ struct ListenerShared {
 };
 
 struct Lane::State {
-  State(Fd socket, std::string identity, const LaneKey& key);        // dialled
-  State(Fd socket, std::shared_ptr<ListenerShared> listener);        // accepted
+  State(Fd socket, std::string identity, const LaneKey& key);  // dialled
+  State(Fd socket, std::shared_ptr<ListenerShared> listener);  // accepted
   ~State();
 
   void on_connected();
   void advance_handshake();
   void become_established();
-  bool receive();                 // one recv(); false: nothing came
-  bool pull_plain();              // decrypts some bytes into `plain`; false: none to be had now
+  bool receive();     // one recv(); false: nothing came
+  bool pull_plain();  // decrypts some bytes into `plain`; false: none to be had now
   bool frame_is_buffered() const;
   bool check_header(const FrameHeader& header);
   void append_plain(const void* from, size_t bytes);
-  void seal();                    // encrypts what is staged
+  void seal();  // encrypts what is staged
   void write_out();
   void leave_pending();
   void end(LaneIo as, std::string reason);
@@ -41,19 +41,19 @@ struct Lane::State {
   Fd fd;
   bool connecting = false;
   bool established = false;
-  bool drained = true;            // the last recv() emptied the socket: do not ask again before an event
-  bool write_broken = false;      // the peer takes no more; what it sent before is still read
+  bool drained = true;        // the last recv() emptied the socket: do not ask again before an event
+  bool write_broken = false;  // the peer takes no more; what it sent before is still read
   bool finishing = false;
-  bool finished = false;          // FIN sent
-  int receives_left = 0;          // of this event: a fast sender must not starve the other lanes
+  bool finished = false;  // FIN sent
+  int receives_left = 0;  // of this event: a fast sender must not starve the other lanes
   LaneIo status = LaneIo::ok;
   std::string problem;
-  std::string address;            // of the dialled host, for messages
+  std::string address;  // of the dialled host, for messages
   std::shared_ptr<ListenerShared> listener;
   TlsEnd tls;
-  ByteQueue plain;                // decrypted; next_frame() has handed out its first `handed_bytes`
+  ByteQueue plain;  // decrypted; next_frame() has handed out its first `handed_bytes`
   size_t handed_bytes = 0;
-  ByteQueue early;                // frames queued before the handshake is over
+  ByteQueue early;  // frames queued before the handshake is over
   std::unique_ptr<uint8_t[]> stage;
   size_t staged_bytes = 0;
   uint64_t bytes_sent = 0;

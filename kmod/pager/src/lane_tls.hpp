@@ -72,7 +72,7 @@ class TlsEnd {
   std::string identity_;
   LaneKey key_{};
   std::string problem_;
-  TrafficSecret dialler_secret_{};    // of what the dialler writes; both only until the handshake is over
+  TrafficSecret dialler_secret_{};  // of what the dialler writes; both only until the handshake is over
   TrafficSecret listener_secret_{};
   bool secrets_seen_[2] = {};
   RecordKeys opening_;

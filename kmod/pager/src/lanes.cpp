@@ -36,7 +36,8 @@ Lanes::~Lanes() = default;
 
 void Lanes::listen(const std::string& host) {
   try {
-    listener_ = std::make_unique<LaneListener>(host, [this](const std::string& identity) { return key_of(identity); });
+    listener_ = std::make_unique<LaneListener>(
+        host, [this](const std::string& identity) { return key_of(identity); });
   } catch (const std::system_error& error) {
     throw Failure(format("cannot listen for lanes on %s: %s", host.c_str(), error.what()));
   }
@@ -62,8 +63,8 @@ Node& Lanes::add(Node node) {
     added.urgent = Lane::dial(added.host, added.port, identity, added.key);
     added.bulk = Lane::dial(added.host, added.port, identity, added.key);
   } catch (const std::system_error& error) {
-    const std::string text = format("cannot reach %s (%s:%u): %s", added.name.c_str(), added.host.c_str(), added.port,
-                                    error.what());
+    const std::string text = format("cannot reach %s (%s:%u): %s", added.name.c_str(), added.host.c_str(),
+                                    added.port, error.what());
     nodes_.erase(added.index);
     throw Failure(text);
   }
@@ -96,7 +97,8 @@ void Lanes::say_hello(Node& node, Lane& lane, bool bulk) {
 void Lanes::watch(Node& node, bool bulk) {
   Lane& lane = bulk ? *node.bulk : *node.urgent;
   const uint16_t index = node.index;
-  loop_.watch(lane.fd(), lane.wanted_events(), [this, index, bulk](uint32_t events) { on_lane(index, bulk, events); });
+  loop_.watch(lane.fd(), lane.wanted_events(),
+              [this, index, bulk](uint32_t events) { on_lane(index, bulk, events); });
 }
 
 void Lanes::accept_lane() {
@@ -131,7 +133,8 @@ void Lanes::on_pending(const std::shared_ptr<Pending>& pending, uint32_t events)
   for (const auto& [index, node] : nodes_)
     if (std::to_string(node->lease.id) == lane.identity()) owner = node.get();
   HelloPayload hello;
-  const bool shaped = frame.header.type == static_cast<uint16_t>(FrameType::hello) && frame.payload.size() == sizeof hello;
+  const bool shaped =
+      frame.header.type == static_cast<uint16_t>(FrameType::hello) && frame.payload.size() == sizeof hello;
   if (shaped) memcpy(&hello, frame.payload.data(), sizeof hello);
   const bool bulk = shaped && hello.lane_kind == 1;
   if (owner == nullptr || !take_hello(*owner, lane, frame, false) || (bulk ? owner->bulk : owner->urgent)) {
@@ -149,7 +152,8 @@ void Lanes::on_pending(const std::shared_ptr<Pending>& pending, uint32_t events)
 
 bool Lanes::take_hello(Node& node, Lane&, const Frame& frame, bool) {
   HelloPayload hello;
-  if (frame.header.type != static_cast<uint16_t>(FrameType::hello) || frame.payload.size() != sizeof hello) return false;
+  if (frame.header.type != static_cast<uint16_t>(FrameType::hello) || frame.payload.size() != sizeof hello)
+    return false;
   memcpy(&hello, frame.payload.data(), sizeof hello);
   if (hello.protocol != 1 || hello.process_id != process_id_ || hello.node != node.index) return false;
   if (self_ != kHome && node.index == kHome) {
@@ -160,7 +164,8 @@ bool Lanes::take_hello(Node& node, Lane&, const Frame& frame, bool) {
 }
 
 void Lanes::check_up(Node& node) {
-  if (node.up || !node.urgent || !node.bulk || !node.urgent->established() || !node.bulk->established()) return;
+  if (node.up || !node.urgent || !node.bulk || !node.urgent->established() || !node.bulk->established())
+    return;
   // A dialled pair is up when both hellos came back (they count as received frames).
   if (node.port != 0 && (node.urgent->bytes_received() == 0 || node.bulk->bytes_received() == 0)) return;
   node.up = true;
@@ -191,9 +196,11 @@ void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
     if (node == nullptr || (bulk ? node->bulk.get() : node->urgent.get()) != lane) return;
   }
   if (io == LaneIo::refused) refuse(lane->last_error());
-  if (io != LaneIo::ok) return lose(*node, lane->last_error().empty() ? "connection closed" : lane->last_error());
+  if (io != LaneIo::ok)
+    return lose(*node, lane->last_error().empty() ? "connection closed" : lane->last_error());
   loop_.change(lane->fd(), lane->wanted_events());
-  if (bulk && queued > kBulkQueueBytesMax / 2 && lane->queued_bytes() <= kBulkQueueBytesMax / 2) events_.on_drained(*node);
+  if (bulk && queued > kBulkQueueBytesMax / 2 && lane->queued_bytes() <= kBulkQueueBytesMax / 2)
+    events_.on_drained(*node);
 }
 
 // Fences: another epoch, or a page-carrying frame of another image, is not of this run any more.

@@ -1,5 +1,5 @@
-// The lanes of one pager: for every other participant an urgent and a bulk connection, from dial or accept through
-// the hello frames to up and down. Stamps and checks epoch and image; hands good frames on.
+// The lanes of one pager: for every other participant an urgent and a bulk connection, from dial or accept
+// through the hello frames to up and down. Stamps and checks epoch and image; hands good frames on.
 //
 // A lane that is lost takes its participant with it (down): bytes that were sent and not acknowledged stay
 // inactive here, so there are never two owners. What that means for the run is the caller's decision.
@@ -41,17 +41,17 @@ struct Node {
   Lease lease;
   std::unique_ptr<Lane> urgent, bulk;
   bool up = false;
-  bool left = false;             // said bye: its end is no loss
-  bool synced = false;           // speaks of the same image as we do
+  bool left = false;    // said bye: its end is no loss
+  bool synced = false;  // speaks of the same image as we do
   uint64_t last_heard_us = 0;
-  uint64_t deadline_us = 0;      // for the handshake
+  uint64_t deadline_us = 0;  // for the handshake
   StatusPayload status{};
   uint64_t pages_pushed_since_status = 0;
-  uint64_t pages_owned_hint = 0; // pages our table believes to be there
-  uint32_t threads_there = 0;    // home only: its guest threads
+  uint64_t pages_owned_hint = 0;  // pages our table believes to be there
+  uint32_t threads_there = 0;     // home only: its guest threads
   uint64_t pages_peak = 0;
-  bool draining = false;         // being contracted: nothing new goes there
-  Counters counters;             // as it last reported
+  bool draining = false;  // being contracted: nothing new goes there
+  Counters counters;      // as it last reported
 };
 
 class LaneEvents {
@@ -77,8 +77,10 @@ class Lanes {
   std::map<uint16_t, std::unique_ptr<Node>>& all() { return nodes_; }
   void remove(uint16_t index, const std::string& reason);  // closes its lanes; no on_down
 
-  // Stamps epoch and image. False if the node is not up. Frames leave with the end of the loop's round, or flush().
-  bool send(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts = {}, bool bulk = false);
+  // Stamps epoch and image. False if the node is not up. Frames leave with the end of the loop's round, or
+  // flush().
+  bool send(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts = {},
+            bool bulk = false);
   bool send_text(Node& node, FrameType type, const std::string& text);
   void flush();
   bool bulk_has_room(const Node& node) const;

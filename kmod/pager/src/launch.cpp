@@ -21,7 +21,7 @@ namespace elastic {
 
 namespace {
 
-constexpr long kSyscallInt3 = 0xcc050f;  // `syscall; int3`, little-endian
+constexpr long kSyscallInt3 = 0xcc050f;                  // `syscall; int3`, little-endian
 constexpr uint64_t kInjectorStack = kTrampoline + 4000;  // never used: the injector only makes calls
 
 constexpr uint64_t kPathAt = kTrampoline + 1024;  // read-only for the application
@@ -41,7 +41,8 @@ int64_t open_in(Injector& injector, pid_t pid, const std::string& path) {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
-  for (const int signal : {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2})
+  for (const int signal :
+       {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2})
     ::signal(signal, SIG_DFL);
   personality(static_cast<unsigned long>(personality(0xffffffff)) | ADDR_NO_RANDOMIZE);
   raise(SIGSTOP);  // the tracer seizes us here
@@ -79,19 +80,24 @@ Launched launch(const std::string& path, const std::vector<std::string>& argumen
   if (pid == 0) run_child(path, argv, write_end.get());
   write_end.reset();
   int status = 0;
-  if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status)) throw Failure("the application's process ended before its start");
+  if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status))
+    throw Failure("the application's process ended before its start");
   if (ptrace(PTRACE_SEIZE, pid, nullptr, static_cast<long>(kTraceOptions)) != 0) {
     const int error = errno;
     kill(pid, SIGKILL);
     waitpid(pid, &status, 0);
-    throw Failure(format("ptrace is not permitted (%s): run `sudo sysctl kernel.yama.ptrace_scope=1`, or allow ptrace in this container", strerror(error)));
+    throw Failure(
+        format("ptrace is not permitted (%s): run `sudo sysctl kernel.yama.ptrace_scope=1`, or allow ptrace "
+               "in this container",
+               strerror(error)));
   }
   kill(pid, SIGCONT);
   Launched launched{pid, 0};
   for (;;) {
     wait_for_stop(pid, status, "the application's start");
     if (!WIFSTOPPED(status)) {
-      if (read(read_end.get(), &launched.exec_error, sizeof launched.exec_error) <= 0) throw Failure("the application's process ended before its start");
+      if (read(read_end.get(), &launched.exec_error, sizeof launched.exec_error) <= 0)
+        throw Failure("the application's process ended before its start");
       if (launched.exec_error < 0)
         throw Failure(format("cannot install the seccomp filter: %s", strerror(-launched.exec_error)));
       launched.pid = 0;
@@ -107,7 +113,8 @@ void attach_memory(pid_t pid, Memory& memory) {
   // The exec event is inside execve, whose return clobbers rax: step over it.
   if (!resume_to_syscall(pid)) throw Failure("the application ended during its start");
   wait_for_stop(pid, status, "the end of execve");
-  if (!WIFSTOPPED(status) || WSTOPSIG(status) != (SIGTRAP | 0x80)) throw Failure("the application ended during its start");
+  if (!WIFSTOPPED(status) || WSTOPSIG(status) != (SIGTRAP | 0x80))
+    throw Failure("the application ended during its start");
   user_regs_struct entry{};
   get_registers(pid, entry);
   // The first call is made from the program's entry point, which is put right again at once.
@@ -119,18 +126,22 @@ void attach_memory(pid_t pid, Memory& memory) {
   if (static_cast<uint64_t>(at) != kTrampoline) throw Failure("cannot map the trampoline page");
   ptrace(PTRACE_POKETEXT, pid, kTrampoline, kSyscallInt3);
   pid_t injector = 0;
-  const int64_t made = call_in(pid, kTrampoline, SYS_clone, CLONE_VM | CLONE_PARENT, kInjectorStack, 0, 0, 0, 0, &injector);
-  if (made < 0 || injector == 0) throw Failure(format("cannot make the injector: %s", strerror(static_cast<int>(-made))));
+  const int64_t made =
+      call_in(pid, kTrampoline, SYS_clone, CLONE_VM | CLONE_PARENT, kInjectorStack, 0, 0, 0, 0, &injector);
+  if (made < 0 || injector == 0)
+    throw Failure(format("cannot make the injector: %s", strerror(static_cast<int>(-made))));
   wait_for_stop(injector, status, "the injector");
   user_regs_struct base{};
-  if (!WIFSTOPPED(status) || !get_registers(injector, base)) throw Failure("the injector ended during its start");
+  if (!WIFSTOPPED(status) || !get_registers(injector, base))
+    throw Failure("the injector ended during its start");
   entry.orig_rax = ~0ull;
   set_registers(pid, entry);
   Injector task(injector, base);
   const int64_t file = open_in(task, pid, format("/proc/%d/fd/%d", getpid(), memory.file()));
   if (file < 0)
-    throw Failure(format("the application cannot reach the pager's memory file through /proc (%s): is /proc mounted?",
-                         strerror(static_cast<int>(-file))));
+    throw Failure(
+        format("the application cannot reach the pager's memory file through /proc (%s): is /proc mounted?",
+               strerror(static_cast<int>(-file))));
   const int64_t device = open_in(task, pid, "/dev/userfaultfd");
   Uffd uffd = Uffd::create(task, device < 0 ? -1 : static_cast<int>(device), false);
   if (device >= 0) task.call(SYS_close, static_cast<uint64_t>(device));

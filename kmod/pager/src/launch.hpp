@@ -1,5 +1,5 @@
-// Starting the application under trace, and making an address space elastic-ready: trampoline page, injector task,
-// userfaultfd. Used at the start and again after every exec.
+// Starting the application under trace, and making an address space elastic-ready: trampoline page, injector
+// task, userfaultfd. Used at the start and again after every exec.
 #pragma once
 
 #include <sys/types.h>
@@ -17,13 +17,14 @@ struct Launched {
   int exec_error = 0;  // errno of execve, 0 if the program runs
 };
 
-// Forks, installs the filter, executes `path` and stops at the exec event (PTRACE_EVENT_EXEC). The child inherits
-// this process's standard descriptors and environment; ASLR is off so that addresses are the same on every node.
+// Forks, installs the filter, executes `path` and stops at the exec event (PTRACE_EVENT_EXEC). The child
+// inherits this process's standard descriptors and environment; ASLR is off so that addresses are the same on
+// every node.
 Launched launch(const std::string& path, const std::vector<std::string>& arguments);
 
 // `pid` is at its exec event. Steps to the end of execve, plants the trampoline, makes the injector and the
-// userfaultfd and attaches `memory`. The injector opens the memfd through /proc/PAGER/fd, so that the application
-// never has a descriptor of ours, after an exec as little as at the start.
+// userfaultfd and attaches `memory`. The injector opens the memfd through /proc/PAGER/fd, so that the
+// application never has a descriptor of ours, after an exec as little as at the start.
 void attach_memory(pid_t pid, Memory& memory);
 
 }  // namespace elastic

@@ -42,7 +42,8 @@ uint64_t Loop::at(uint64_t at_us, OnTimer on_timer) {
 }
 
 void Loop::cancel(uint64_t id) {
-  const auto it = std::find_if(timers_.begin(), timers_.end(), [id](const auto& t) { return t.second.first == id; });
+  const auto it =
+      std::find_if(timers_.begin(), timers_.end(), [id](const auto& t) { return t.second.first == id; });
   if (it != timers_.end()) timers_.erase(it);
 }
 

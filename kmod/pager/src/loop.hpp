@@ -1,5 +1,5 @@
-// The pager's one thread: an epoll loop with descriptors and timers. Callbacks run to completion; nothing here
-// allocates once the descriptors and timers of a run exist.
+// The pager's one thread: an epoll loop with descriptors and timers. Callbacks run to completion; nothing
+// here allocates once the descriptors and timers of a run exist.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ class Loop {
   void cancel(uint64_t id);
   // Runs after the current round of events, before sleeping (lanes are flushed there).
   void after_each_round(OnTimer work) { after_round_.push_back(std::move(work)); }
-  void run();       // until stop()
+  void run();  // until stop()
   void run_once(int timeout_ms_max);
   void stop() { stopped_ = true; }
   bool stopped() const { return stopped_; }

@@ -1,5 +1,5 @@
-// elasticos-pager: one process per elastic process and node. Modes: home and peer (the pager proper), facts and
-// doctor (what this machine is and can do), and lock-step modes that tests drive.
+// elasticos-pager: one process per elastic process and node. Modes: home and peer (the pager proper), facts
+// and doctor (what this machine is and can do), and lock-step modes that tests drive.
 #include <cstdio>
 
 #include "conformance.hpp"
@@ -14,7 +14,9 @@ namespace elastic {
 namespace {
 
 int run_home(int argc, char** argv) {
-  const Options options(argc, argv, {"id", "socket", "memory-pages", "spill-dir", "spill-max-bytes", "policy", "jump-every", "run-fd", "name"});
+  const Options options(argc, argv,
+                        {"id", "socket", "memory-pages", "spill-dir", "spill-max-bytes", "policy",
+                         "jump-every", "run-fd", "name"});
   HomeOptions home;
   home.id = options.text("id");
   home.socket_path = options.text("socket");
@@ -23,7 +25,8 @@ int run_home(int argc, char** argv) {
   home.spill_bytes_max = options.number_or("spill-max-bytes", 1ull << 40);
   home.policy = options.text_or("policy", "always-pull");
   home.jump_every = options.number_or("jump-every", 0);
-  home.run_fd = static_cast<int>(options.number_or("run-fd", 0)) == 0 ? -1 : static_cast<int>(options.number("run-fd"));
+  home.run_fd =
+      static_cast<int>(options.number_or("run-fd", 0)) == 0 ? -1 : static_cast<int>(options.number("run-fd"));
   home.node_name = options.text_or("name", "home");
   home.arguments = options.rest();
   if (home.arguments.empty()) throw Failure("elasticos-pager: no program given");
@@ -31,7 +34,8 @@ int run_home(int argc, char** argv) {
   const auto refuse = [&](const ProgramProblem& problem) {
     const int kind = problem.exit_status == 127 ? 4 : problem.exit_status == 126 ? 3 : 2;
     Loop loop;
-    Control control(loop, "", home.run_fd, [](const auto&, bool, const auto&) {}, nullptr);
+    Control control(
+        loop, "", home.run_fd, [](const auto&, bool, const auto&) {}, nullptr);
     control.to_all({ControlType::exited, {kind, problem.exit_status}, {problem.message}});
     control.flush(1000);
     if (home.run_fd < 0) fprintf(stderr, "%s\n", problem.message.c_str());
@@ -52,7 +56,8 @@ int run_home(int argc, char** argv) {
 }
 
 int run_peer(int argc, char** argv) {
-  const Options options(argc, argv, {"id", "socket", "node", "name", "listen", "memory-pages", "spill-dir", "spill-max-bytes"});
+  const Options options(
+      argc, argv, {"id", "socket", "node", "name", "listen", "memory-pages", "spill-dir", "spill-max-bytes"});
   PeerOptions peer;
   peer.id = options.text("id");
   peer.socket_path = options.text("socket");

@@ -37,9 +37,7 @@ Fd new_file() {
 
 }  // namespace
 
-Memory::Memory() : file_(new_file()) {
-  scan_ioctl_ = getenv("ELASTICOS_NO_PAGEMAP_SCAN") == nullptr;
-}
+Memory::Memory() : file_(new_file()) { scan_ioctl_ = getenv("ELASTICOS_NO_PAGEMAP_SCAN") == nullptr; }
 
 void Memory::attach(Injector injector, Uffd uffd, int file_number) {
   injector_ = injector;
@@ -64,7 +62,8 @@ void Memory::reset() {
 int Memory::map(uint64_t page, uint64_t count, int prot, bool exclusive) {
   if (!attached()) return 0;
   const uint64_t address = address_of(page), bytes = count << kPageShift;
-  const uint64_t flags = MAP_SHARED | MAP_NORESERVE | static_cast<uint64_t>(exclusive ? MAP_FIXED_NOREPLACE : MAP_FIXED);
+  const uint64_t flags =
+      MAP_SHARED | MAP_NORESERVE | static_cast<uint64_t>(exclusive ? MAP_FIXED_NOREPLACE : MAP_FIXED);
   const int64_t at = injector_.call(SYS_mmap, address, bytes, static_cast<uint64_t>(prot), flags,
                                     static_cast<uint64_t>(file_number_), address);
   if (at < 0 && at > -4096) return static_cast<int>(at);
@@ -86,7 +85,8 @@ int Memory::protect(uint64_t page, uint64_t count, int prot) {
 
 // Into the file when nothing is mapped there (yet): contents must not be lost because a mapping is late.
 static void write_file(int file, uint64_t page, const uint8_t* data) {
-  if (pwrite(file, data, kPageBytes, static_cast<off_t>(address_of(page))) != static_cast<ssize_t>(kPageBytes))
+  if (pwrite(file, data, kPageBytes, static_cast<off_t>(address_of(page))) !=
+      static_cast<ssize_t>(kPageBytes))
     fail_errno("no memory for page %#lx", page);
 }
 
@@ -163,7 +163,8 @@ void Memory::scan_written(uint64_t first, uint64_t end, const std::function<void
   scan(first, end, kWritten, found);
 }
 
-void Memory::scan(uint64_t first, uint64_t end, uint64_t category, const std::function<void(PageRun)>& found) {
+void Memory::scan(uint64_t first, uint64_t end, uint64_t category,
+                  const std::function<void(PageRun)>& found) {
   if (!attached()) return;
   if (!scan_ioctl_) return scan_by_pagemap(first, end, category, found);
   ScanRegion regions[512];
@@ -202,7 +203,8 @@ void Memory::scan_by_pagemap(uint64_t first, uint64_t end, uint64_t category,
     if (got <= 0) break;
     for (uint64_t i = 0; i < static_cast<uint64_t>(got) / 8; i++) {
       const bool present = (words[i] & kPagemapPresentBit) != 0;
-      // A written page may have no translation (forget_use): callers intersect with what they know to be there.
+      // A written page may have no translation (forget_use): callers intersect with what they know to be
+      // there.
       const bool hit = category == kPresent ? present : (words[i] & kPagemapProtectedBit) == 0;
       if (!hit) continue;
       if (run.count > 0 && run.page + run.count == from + i) {
@@ -218,8 +220,8 @@ void Memory::scan_by_pagemap(uint64_t first, uint64_t end, uint64_t category,
 }
 
 void Memory::forget_use(uint64_t page, uint64_t count) {
-  // On a shared mapping MADV_DONTNEED drops the translations only; write-protect marks survive it. -ENOMEM says
-  // that part of the range is not mapped; the rest has been done.
+  // On a shared mapping MADV_DONTNEED drops the translations only; write-protect marks survive it. -ENOMEM
+  // says that part of the range is not mapped; the rest has been done.
   if (attached()) injector_.call(SYS_madvise, address_of(page), count << kPageShift, MADV_DONTNEED);
 }
 

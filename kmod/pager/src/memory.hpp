@@ -1,9 +1,9 @@
-// One node's share of the elastic memory, and the address space it is mapped into: the userfaultfd back end of the
-// elastic page table port.
+// One node's share of the elastic memory, and the address space it is mapped into: the userfaultfd back end
+// of the elastic page table port.
 //
-// All elastic pages of a node lie in one memfd at file offset = virtual address. Without an address space (a node
-// that only lends memory) pages are written to and read from the file; once a process is attached (the application
-// at home, the shell elsewhere) the ranges are mapped there and faults arrive on its userfaultfd.
+// All elastic pages of a node lie in one memfd at file offset = virtual address. Without an address space (a
+// node that only lends memory) pages are written to and read from the file; once a process is attached (the
+// application at home, the shell elsewhere) the ranges are mapped there and faults arrive on its userfaultfd.
 // Limits: this class knows nothing of owners; the caller's table says which pages are here.
 #pragma once
 
@@ -35,14 +35,15 @@ class Memory {
   Injector& injector() { return injector_; }
   Uffd& uffd() { return uffd_; }
 
-  // Mappings; 0 or -errno as the kernel's call. Page numbers. `exclusive`: fails with -EEXIST if something is there.
+  // Mappings; 0 or -errno as the kernel's call. Page numbers. `exclusive`: fails with -EEXIST if something is
+  // there.
   int map(uint64_t page, uint64_t count, int prot, bool exclusive = false);
   int unmap(uint64_t page, uint64_t count);
   int protect(uint64_t page, uint64_t count, int prot);
 
-  // Contents. place: the pages become present and waiting threads run on; with a mapped range it is atomic towards
-  // the application. take: copies out and drops; `protect` first, when threads may be running (no write is lost:
-  // a writer then waits in a fault).
+  // Contents. place: the pages become present and waiting threads run on; with a mapped range it is atomic
+  // towards the application. take: copies out and drops; `protect` first, when threads may be running (no
+  // write is lost: a writer then waits in a fault).
   void place(uint64_t page, const uint8_t* data, uint64_t count);
   void place_zero(uint64_t page, uint64_t count);
   void read(uint64_t page, uint8_t* out, uint64_t count);
@@ -51,8 +52,8 @@ class Memory {
   void wake(uint64_t page, uint64_t count);
   void unprotect(uint64_t page, uint64_t count);
 
-  // Pages of [first, end) whose translation is present, i.e. used since the last forget_use() (PAGEMAP_SCAN, or
-  // pagemap bit 63 where that does not exist).
+  // Pages of [first, end) whose translation is present, i.e. used since the last forget_use() (PAGEMAP_SCAN,
+  // or pagemap bit 63 where that does not exist).
   void scan_used(uint64_t first, uint64_t end, const std::function<void(PageRun)>& found);
   // Drops translations (not contents) so that the next use shows again. The range must be elastic throughout.
   void forget_use(uint64_t page, uint64_t count);
@@ -62,7 +63,8 @@ class Memory {
 
  private:
   void scan(uint64_t first, uint64_t end, uint64_t category, const std::function<void(PageRun)>& found);
-  void scan_by_pagemap(uint64_t first, uint64_t end, uint64_t category, const std::function<void(PageRun)>& found);
+  void scan_by_pagemap(uint64_t first, uint64_t end, uint64_t category,
+                       const std::function<void(PageRun)>& found);
   Fd file_;
   Injector injector_;
   Uffd uffd_;

@@ -11,8 +11,8 @@ namespace elastic {
 
 class Options {
  public:
-  // `--name value` pairs up to `--`; what follows are `rest()`. Throws Failure for anything else, and for a name
-  // that is not in `known`.
+  // `--name value` pairs up to `--`; what follows are `rest()`. Throws Failure for anything else, and for a
+  // name that is not in `known`.
   Options(int argc, char** argv, const std::vector<std::string>& known);
   std::string text(const std::string& name) const;  // throws Failure if absent
   std::string text_or(const std::string& name, const std::string& otherwise) const;

@@ -23,15 +23,17 @@ constexpr uint64_t kAskAgainUs = 1'000'000;
 
 Peer::Peer(PeerOptions options)
     : options_(std::move(options)),
-      guests_(memory_, regions_, *(lanes_ = std::make_unique<Lanes>(loop_, strtoull(options_.id.c_str(), nullptr, 16),
-                                                                    options_.node, *this, counters_)),
+      guests_(memory_, regions_,
+              *(lanes_ = std::make_unique<Lanes>(loop_, strtoull(options_.id.c_str(), nullptr, 16),
+                                                 options_.node, *this, counters_)),
               counters_, [this](const std::string& text) { control_->log(LogLevel::warning, text); }) {
   sigset_t blocked;
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGCHLD);
   sigprocmask(SIG_BLOCK, &blocked, nullptr);
   signal_fd_.reset(signalfd(-1, &blocked, SFD_NONBLOCK | SFD_CLOEXEC));
-  for (const int signal : {SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGHUP}) ::signal(signal, SIG_IGN);
+  for (const int signal : {SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGHUP})
+    ::signal(signal, SIG_IGN);
   started_us_ = now_us();
   started_wall_ms_ = wall_ms();
   lease_pages_ = options_.memory_pages;
@@ -46,8 +48,8 @@ Peer::Peer(PeerOptions options)
   guests_.on_shell = [this] { loop_.watch(memory_.uffd().fd(), EPOLLIN, [this](uint32_t) { on_faults(); }); };
   lanes_->listen(options_.listen_host);
   control_ = std::make_unique<Control>(
-      loop_, options_.socket_path, -1, [this](const ControlMessage& m, bool, const auto& reply) { on_control(m, reply); },
-      nullptr);
+      loop_, options_.socket_path, -1,
+      [this](const ControlMessage& m, bool, const auto& reply) { on_control(m, reply); }, nullptr);
   loop_.watch(signal_fd_.get(), EPOLLIN, [this](uint32_t) { on_child_events(); });
   loop_.watch(spill_->event_fd(), EPOLLIN, [this](uint32_t) { spill_->drain(); });
   loop_.at(now_us() + kTickUs, [this] { tick(); });
@@ -82,20 +84,25 @@ void Peer::stop(const std::string& reason, int status) {
 
 ControlMessage Peer::describe() const {
   return {ControlType::describe,
-          {1, getpid(), guests_.shell_pid(), options_.node, lanes_->port(), static_cast<int64_t>(lease_pages_),
-           static_cast<int64_t>(lanes_->epoch), static_cast<int64_t>(geteuid()), static_cast<int64_t>(started_wall_ms_)},
+          {1, getpid(), guests_.shell_pid(), options_.node, lanes_->port(),
+           static_cast<int64_t>(lease_pages_), static_cast<int64_t>(lanes_->epoch),
+           static_cast<int64_t>(geteuid()), static_cast<int64_t>(started_wall_ms_)},
           {options_.id, "", options_.node_name}};
 }
 
 std::string Peer::stats_json() const {
-  return format("{\"elasticProcessId\":\"%s\",\"residentPages\":%lu,\"pagesSpilled\":%lu,\"pulls\":%lu,\"pagesPulled\":%lu,"
-                "\"jumps\":%lu,\"jumpsHome\":%lu,\"peakPages\":%lu,\"threadsPeak\":%lu,\"framesRefused\":%lu,\"running\":true}",
-                options_.id.c_str(), table_.resident(), spill_->slots_used(), counters_.pulls, counters_.pages_pulled,
-                counters_.jumps, counters_.jumps_home, counters_.peak_resident, counters_.threads_peak,
-                counters_.frames_refused);
+  return format(
+      "{\"elasticProcessId\":\"%s\",\"residentPages\":%lu,\"pagesSpilled\":%lu,\"pulls\":%lu,\"pagesPulled\":"
+      "%lu,"
+      "\"jumps\":%lu,\"jumpsHome\":%lu,\"peakPages\":%lu,\"threadsPeak\":%lu,\"framesRefused\":%lu,"
+      "\"running\":true}",
+      options_.id.c_str(), table_.resident(), spill_->slots_used(), counters_.pulls, counters_.pages_pulled,
+      counters_.jumps, counters_.jumps_home, counters_.peak_resident, counters_.threads_peak,
+      counters_.frames_refused);
 }
 
-void Peer::on_control(const ControlMessage& message, const std::function<void(const ControlMessage&)>& reply) {
+void Peer::on_control(const ControlMessage& message,
+                      const std::function<void(const ControlMessage&)>& reply) {
   switch (message.type) {
     case ControlType::hello:
       reply(describe());
@@ -166,7 +173,8 @@ void Peer::want_lane(uint16_t index) {
 }
 
 void Peer::out_of_room(uint64_t page) {
-  throw Failure(format("%s has no room for page %#lx: its lease and its disk are full", options_.node_name.c_str(), page));
+  throw Failure(format("%s has no room for page %#lx: its lease and its disk are full",
+                       options_.node_name.c_str(), page));
 }
 
 void Peer::on_up(Node& node) {
@@ -179,7 +187,8 @@ void Peer::on_up(Node& node) {
 void Peer::on_down(Node& node, const std::string& reason) {
   control_->to_all({ControlType::lane_down, {node.index}, {node.name, reason}});
   engine_->on_node_down(node);
-  if (node.index == kHome && home_seen_) stop(node.left ? "the process ended" : "home was lost: " + reason, node.left ? 0 : 1);
+  if (node.index == kHome && home_seen_)
+    stop(node.left ? "the process ended" : "home was lost: " + reason, node.left ? 0 : 1);
 }
 
 void Peer::on_refused(const std::string& reason) { control_->log(LogLevel::warning, "refused: " + reason); }
@@ -197,14 +206,14 @@ void Peer::on_frame(Node& node, const Frame& frame, bool) {
   }
   if (type == FrameType::drop && frame.header.argument != 0 && node.index != kHome) return;
   if (node.index == kHome) return on_home_frame(node, frame);
-  if (type == FrameType::get || type == FrameType::pages || type == FrameType::push) engine_->on_frame(node, frame);
+  if (type == FrameType::get || type == FrameType::pages || type == FrameType::push)
+    engine_->on_frame(node, frame);
 }
 
 void Peer::on_home_frame(Node& home, const Frame& frame) {
   switch (static_cast<FrameType>(frame.header.type)) {
     case FrameType::map:
-    case FrameType::protect:
-      return on_layout(frame);
+    case FrameType::protect: return on_layout(frame);
     case FrameType::drop:
       if (frame.header.argument == 1) return on_layout(frame);
       engine_->on_frame(home, frame);
@@ -216,17 +225,15 @@ void Peer::on_home_frame(Node& home, const Frame& frame) {
       return;
     }
     case FrameType::setup:
-      return guests_.set_rule(std::string(reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size()), frame.header.argument);
+      return guests_.set_rule(
+          std::string(reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size()),
+          frame.header.argument);
     case FrameType::jump:
       return guests_.on_jump(home, frame, draining_ || home.lease.revoked ? 0 : lease_threads_);
-    case FrameType::recall:
-      return guests_.on_recall(frame.header.argument);
-    case FrameType::thread_end:
-      return guests_.on_thread_end(frame.header.argument);
-    case FrameType::reset:
-      return on_reset(frame.header.argument);
-    case FrameType::give_back:
-      return start_draining();
+    case FrameType::recall: return guests_.on_recall(frame.header.argument);
+    case FrameType::thread_end: return guests_.on_thread_end(frame.header.argument);
+    case FrameType::reset: return on_reset(frame.header.argument);
+    case FrameType::give_back: return start_draining();
     case FrameType::bye: {
       home.left = true;
       const std::vector<uint8_t> bytes = encode_counters(counters_);
@@ -234,8 +241,7 @@ void Peer::on_home_frame(Node& home, const Frame& frame) {
       lanes_->send(home, FrameType::stats, {}, {&part, 1});
       return stop("the process ended", 0);
     }
-    default:
-      engine_->on_frame(home, frame);
+    default: engine_->on_frame(home, frame);
   }
 }
 
@@ -325,10 +331,13 @@ void Peer::tick() {
   lanes_->send(*home, FrameType::stats, {}, {&part, 1});
   if (now - lease_report_us_ > 1'000'000) {
     lease_report_us_ = now;
-    control_->to_agents({ControlType::lease_renewed,
-                         {static_cast<int64_t>(home->lease.id), static_cast<int64_t>(home->lease.ttl_us / 1000)}, {}});
+    control_->to_agents(
+        {ControlType::lease_renewed,
+         {static_cast<int64_t>(home->lease.id), static_cast<int64_t>(home->lease.ttl_us / 1000)},
+         {}});
   }
-  if (draining_ && guests_.running() == 0 && engine_->empty() && home->bulk->queued_bytes() == 0) stop("gave everything back", 0);
+  if (draining_ && guests_.running() == 0 && engine_->empty() && home->bulk->queued_bytes() == 0)
+    stop("gave everything back", 0);
 }
 
 }  // namespace elastic

@@ -1,5 +1,6 @@
-// The pager of a participant: lends memory to one elastic process, runs its guest threads, and ends with it. It
-// belongs to home's lane: when that is gone for good it frees everything and exits. See engine.hpp and guests.hpp.
+// The pager of a participant: lends memory to one elastic process, runs its guest threads, and ends with it.
+// It belongs to home's lane: when that is gone for good it frees everything and exits. See engine.hpp and
+// guests.hpp.
 #pragma once
 
 #include <memory>

@@ -1,10 +1,10 @@
-// The rule by which a user-mode fault on another node's page becomes a pull or a jump: what the pager must decide
-// within microseconds. It is the twin of placement/rule.ts with placement/always-pull.ts and
-// placement/multinode-adaptive-lru.ts, where the why of each number is written; a lock-step test feeds both the
-// same random steps and demands identical answers.
+// The rule by which a user-mode fault on another node's page becomes a pull or a jump: what the pager must
+// decide within microseconds. It is the twin of placement/rule.ts with placement/always-pull.ts and
+// placement/multinode-adaptive-lru.ts, where the why of each number is written; a lock-step test feeds both
+// the same random steps and demands identical answers.
 //
-// A thread's state is a plain struct that may travel in a jump's frame. Nothing here allocates, fails or reads a
-// clock once the rule is made. Limits: at most 255 nodes, a window of at most 64 events.
+// A thread's state is a plain struct that may travel in a jump's frame. Nothing here allocates, fails or
+// reads a clock once the rule is made. Limits: at most 255 nodes, a window of at most 64 events.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,8 @@ enum class DecisionReason : uint8_t {
   always_pull,       // pull: the policy never jumps
   below_threshold,   // pull: the window holds too few pulls from that node
   just_arrived,      // pull: a jump was wished, but too few pages were pulled since the arrival
-  same_instruction,  // pull: a jump was wished at the instruction of the last jump, which may have made no progress
+  same_instruction,  // pull: a jump was wished at the instruction of the last jump, which may have made no
+                     // progress
   threshold,         // jump: by the policy
   jump_every,        // jump: by --jump-every
 };
@@ -29,20 +30,20 @@ struct Decision {
 
 constexpr uint32_t kPolicyWindowMax = 64;
 
-// What the rule remembers of one thread. Value-initialise it for a new thread (`ThreadRule rule{};` is one that
-// has just started at home). Fixed widths, no padding, no pointers.
+// What the rule remembers of one thread. Value-initialise it for a new thread (`ThreadRule rule{};` is one
+// that has just started at home). Fixed widths, no padding, no pointers.
 struct ThreadRule {
-  uint64_t last_event_us = 0;      // clock of the node the thread is on
-  uint64_t last_jump_rip = 0;      // 0: none
-  uint64_t mark = 0;               // register digest at the last arrival, 0: unknown
+  uint64_t last_event_us = 0;  // clock of the node the thread is on
+  uint64_t last_jump_rip = 0;  // 0: none
+  uint64_t mark = 0;           // register digest at the last arrival, 0: unknown
   uint32_t faults_since_jump = 0;
-  uint8_t pulls_since_arrival = 4; // saturates
+  uint8_t pulls_since_arrival = 4;  // saturates
   uint8_t stuck_jumps = 0;
   uint8_t jumped_at_same_rip = 0;
   uint8_t jumping = 0;
-  uint8_t started = 0;             // last_event_us is valid
+  uint8_t started = 0;  // last_event_us is valid
   uint8_t events_count = 0;
-  uint8_t events_next = 0;         // ring: where the next event goes
+  uint8_t events_next = 0;  // ring: where the next event goes
   uint8_t spare[5] = {};
   uint8_t events[kPolicyWindowMax] = {};  // owner of a pull, or kLocalEvent
 };
@@ -50,8 +51,8 @@ static_assert(sizeof(ThreadRule) == 104);
 
 class JumpRule {
  public:
-  // `spec` as `NAME[:key=value,…]` (see placement/registry.ts); `jump_every` 0 is off. Throws Failure with one
-  // line for a spec that is not understood.
+  // `spec` as `NAME[:key=value,…]` (see placement/registry.ts); `jump_every` 0 is off. Throws Failure with
+  // one line for a spec that is not understood.
   JumpRule(const std::string& spec, uint64_t jump_every);
 
   // False if every answer is "pull": callers need not find out where the thread stands.
@@ -62,11 +63,12 @@ class JumpRule {
   Decision on_remote_fault(ThreadRule& thread, uint8_t owner, uint64_t now_us, uint64_t rip) const;
   // A first touch or an unspill was served for the thread.
   void on_local(ThreadRule& thread, uint64_t now_us) const;
-  // The thread runs on after a fault: the time it waited is not counted as execution. Without this call it is.
+  // The thread runs on after a fault: the time it waited is not counted as execution. Without this call it
+  // is.
   void on_resume(ThreadRule& thread, uint64_t now_us) const;
-  // The thread is on this node now: by a jump, or home for a system call. `mark`: digest of its general registers
-  // (register_mark() or any other, never 0); 0 if unknown, which makes a jump loop at one instruction count as
-  // no progress.
+  // The thread is on this node now: by a jump, or home for a system call. `mark`: digest of its general
+  // registers (register_mark() or any other, never 0); 0 if unknown, which makes a jump loop at one
+  // instruction count as no progress.
   void on_arrival(ThreadRule& thread, uint64_t now_us, uint64_t mark = 0) const;
 
  private:
@@ -87,10 +89,10 @@ uint64_t register_mark(const void* registers, size_t bytes);
 // The word for a reason in statistics, logs and the lock-step test, as in placement/policy.ts.
 const char* reason_name(DecisionReason reason);
 
-// `elasticos-pager policy-lockstep SPEC JUMP_EVERY`: reads steps from standard input, one per line, and prints a
-// line for each fault. Steps: `f THREAD OWNER NOW_US RIP`, `l THREAD NOW_US` (local), `r THREAD NOW_US` (resumed),
-// `a THREAD NOW_US MARK` (arrived), `x THREAD` (exited). Answers: `pull REASON`, `jump NODE REASON`. argv: SPEC,
-// JUMP_EVERY. Exit status 0, or 2 for a line that is not understood.
+// `elasticos-pager policy-lockstep SPEC JUMP_EVERY`: reads steps from standard input, one per line, and
+// prints a line for each fault. Steps: `f THREAD OWNER NOW_US RIP`, `l THREAD NOW_US` (local), `r THREAD
+// NOW_US` (resumed), `a THREAD NOW_US MARK` (arrived), `x THREAD` (exited). Answers: `pull REASON`, `jump
+// NODE REASON`. argv: SPEC, JUMP_EVERY. Exit status 0, or 2 for a line that is not understood.
 int policy_lockstep(int argc, char** argv);
 
 }  // namespace elastic

@@ -1,6 +1,6 @@
-// What is mapped where in the elastic process: the pager's own list of mappings, and the choice of addresses for
-// new ones. Home's list is complete (every call that changes mappings is trapped); a participant's list holds what
-// home told it: elastic ranges and read-only file pages.
+// What is mapped where in the elastic process: the pager's own list of mappings, and the choice of addresses
+// for new ones. Home's list is complete (every call that changes mappings is trapped); a participant's list
+// holds what home told it: elastic ranges and read-only file pages.
 #pragma once
 
 #include <cstdint>
@@ -52,8 +52,8 @@ class RegionMap {
   size_t size() const { return regions_.size(); }
   void clear() { regions_.clear(); }
 
-  // A free run of `pages`, searched downwards below `below` (page numbers), with room left above for growth if the
-  // mapping is large: a mapping that can grow in place need not move. 0 if there is none.
+  // A free run of `pages`, searched downwards below `below` (page numbers), with room left above for growth
+  // if the mapping is large: a mapping that can grow in place need not move. 0 if there is none.
   uint64_t choose(uint64_t pages, uint64_t below, uint64_t lowest);
 
  private:

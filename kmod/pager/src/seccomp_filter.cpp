@@ -29,29 +29,51 @@ constexpr int kFutexLockPi2 = 13;
 
 // Calls that change mappings, make or end tasks, or name words the kernel writes at a thread's end.
 constexpr int kTraced[] = {
-    SYS_mmap, SYS_munmap, SYS_brk, SYS_mprotect, SYS_mremap, SYS_madvise, SYS_exit, SYS_fork, SYS_clone,
-    SYS_set_tid_address, SYS_shmat, SYS_shmdt, SYS_mlock, SYS_mlock2, SYS_mlockall, SYS_munlock, SYS_munlockall,
-    SYS_pkey_mprotect, SYS_remap_file_pages,
+    SYS_mmap,
+    SYS_munmap,
+    SYS_brk,
+    SYS_mprotect,
+    SYS_mremap,
+    SYS_madvise,
+    SYS_exit,
+    SYS_fork,
+    SYS_clone,
+    SYS_set_tid_address,
+    SYS_shmat,
+    SYS_shmdt,
+    SYS_mlock,
+    SYS_mlock2,
+    SYS_mlockall,
+    SYS_munlock,
+    SYS_munlockall,
+    SYS_pkey_mprotect,
+    SYS_remap_file_pages,
 };
 
-// Answered ENOSYS, as on a kernel without them: programs have a way without. rseq would have the kernel write user
-// memory at every preemption; clone3 hides its flags in memory (glibc falls back to clone); io_uring, aio and
-// vmsplice pin pages and write behind write-protection; openat2 hides its flags in memory; process_madvise and
-// userfaultfd would work on mappings behind our back.
-constexpr int kMissing[] = {SYS_rseq, SYS_clone3, SYS_io_uring_setup, SYS_io_setup, SYS_vmsplice, SYS_openat2,
-                            SYS_process_madvise, SYS_userfaultfd, SYS_pkey_alloc, 453 /* map_shadow_stack */};
+// Answered ENOSYS, as on a kernel without them: programs have a way without. rseq would have the kernel write
+// user memory at every preemption; clone3 hides its flags in memory (glibc falls back to clone); io_uring,
+// aio and vmsplice pin pages and write behind write-protection; openat2 hides its flags in memory;
+// process_madvise and userfaultfd would work on mappings behind our back.
+constexpr int kMissing[] = {SYS_rseq,       SYS_clone3,  SYS_io_uring_setup,  SYS_io_setup,
+                            SYS_vmsplice,   SYS_openat2, SYS_process_madvise, SYS_userfaultfd,
+                            SYS_pkey_alloc, 453 /* map_shadow_stack */};
 
 // Futex operations whose kernel accesses cannot wait for a page.
-constexpr int kFutexTraced[] = {FUTEX_WAKE_OP, FUTEX_LOCK_PI, FUTEX_UNLOCK_PI, FUTEX_TRYLOCK_PI,
-                                FUTEX_WAIT_REQUEUE_PI, FUTEX_CMP_REQUEUE_PI, kFutexLockPi2};
+constexpr int kFutexTraced[] = {FUTEX_WAKE_OP,    FUTEX_LOCK_PI,         FUTEX_UNLOCK_PI,
+                                FUTEX_TRYLOCK_PI, FUTEX_WAIT_REQUEUE_PI, FUTEX_CMP_REQUEUE_PI,
+                                kFutexLockPi2};
 
 class Program {
  public:
-  void add(uint16_t code, uint32_t k, uint8_t yes = 0, uint8_t no = 0) { steps_[count_++] = {code, yes, no, k}; }
+  void add(uint16_t code, uint32_t k, uint8_t yes = 0, uint8_t no = 0) {
+    steps_[count_++] = {code, yes, no, k};
+  }
   void load(size_t offset) { add(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(offset)); }
   void answer(uint32_t action) { add(BPF_RET | BPF_K, action); }
   // If the accumulator equals k: the next `skip_if_not` instructions run, else they are skipped.
-  void unless_equal_skip(uint32_t k, uint8_t skip_if_not) { add(BPF_JMP | BPF_JEQ | BPF_K, k, 0, skip_if_not); }
+  void unless_equal_skip(uint32_t k, uint8_t skip_if_not) {
+    add(BPF_JMP | BPF_JEQ | BPF_K, k, 0, skip_if_not);
+  }
   void if_equal(uint32_t k, uint32_t action) {
     unless_equal_skip(k, 1);
     answer(action);

@@ -1,6 +1,6 @@
-// The system calls of the application that the pager has to see, as a seccomp filter: calls that change mappings
-// stop (SECCOMP_RET_TRACE), a few that would bypass the elastic page table are answered with the error a program
-// expects where the feature is missing, all others run at full speed.
+// The system calls of the application that the pager has to see, as a seccomp filter: calls that change
+// mappings stop (SECCOMP_RET_TRACE), a few that would bypass the elastic page table are answered with the
+// error a program expects where the feature is missing, all others run at full speed.
 #pragma once
 
 namespace elastic {

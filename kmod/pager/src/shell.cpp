@@ -28,7 +28,8 @@ namespace {
 
 constexpr uid_t kNobody = 65534;
 constexpr int kNamespaces = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
-constexpr uint64_t kThreadFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+constexpr uint64_t kThreadFlags =
+    CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 
 Fd open_stub() {
   char path[4096];
@@ -46,7 +47,9 @@ Fd open_stub() {
   char byte = 0;
   if (read(go, &byte, 1) != 1) _exit(1);  // the tracer is there
   if (geteuid() == 0) {
-    if (setgroups(0, nullptr) != 0 || setresgid(kNobody, kNobody, kNobody) != 0 || setresuid(kNobody, kNobody, kNobody) != 0) _exit(2);
+    if (setgroups(0, nullptr) != 0 || setresgid(kNobody, kNobody, kNobody) != 0 ||
+        setresuid(kNobody, kNobody, kNobody) != 0)
+      _exit(2);
   }
   personality(ADDR_NO_RANDOMIZE);
   const rlimit none{0, 0};
@@ -77,11 +80,13 @@ void unmap_rest(Injector& injector) {
     uint64_t start = 0, end = 0;
     if (sscanf(line, "%lx-%lx", &start, &end) != 2 || end > kUserSpaceEnd) continue;
     if (start < kTrampoline) rest.emplace_back(start, std::min(end, kTrampoline));
-    if (end > kTrampoline + kTrampolineBytes) rest.emplace_back(std::max(start, kTrampoline + kTrampolineBytes), end);
+    if (end > kTrampoline + kTrampolineBytes)
+      rest.emplace_back(std::max(start, kTrampoline + kTrampolineBytes), end);
   }
   fclose(maps);
   for (const auto& [start, end] : rest)
-    if (injector.call(SYS_munmap, start, end - start) != 0) throw Failure("cannot clear the shell's address space");
+    if (injector.call(SYS_munmap, start, end - start) != 0)
+      throw Failure("cannot clear the shell's address space");
 }
 
 void wait_for_exec(pid_t pid) {
@@ -93,7 +98,8 @@ void wait_for_exec(pid_t pid) {
     resume(pid);
   }
   resume_to_syscall(pid);
-  if (waitpid(pid, &status, __WALL) != pid || !WIFSTOPPED(status)) throw Failure("the shell process ended during its start");
+  if (waitpid(pid, &status, __WALL) != pid || !WIFSTOPPED(status))
+    throw Failure("the shell process ended during its start");
 }
 
 }  // namespace
@@ -107,7 +113,9 @@ ShellProcess start_shell(Memory& memory) {
   const int user = geteuid() == 0 ? 0 : CLONE_NEWUSER;
   shell.pid = spawn(kNamespaces | user, stub.get(), memory.file(), go_read.get());
   if (shell.pid < 0) {
-    shell.weakness = format("no namespaces for the shell process (%s): guests are kept from system calls all the same", strerror(errno));
+    shell.weakness =
+        format("no namespaces for the shell process (%s): guests are kept from system calls all the same",
+               strerror(errno));
     shell.pid = spawn(0, stub.get(), memory.file(), go_read.get());
   }
   if (shell.pid < 0) fail_errno("cannot start a shell process");
@@ -120,8 +128,8 @@ ShellProcess start_shell(Memory& memory) {
   user_regs_struct base{};
   if (!get_registers(shell.pid, base)) throw Failure("the shell process ended during its start");
   Injector injector(shell.pid, base);
-  // Clocks and CPU identity differ between machines: the instructions that read them raise a signal, which sends
-  // the thread home (CPUID only where the processor can fault on it). Threads made later inherit both.
+  // Clocks and CPU identity differ between machines: the instructions that read them raise a signal, which
+  // sends the thread home (CPUID only where the processor can fault on it). Threads made later inherit both.
   injector.call(SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV);
   injector.call(SYS_arch_prctl, 0x1012 /* ARCH_SET_CPUID */, 0);
   unmap_rest(injector);

@@ -1,5 +1,5 @@
-// Counters of one pager, in the order in which they travel in a `stats` frame, and latency histograms with a bounded
-// relative error (16 steps per octave, at most 6 %).
+// Counters of one pager, in the order in which they travel in a `stats` frame, and latency histograms with a
+// bounded relative error (16 steps per octave, at most 6 %).
 #pragma once
 
 #include <array>
@@ -22,7 +22,8 @@ class Histogram {
   std::array<uint32_t, kSteps * kOctaves> counts_{};
 };
 
-// Plain numbers only: copied into frames as they lie (both sides are x86-64 and speak the same protocol version).
+// Plain numbers only: copied into frames as they lie (both sides are x86-64 and speak the same protocol
+// version).
 struct Counters {
   uint64_t pages_touched = 0;
   uint64_t first_touches = 0;  // faults on pages that were nowhere

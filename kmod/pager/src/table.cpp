@@ -15,9 +15,11 @@ constexpr uint64_t kTouchedWords = kPages / 512 / 64;
 constexpr uint64_t kFramesMax = 1ull << 26;  // 256 GB resident
 
 void* reserve(uint64_t bytes, const char* what) {
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED)
-    fail_errno("cannot reserve address space for the %s (vm.overcommit_memory=2 or a ulimit -v in the way?)", what);
+    fail_errno("cannot reserve address space for the %s (vm.overcommit_memory=2 or a ulimit -v in the way?)",
+               what);
   madvise(memory, bytes, MADV_DONTFORK);  // the fork of a child must not copy page tables of this
   madvise(memory, bytes, MADV_DONTDUMP);
   return memory;
@@ -56,7 +58,6 @@ void PageTable::for_each_touched(uint64_t first, uint64_t end,
 }
 
 void PageTable::for_each_touched_chunk(const std::function<void(uint64_t, uint64_t)>& visit) {
-
   // page, so the walk costs about a millisecond; `touched_words_` keeps it to the words in use.
   for (const uint64_t word : touched_words_) {
     uint64_t bits = touched_[word];

@@ -1,10 +1,10 @@
-// The elastic page table of one process on one node: for every page its state, version and where it is, and the
-// least-recently-used order of those that are resident.
+// The elastic page table of one process on one node: for every page its state, version and where it is, and
+// the least-recently-used order of those that are resident.
 //
 // Both are flat arrays in reserved, unpopulated memory (MAP_NORESERVE): a look-up is one index, nothing is
-// allocated on the path of a fault, and only what is touched costs anything: 16 bytes a page in the table, 16 a
-// resident page in the order (8 MB per GB resident at most, 4 MB per GB stretched). A bitmap of touched 2 MB
-// chunks lets a walk over a huge empty range skip it.
+// allocated on the path of a fault, and only what is touched costs anything: 16 bytes a page in the table, 16
+// a resident page in the order (8 MB per GB resident at most, 4 MB per GB stretched). A bitmap of touched 2
+// MB chunks lets a walk over a huge empty range skip it.
 #pragma once
 
 #include <cstdint>
@@ -64,12 +64,14 @@ class PageTable {
   void clear();  // everything untouched with version 0 (exec)
 
   // The order of resident pages. Indices are stable while a page is resident.
-  void insert_front(uint64_t page);      // entry(page) becomes resident, most recently used
-  void remove(uint64_t page);            // no longer resident; the caller sets the new state
-  void move_front(uint64_t page);        // was used
+  void insert_front(uint64_t page);                      // entry(page) becomes resident, most recently used
+  void remove(uint64_t page);                            // no longer resident; the caller sets the new state
+  void move_front(uint64_t page);                        // was used
   uint64_t last() const { return frames_[0].previous; }  // index of the least recently used, 0 if none
   uint64_t page_at(uint64_t index) const { return frames_[index].page; }
-  uint64_t before(uint64_t index) const { return frames_[index].previous; }  // next in direction of more recent use
+  uint64_t before(uint64_t index) const {
+    return frames_[index].previous;
+  }  // next in direction of more recent use
   uint64_t resident() const { return resident_; }
 
  private:

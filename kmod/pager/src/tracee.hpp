@@ -13,8 +13,8 @@
 
 namespace elastic {
 
-// An execution context as it travels: general registers, then the extended state in the standard XSAVE layout,
-// trailing zeros trimmed.
+// An execution context as it travels: general registers, then the extended state in the standard XSAVE
+// layout, trailing zeros trimmed.
 struct Context {
   user_regs_struct registers{};
   uint64_t signal_mask = 0;
@@ -34,27 +34,27 @@ bool set_registers(pid_t tid, const user_regs_struct& registers);
 bool get_context(pid_t tid, Context& context);
 bool set_context(pid_t tid, const Context& context);
 bool interrupt(pid_t tid);
-bool resume(pid_t tid, int signal = 0);        // PTRACE_CONT
-bool resume_sysemu(pid_t tid);                 // PTRACE_SYSEMU: stops at the next system call, which never runs
-bool resume_to_syscall(pid_t tid);             // PTRACE_SYSCALL
-bool listen(pid_t tid);                        // stay in a group stop
+bool resume(pid_t tid, int signal = 0);  // PTRACE_CONT
+bool resume_sysemu(pid_t tid);           // PTRACE_SYSEMU: stops at the next system call, which never runs
+bool resume_to_syscall(pid_t tid);       // PTRACE_SYSCALL
+bool listen(pid_t tid);                  // stay in a group stop
 uint64_t event_message(pid_t tid);
 
 // Waits at most `spin_us` for a stop of `tid`, without sleeping. True with `status` if there was one.
 bool spin_for_stop(pid_t tid, int& status, uint64_t spin_us);
 
-// Where a blocked task stands, from /proc/PID/task/TID/syscall (`fd`): its instruction pointer if it is in user
-// mode, 0 if it is inside a system call, gone, or still running.
+// Where a blocked task stands, from /proc/PID/task/TID/syscall (`fd`): its instruction pointer if it is in
+// user mode, 0 if it is inside a system call, gone, or still running.
 uint64_t user_mode_rip(int fd);
 
 // /proc/PID/mem, for reading and writing its memory; throws Failure.
 Fd open_process_memory(pid_t pid);
 
-constexpr int kTraceOptions = 0x00000001    // TRACESYSGOOD
-                              | 0x0000000e  // TRACEFORK, TRACEVFORK, TRACECLONE
-                              | 0x00000010  // TRACEEXEC
-                              | 0x00000080  // TRACESECCOMP
-                              | 0x00100000; // EXITKILL
+constexpr int kTraceOptions = 0x00000001     // TRACESYSGOOD
+                              | 0x0000000e   // TRACEFORK, TRACEVFORK, TRACECLONE
+                              | 0x00000010   // TRACEEXEC
+                              | 0x00000080   // TRACESECCOMP
+                              | 0x00100000;  // EXITKILL
 
 inline int stop_event(int status) { return status >> 16; }
 

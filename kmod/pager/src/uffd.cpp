@@ -46,7 +46,8 @@ Uffd Uffd::create(Injector& injector, int device, bool user_mode_only) {
   if (number == -EPERM && device >= 0)
     number = injector.call(SYS_ioctl, static_cast<uint64_t>(device), USERFAULTFD_IOC_NEW, flags);
   if (number == -EPERM || number == -EACCES) throw Failure(kRemedy);
-  if (number < 0) throw Failure(format("cannot create a userfaultfd: %s", strerror(static_cast<int>(-number))));
+  if (number < 0)
+    throw Failure(format("cannot create a userfaultfd: %s", strerror(static_cast<int>(-number))));
   Uffd uffd;
   uffd.fd_ = take_descriptor(injector.tid(), static_cast<int>(number));
   injector.call(SYS_close, static_cast<uint64_t>(number));
@@ -58,7 +59,8 @@ Uffd Uffd::create(Injector& injector, int device, bool user_mode_only) {
     api.api = UFFD_API;
     api.features = kNeededFeatures;  // before 6.4
     if (ioctl(uffd.fd(), UFFDIO_API, &api) != 0)
-      throw Failure("this kernel's userfaultfd lacks write-protection of shared memory: Linux 6.1 or newer is needed");
+      throw Failure(
+          "this kernel's userfaultfd lacks write-protection of shared memory: Linux 6.1 or newer is needed");
   }
   return uffd;
 }

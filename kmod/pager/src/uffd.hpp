@@ -1,8 +1,9 @@
 // The userfaultfd of one address space: registration, placing pages, write-protection, waking. Every errno of
-// every ioctl is classified once, here: again (retried), already there / not mapped (a value), gone (a value), bug.
+// every ioctl is classified once, here: again (retried), already there / not mapped (a value), gone (a
+// value), bug.
 //
-// Synchronous write-protect only: the asynchronous mode is a property of the whole context and loses the writes
-// that an eviction relies on seeing.
+// Synchronous write-protect only: the asynchronous mode is a property of the whole context and loses the
+// writes that an eviction relies on seeing.
 #pragma once
 
 #include <linux/userfaultfd.h>
@@ -28,8 +29,9 @@ struct FaultEvent {
 class Uffd {
  public:
   Uffd() = default;
-  // Creates it in the injector's address space. `device` is the injector's number for an open /dev/userfaultfd, or
-  // -1; `user_mode_only` for shells, which need no privilege. Throws Failure naming the remedy.
+  // Creates it in the injector's address space. `device` is the injector's number for an open
+  // /dev/userfaultfd, or -1; `user_mode_only` for shells, which need no privilege. Throws Failure naming the
+  // remedy.
   static Uffd create(Injector& injector, int device, bool user_mode_only);
 
   int fd() const { return fd_.get(); }
@@ -37,7 +39,8 @@ class Uffd {
 
   // -errno on failure; 0 on success. Ranges in page numbers.
   int watch(uint64_t page, uint64_t count);
-  Placed copy(uint64_t page, const uint8_t* data, uint64_t count, uint64_t& done, bool write_protected = false);
+  Placed copy(uint64_t page, const uint8_t* data, uint64_t count, uint64_t& done,
+              bool write_protected = false);
   Placed zero(uint64_t page, uint64_t count, uint64_t& done);
   void write_protect(uint64_t page, uint64_t count);
   void write_unprotect(uint64_t page, uint64_t count);  // wakes too

@@ -55,9 +55,9 @@ class Failure : public std::runtime_error {
 // Failure with ": strerror(errno)" appended.
 [[noreturn, gnu::format(printf, 1, 2)]] void fail_errno(const char* pattern, ...);
 
-uint64_t now_us();        // CLOCK_MONOTONIC, microseconds
+uint64_t now_us();  // CLOCK_MONOTONIC, microseconds
 uint64_t now_ns();
-uint64_t wall_ms();       // CLOCK_REALTIME, milliseconds since 1970
+uint64_t wall_ms();  // CLOCK_REALTIME, milliseconds since 1970
 std::string json_quote(const std::string& text);
 
 constexpr uint64_t page_of(uint64_t address) { return address >> kPageShift; }

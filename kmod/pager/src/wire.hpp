@@ -2,10 +2,10 @@
 // that may follow it. TypeScript twin: kmod/lane-frames.ts; a property test keeps them equal.
 //
 // Why these fields from the first day (docs/architecture.md, "The lane header"): `epoch` fences a rolled-back
-// past, `image` fences what belongs to the program before an exec, `sequence` and `ack` let a lost lane be resumed
-// without a second owner, and a page's `version` and `last_written_cut` travel with it, so that a move neither
-// forgets a write nor counts as one. All fields are little-endian; x86-64 is the only platform, so structs are
-// copied as they lie.
+// past, `image` fences what belongs to the program before an exec, `sequence` and `ack` let a lost lane be
+// resumed without a second owner, and a page's `version` and `last_written_cut` travel with it, so that a
+// move neither forgets a write nor counts as one. All fields are little-endian; x86-64 is the only platform,
+// so structs are copied as they lie.
 #pragma once
 
 #include <cstddef>
@@ -18,18 +18,18 @@ constexpr uint32_t kMaxPayloadBytes = 2u << 20;
 constexpr uint32_t kMaxPagesPerFrame = 256;
 
 enum class FrameType : uint16_t {
-  hello = 1,        // first frame each way; payload: HelloPayload
-  get = 2,          // page, count, version (least acceptable for the first page); argument: asking node
-  pages = 3,        // answer to get: one PageMeta for each page asked for, then the data of those that carry it
-  push = 4,         // unsolicited move of pages to the receiver: PageMeta array, then data
-  map = 5,          // payload: RegionPayload
-  drop = 6,         // page, count: contents and mappings end; version: the birth version from now on;
-                    // argument 1: the mapping itself goes too; ack wanted if flags has kFlagAckWanted (layout_ack)
-  protect = 7,      // page, count, argument: PROT_ bits
-  layout_ack = 8,   // argument: ticket of the map/drop/protect that is acknowledged (its `cut_or_ticket`)
-  jump = 9,         // argument: thread; payload: context
-  back = 10,        // argument: thread; flags: reason; page: destination node or faulting page; payload: context
-  recall = 11,      // argument: thread: send it home
+  hello = 1,  // first frame each way; payload: HelloPayload
+  get = 2,    // page, count, version (least acceptable for the first page); argument: asking node
+  pages = 3,  // answer to get: one PageMeta for each page asked for, then the data of those that carry it
+  push = 4,   // unsolicited move of pages to the receiver: PageMeta array, then data
+  map = 5,    // payload: RegionPayload
+  drop = 6,   // page, count: contents and mappings end; version: the birth version from now on;
+              // argument 1: the mapping itself goes too; ack wanted if flags has kFlagAckWanted (layout_ack)
+  protect = 7,     // page, count, argument: PROT_ bits
+  layout_ack = 8,  // argument: ticket of the map/drop/protect that is acknowledged (its `cut_or_ticket`)
+  jump = 9,        // argument: thread; payload: context
+  back = 10,    // argument: thread; flags: reason; page: destination node or faulting page; payload: context
+  recall = 11,  // argument: thread: send it home
   thread_end = 12,  // argument: thread: its guest twin is to end
   file_get = 13,    // page, count: read-only file pages wanted (participants ask home)
   file_pages = 14,  // answer: PageMeta array, then data
@@ -41,7 +41,7 @@ enum class FrameType : uint16_t {
   give_back = 20,   // page (0 = all), count: the receiver is asked to push these pages to the sender
   echo = 21,        // payload comes back as echo_reply with `argument` bytes (benchmarks)
   echo_reply = 22,
-  setup = 23,        // home, once: how threads decide to jump; argument: --jump-every; payload: the policy's text
+  setup = 23,  // home, once: how threads decide to jump; argument: --jump-every; payload: the policy's text
   last = setup,
 };
 
@@ -65,11 +65,11 @@ struct FrameHeader {
 static_assert(sizeof(FrameHeader) == 64);
 
 enum PageFlags : uint32_t {
-  kPageData = 1,    // 4096 bytes follow in the data part
-  kPageZero = 2,    // all zeros, no bytes follow; ownership moves as with data
-  kPageMoved = 4,   // not here: `owner` is where it went, `version` what it had then
-  kPageAbsent = 8,  // the asked node has never seen it or will not give it (only for prefetched pages)
-  kPagePinned = 16, // stays where it is: the asking thread has to go there
+  kPageData = 1,     // 4096 bytes follow in the data part
+  kPageZero = 2,     // all zeros, no bytes follow; ownership moves as with data
+  kPageMoved = 4,    // not here: `owner` is where it went, `version` what it had then
+  kPageAbsent = 8,   // the asked node has never seen it or will not give it (only for prefetched pages)
+  kPagePinned = 16,  // stays where it is: the asking thread has to go there
 };
 
 struct PageMeta {
