@@ -20,6 +20,7 @@ import {
   statfsSync,
   writeFileSync,
 } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { generateKey } from '../../agent/key.js'
@@ -34,6 +35,7 @@ const STOP_TIMEOUT_MS = 8_000
 const POLL_MS = 20
 /** statfs f_type of tmpfs (statfs(2)). */
 const TMPFS = 0x01021994
+const ANY_PORT = '/ip4/127.0.0.1/tcp/0'
 
 /** A child that has ended. */
 export interface Outcome {
@@ -59,6 +61,8 @@ export interface SpawnOptions {
   readonly input?: string | Buffer
   readonly timeoutMs?: number
   readonly cwd?: string
+  /** Words in front of the command: `ip netns exec NAME`, `setpriv ...`. */
+  readonly prefix?: readonly string[]
 }
 
 export interface AgentStart extends SpawnOptions {
@@ -92,6 +96,8 @@ export interface TestPager {
 export class Running {
   readonly outcome: Promise<RunOutcome>
   readonly pid: number
+  /** What the program has written to standard output so far. */
+  stdout = ''
 
   constructor(
     readonly child: ChildProcess,
@@ -99,6 +105,9 @@ export class Running {
     timeoutMs: number,
   ) {
     this.pid = child.pid ?? 0
+    child.stdout?.on('data', chunk => {
+      this.stdout += chunk
+    })
     this.outcome = outcomeOf(child, timeoutMs).then(end => ({ ...end, stats: readStats(statsPath) }))
   }
 }
@@ -106,6 +115,7 @@ export class Running {
 export class TestCluster {
   readonly agents = new Map<string, TestAgent>()
   readonly #launcher: string
+  readonly #listen = new Map<string, string>()
   #runs = 0
 
   private constructor(readonly directory: string) {
@@ -133,7 +143,7 @@ export class TestCluster {
     return join(this.directory, ...names)
   }
 
-  /** Starts an agent and waits until it is ready. A second start with a known name is a restart: same directories. */
+  /** Starts an agent and waits until it is ready. */
   async startAgent(name: string, start: AgentStart = {}): Promise<TestAgent> {
     const control = this.path(`${name}.sock`)
     const dataDir = this.path(name)
@@ -141,7 +151,7 @@ export class TestCluster {
     const peers = start.peers ?? others.map(agent => agent.address)
     const args = ['agent', '--name', name, '--data', dataDir, '--control', control]
     args.push('--key', start.key ?? this.keyFile)
-    if (!(start.flags ?? []).includes('--listen')) args.push('--listen', '/ip4/127.0.0.1/tcp/0')
+    if (!(start.flags ?? []).includes('--listen')) args.push('--listen', this.#listen.get(name) ?? ANY_PORT)
     if (start.discovery !== true) args.push('--no-discovery')
     for (const peer of peers) args.push('--peer', peer)
     const log = openSync(this.path(`${name}.log`), 'a', 0o600)
@@ -159,10 +169,25 @@ export class TestCluster {
     return agent
   }
 
-  /** Starts agents `a`, `b`, `c`, ... and waits until they have joined each other. */
+  /** Starts agents `a`, `b`, `c`, ... side by side and waits until they have joined each other. */
   async startAgents(count: number, start: AgentStart = {}): Promise<void> {
-    for (const name of ['a', 'b', 'c', 'd'].slice(0, count)) await this.startAgent(name, start)
+    const names = ['a', 'b', 'c', 'd'].slice(0, count)
+    const ports = await freePorts(count)
+    names.forEach((name, i) => {
+      this.#listen.set(name, `/ip4/127.0.0.1/tcp/${ports[i]}`)
+    })
+    const peersOf = (name: string) =>
+      names.filter(each => each < name).map(each => this.#listen.get(each) ?? '')
+    await Promise.all(names.map(name => this.startAgent(name, { peers: peersOf(name), ...start })))
     await this.whenJoined(count)
+  }
+
+  /** Starts an agent again with the directories, port and flags it had. */
+  async restartAgent(name: string): Promise<TestAgent> {
+    const { address, start } = this.agent(name)
+    this.#listen.set(name, address.replace(/\/p2p\/.*$/, ''))
+    const peers = [...this.agents.values()].filter(each => each.name !== name).map(each => each.address)
+    return await this.startAgent(name, { ...start, peers })
   }
 
   agent(name: string): TestAgent {
@@ -272,7 +297,8 @@ export class TestCluster {
       [TAG]: this.directory,
     }
     if (process.env.ELASTICOS_PAGER !== undefined) env.ELASTICOS_PAGER = process.env.ELASTICOS_PAGER
-    return spawn(process.execPath, [this.#launcher, ...args], {
+    const [program = '', ...words] = [...(options.prefix ?? []), process.execPath, this.#launcher, ...args]
+    return spawn(program, words, {
       env: { ...env, ...options.env },
       stdio,
       cwd: options.cwd ?? this.directory,
@@ -289,6 +315,15 @@ export class TestCluster {
       client.close()
     }
   }
+}
+
+/** Ports of the loopback interface that were free a moment ago. */
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'))
+  await Promise.all(servers.map(server => once(server, 'listening')))
+  const ports = servers.map(server => (server.address() as AddressInfo).port)
+  await Promise.all(servers.map(server => new Promise(resolve => server.close(resolve))))
+  return ports
 }
 
 /** Waits until `done` holds; fails after `timeoutMs` with `what`. Returns how long it took in ms. */
