@@ -185,7 +185,7 @@ void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk) {
 }
 
 bool Engine::spill_pages(const std::vector<uint64_t>& pages) {
-  if (spill_.buffers_busy()) return false;
+  if (spill_.buffers_busy() || !spill_.has_buffers(pages.size())) return false;
   const bool protect = host_.threads_may_run();
   for (size_t i = 0; i < pages.size(); i++) {
     if (protect) memory_.protect_written(pages[i], 1);

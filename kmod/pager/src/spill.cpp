@@ -41,6 +41,13 @@ uint64_t Spill::slots_used() const {
 
 bool Spill::buffered() const { return state_->file.buffered(); }
 
+bool Spill::has_buffers(size_t pages) {
+  const std::lock_guard lock(state_->mutex);
+  if (pages <= state_->write_free.size()) return true;
+  state_->pages_refused = pages;
+  return false;
+}
+
 bool Spill::buffers_busy() const {
   const std::lock_guard lock(state_->mutex);
   return state_->pages_refused > state_->write_free.size();

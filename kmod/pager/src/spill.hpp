@@ -44,6 +44,9 @@ class Spill {
   // buffers hold); 16 to 64 are a good batch.
   SpillError write(std::span<const uint8_t> data, std::span<uint32_t> slots_out,
                    std::function<void(SpillError)> done);
+  // Whether a write of so many pages would find buffers; if not, buffers_busy() holds until it would. Asked
+  // before pages are protected and copied for a write that could not be taken.
+  bool has_buffers(size_t pages);
   bool buffers_busy() const;      // the last write() found too few buffers, and still would: drain() helps
   size_t buffered_bytes() const;  // held in write buffers now; at most 512 KiB
   size_t reading_bytes() const;   // held in read buffers now; at most 256 KiB
