@@ -5,6 +5,7 @@
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 
+#include <cerrno>
 #include <csignal>
 
 namespace elastic {
@@ -44,14 +45,15 @@ void Guests::end_shell() {
   memory_.detach();
   kill(shell_.pid, SIGKILL);
   int status = 0;
-  // The leader is reported only when every traced thread has been waited for.
-  for (const auto& [tid, guest] : guests_)
-    while (waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status)) {
-    }
+  // Whichever is reported: the leader comes after all its threads, and the last of them, being the first process of
+  // its namespace, ends only when the others have been waited for.
+  for (;;) {
+    const pid_t pid = waitpid(-1, &status, __WALL);
+    if (pid < 0 && errno == EINTR) continue;
+    if (pid < 0 || (pid == shell_.pid && !WIFSTOPPED(status))) break;
+  }
   guests_.clear();
   running_ = 0;
-  while (waitpid(shell_.pid, &status, __WALL) == shell_.pid && WIFSTOPPED(status)) {
-  }
   shell_ = {};
 }
 
