@@ -16,9 +16,8 @@
 #include "check.h"
 
 static uint64_t *array, pages, rounds;
-static volatile sig_atomic_t alarms;
-static _Atomic uint64_t users;
-static uint64_t *handler_memory;
+static _Atomic uint64_t alarms, users;
+static _Atomic uint64_t *handler_memory;
 static _Atomic int done;
 static sigjmp_buf back;
 static void *volatile fault_address;
@@ -26,9 +25,9 @@ static volatile int fault_code, fault_signal;
 
 static void on_alarm(int signal, siginfo_t *info, void *context) {
   (void)signal, (void)info, (void)context;
-  alarms++;
-  handler_memory[(uint64_t)alarms % 64 * PAGE_WORDS]++;
-  double x = (double)alarms; /* uses vector registers */
+  const uint64_t count = atomic_fetch_add(&alarms, 1); /* two threads may be in here at once */
+  atomic_fetch_add(&handler_memory[count % 64 * PAGE_WORDS], 1);
+  double x = (double)count; /* uses vector registers */
   for (int i = 0; i < 10; i++) x = x * 1.0000001 + 0.5;
   if (x < 0) fail("arithmetic in a handler");
 }
@@ -145,7 +144,7 @@ int main(int argc, char **argv) {
   setitimer(ITIMER_REAL, &never, NULL);
   uint64_t sum = 0;
   for (int i = 0; i < 64; i++) sum += handler_memory[i * PAGE_WORDS];
-  if (sum != (uint64_t)alarms) fail("%lu alarms noted, %d came", sum, alarms);
+  if (sum != alarms) fail("%lu alarms noted, %lu came", sum, alarms);
   faults();
   puts("signals: all right");
   return 0;
