@@ -49,8 +49,12 @@ export const FrameType = {
   echo: 21,
   echoReply: 22,
   setup: 23,
+  /** Reserved for checkpoints: argument is the number of the cut. */
+  cut: 24,
+  /** Reserved for resumed lanes: nothing but its header's `ack`. */
+  ack: 25,
 } as const
-const FRAME_TYPE_LAST = FrameType.setup
+const FRAME_TYPE_LAST = FrameType.ack
 
 export const PageFlag = { data: 1, zero: 2, moved: 4, absent: 8, pinned: 16 } as const
 export const RegionKind = { elastic: 1, replica: 2 } as const
@@ -308,6 +312,11 @@ function sizeProblem(payload: Uint8Array, bytesMin: number, bytesMax: number): s
   return payload.length >= bytesMin && payload.length <= bytesMax ? undefined : 'wrong payload size'
 }
 
+function cutProblem(header: FrameHeader, payload: Uint8Array): string | undefined {
+  if (payload.length !== 0) return 'wrong payload size'
+  return header.argument > 0 ? undefined : 'a cut has a number'
+}
+
 type Check = (header: FrameHeader, payload: Uint8Array) => string | undefined
 
 const empty: Check = (_, payload) => sizeProblem(payload, 0, 0)
@@ -344,6 +353,8 @@ const CHECKS: ReadonlyMap<number, Check> = new Map<number, Check>([
   ],
   [FrameType.echoReply, () => undefined],
   [FrameType.setup, (_, payload) => sizeProblem(payload, 0, REASON_BYTES_MAX)],
+  [FrameType.cut, cutProblem],
+  [FrameType.ack, empty],
 ])
 
 /** Why a frame is unacceptable, in the words the pager uses, or undefined. */

@@ -47,7 +47,7 @@ const anyCount = fc.oneof(
 
 const anyHeader: fc.Arbitrary<FrameHeader> = fc.record({
   magic: fc.oneof({ weight: 30, arbitrary: fc.constant(WIRE_MAGIC) }, u32),
-  type: fc.oneof({ weight: 30, arbitrary: fc.integer({ min: 0, max: 24 }) }, u16),
+  type: fc.oneof({ weight: 30, arbitrary: fc.integer({ min: 0, max: 26 }) }, u16),
   flags: u16,
   payloadBytes: fc.constant(0),
   epoch: u32,
@@ -212,6 +212,18 @@ test('the limits are where they are said to be', t => {
   })
   t.deepEqual(ask(PAGES_PER_FRAME_MAX + 1, 0n), { kind: 'refused', reason: 'page count out of bounds' })
   t.deepEqual(ask(0, 0n), { kind: 'refused', reason: 'page count out of bounds' })
+})
+
+test('a cut marker has a number, an acknowledgement only its header', t => {
+  const base = decodeHeader(new Uint8Array(HEADER_BYTES))
+  const read = (type: number, argument: number, payload = new Uint8Array()) =>
+    readFrame(frame({ ...base, magic: WIRE_MAGIC, type, argument }, payload))
+  t.is(read(FrameType.cut, 1).kind, 'frame')
+  t.is(read(FrameType.ack, 0).kind, 'frame')
+  t.deepEqual(read(FrameType.cut, 0), { kind: 'refused', reason: 'a cut has a number' })
+  for (const type of [FrameType.cut, FrameType.ack])
+    t.deepEqual(read(type, 1, new Uint8Array(1)), { kind: 'refused', reason: 'wrong payload size' })
+  t.deepEqual(read(FrameType.ack + 1, 0), { kind: 'refused', reason: 'unknown frame type' })
 })
 
 test('the pager reads and refuses the same frames for the same reasons', t => {

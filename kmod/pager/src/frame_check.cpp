@@ -96,6 +96,11 @@ Problem echo_problem(const FrameHeader& header) {
   return header.argument <= kMaxPayloadBytes ? nullptr : "answer asked for is too large";
 }
 
+Problem cut_problem(const FrameHeader& header, std::span<const uint8_t> payload) {
+  if (!payload.empty()) return "wrong payload size";
+  return header.argument > 0 ? nullptr : "a cut has a number";
+}
+
 Problem payload_problem(const FrameHeader& header, std::span<const uint8_t> payload) {
   switch (static_cast<FrameType>(header.type)) {
     case FrameType::hello: return hello_problem(payload);
@@ -122,6 +127,8 @@ Problem payload_problem(const FrameHeader& header, std::span<const uint8_t> payl
     case FrameType::echo: return echo_problem(header);
     case FrameType::echo_reply: return nullptr;
     case FrameType::setup: return at_most(payload, kMaxReasonBytes);
+    case FrameType::cut: return cut_problem(header, payload);
+    case FrameType::ack: return empty_problem(payload);
   }
   return "unknown frame type";
 }

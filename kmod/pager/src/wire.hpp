@@ -18,23 +18,23 @@ constexpr uint32_t kMaxPayloadBytes = 2u << 20;
 constexpr uint32_t kMaxPagesPerFrame = 256;
 
 enum class FrameType : uint16_t {
-  hello = 1,  // first frame each way; payload: HelloPayload
-  get = 2,    // page, count, version (least acceptable for the first page); argument: asking node
-  pages = 3,  // answer to get: one PageMeta for each page asked for, then the data of those that carry it
-  push = 4,   // unsolicited move of pages to the receiver: PageMeta array, then data
-  map = 5,    // payload: RegionPayload
-  drop = 6,   // page, count: contents and mappings end; version: the birth version from now on;
-              // argument 1: the mapping itself goes too; ack wanted if flags has kFlagAckWanted (layout_ack)
-  protect = 7,     // page, count, argument: PROT_ bits
-  layout_ack = 8,  // argument: ticket of the map/drop/protect that is acknowledged (its `cut_or_ticket`)
-  jump = 9,        // argument: thread; payload: context
-  back = 10,    // argument: thread; flags: reason; page: destination node or faulting page; payload: context
-  recall = 11,  // argument: thread: send it home
+  hello = 1,    // first frame each way; payload: HelloPayload
+  get = 2,      // page, count; argument: which of them is needed; version: the least acceptable of that one
+  pages = 3,    // answer to get: one PageMeta for each page asked for, then the data of those that carry it
+  push = 4,     // unsolicited move of pages to the receiver: PageMeta array, then data
+  map = 5,      // payload: RegionPayload
+  drop = 6,     // page, count. argument 0: contents older than `version` end; 1: the mapping ends
+  protect = 7,  // page, count; argument: PROT_ bits
+  layout_ack = 8,   // argument: ticket. Home asks, behind map, drop and protect; the answer is the same frame
+  jump = 9,         // argument: thread; page: where it faulted; version: start time, ns; payload: context
+  back = 10,        // argument: thread; flags: reason; page: destination node; version: number of the
+                    // system call, if it comes back for one; payload: context
+  recall = 11,      // argument: thread: send it home
   thread_end = 12,  // argument: thread: its guest twin is to end
   file_get = 13,    // page, count: read-only file pages wanted (participants ask home)
   file_pages = 14,  // answer: PageMeta array, then data
   status = 15,      // payload: StatusPayload; every 100 ms, renews leases
-  stats = 16,       // payload: JSON object of the sender's counters
+  stats = 16,       // payload: the sender's Counters (stats.hpp)
   bye = 17,         // payload: reason as text; the sender leaves for good
   reset = 18,       // argument: new image number; everything of the old image is forgotten
   owner = 19,       // page, count, version, argument: node: a hint to home about who owns pages now
@@ -42,7 +42,10 @@ enum class FrameType : uint16_t {
   echo = 21,        // payload comes back as echo_reply with `argument` bytes (benchmarks)
   echo_reply = 22,
   setup = 23,  // home, once: how threads decide to jump; argument: --jump-every; payload: the policy's text
-  last = setup,
+  // Reserved for checkpoints and resumed lanes (docs/architecture.md, "The lane header"); received, ignored.
+  cut = 24,  // marker, on both connections: what came before it belongs to cut `argument`
+  ack = 25,  // nothing but its header's `ack`, for a connection on which nothing else goes that way
+  last = ack,
 };
 
 constexpr uint16_t kFlagAckWanted = 1;
@@ -55,11 +58,11 @@ struct FrameHeader {
   uint32_t epoch = 0;
   uint32_t image = 0;
   uint32_t count = 0;
-  uint64_t sequence = 0;  // of this connection and direction, from 1, no gaps
-  uint64_t ack = 0;       // last sequence received on this connection
-  uint64_t page = 0;      // virtual page number
-  uint64_t version = 0;   // birth << 32 | moves
-  uint32_t last_written_cut = 0;
+  uint64_t sequence = 0;          // of this connection and direction, from 1, no gaps
+  uint64_t ack = 0;               // last sequence received on this connection
+  uint64_t page = 0;              // virtual page number
+  uint64_t version = 0;           // birth << 32 | moves
+  uint32_t last_written_cut = 0;  // for page frames it is in PageMeta
   uint32_t argument = 0;
 };
 static_assert(sizeof(FrameHeader) == 64);
