@@ -121,6 +121,11 @@ export function peerSocketPath(runtimeDir: string, id: string, agentName: string
   return join(pagerSocketDir(runtimeDir), `${id}.peer.${hash}.sock`)
 }
 
+/** Where a peer pager writes what it cannot tell its agent: `<data>/log/<id>.peer.log`. */
+export function peerLogPath(dataDir: string, id: string): string {
+  return join(dataDir, 'log', `${id}.peer.log`)
+}
+
 /** Where pages that find no room go: `<data>/spill`, made on first use. */
 export function spillDirectory(dataDir: string): string {
   const directory = join(dataDir, 'spill')
@@ -137,10 +142,9 @@ export async function spawnPeerPager(
 ): Promise<{ client: PagerClient; pid: number; socketPath: string }> {
   const executable = pagerPath()
   const socketPath = peerSocketPath(options.runtimeDir, options.id, options.agentName)
-  const logDir = join(options.dataDir, 'log')
+  const logPath = peerLogPath(options.dataDir, options.id)
   mkdirSync(pagerSocketDir(options.runtimeDir), { recursive: true, mode: 0o700 })
-  mkdirSync(logDir, { recursive: true, mode: 0o700 })
-  const logPath = join(logDir, `${options.id}.peer.log`)
+  mkdirSync(dirname(logPath), { recursive: true, mode: 0o700 })
   const log = openSync(logPath, 'a', 0o600)
   const args = [
     'peer',

@@ -4,13 +4,13 @@
  * Limits: 256 processes at a time.
  */
 
-import { readdir } from 'node:fs/promises'
 import type { Member } from '../machines/membership.js'
 import { type PeerId, type ProcessId, toProcessId } from '../machines/types.js'
 import { AgentError, type HomeAttachment } from '../service.js'
 import type { Context } from './context.js'
 import { type HomeMessage, HomeProcess } from './home.js'
 import type { HomeRecord, Records } from './records.js'
+import { removeSocketOnceDead } from './remains.js'
 
 const HOMES_MAX = 256
 
@@ -49,8 +49,7 @@ export class Homes {
 
   /** Attaches what an agent before this one had attached and what still runs. */
   async restore(members: () => readonly Member[]): Promise<void> {
-    const names = await readdir(this.#records.directory).catch(() => [])
-    for (const id of this.#records.ids('home', names)) {
+    for (const id of this.#records.ids('home')) {
       const record = this.#records.home(id)
       try {
         if (record === undefined) throw new Error('its record is malformed')
@@ -93,9 +92,10 @@ export class Homes {
       client.close()
       throw new AgentError('no-pager', `the pager at ${pagerSocket} is not the home pager of ${id}`)
     }
-    const home = new HomeProcess(this.#context, this.#records, attachment, client, () =>
-      this.#homes.delete(id),
-    )
+    const home = new HomeProcess(this.#context, this.#records, attachment, client, () => {
+      this.#homes.delete(id)
+      void removeSocketOnceDead(pagerSocket)
+    })
     this.#homes.set(id, home)
     home.start(members(), restored)
   }

@@ -6,7 +6,6 @@
  * the memory it may use and ends by itself when no lane comes.
  */
 
-import { rm } from 'node:fs/promises'
 import { networkInterfaces } from 'node:os'
 import { type HeldLease, LeaseLender, type LenderEffect, type LenderEvent } from '../machines/lease-lender.js'
 import { type PeerId, type ProcessId, toProcessId } from '../machines/types.js'
@@ -16,6 +15,7 @@ import { type Context, EventLoop } from './context.js'
 import { HeldProcess, type LaneMessage } from './held.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
 import type { PeerRecord, Records } from './records.js'
+import { clearDeadSockets, clearPeerPager, clearRecords } from './remains.js'
 
 type OfferMessage = Extract<PeerMessage, { kind: 'offer' }>
 export type LendingMessage = OfferMessage | Extract<PeerMessage, { kind: 'release' }> | LaneMessage
@@ -60,14 +60,16 @@ export class Lending {
 
   /** Finds the peer pagers that an agent before this one has started. */
   async restore(): Promise<void> {
+    await clearDeadSockets(this.#context)
     for (const path of await this.#context.pagers.list(this.#context.runtimeDir)) {
       if (!path.includes('.peer.')) continue
       try {
         this.#adopt(await this.#context.pagers.connect(path))
-      } catch {
-        await rm(path, { force: true })
+      } catch (error) {
+        this.#context.log.warn(`the pager at ${path} does not answer: ${String(error)}`)
       }
     }
+    clearRecords(this.#context, this.#records, id => this.#held.has(id))
   }
 
   onMessage(peer: PeerId, message: LendingMessage): void {
@@ -215,6 +217,7 @@ export class Lending {
     this.#records.remove(processId, 'peer')
     this.#held.get(processId)?.client.close()
     this.#held.delete(processId)
+    void clearPeerPager(this.#context, processId)
   }
 
   #hold(

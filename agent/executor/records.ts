@@ -6,7 +6,7 @@
  * Limits: a file that cannot be read or is malformed counts as missing; 64 KiB each.
  */
 
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
 import {
@@ -92,16 +92,12 @@ export class Records {
   }
 
   /** Ids that have a record of this role. */
-  ids(role: 'home' | 'peer', names: readonly string[]): ProcessId[] {
+  ids(role: 'home' | 'peer'): ProcessId[] {
     const suffix = `.${role}.json`
-    return names
+    return readdirSync(this.#directory)
       .filter(name => name.endsWith(suffix))
       .map(name => name.slice(0, -suffix.length))
       .filter(id => PROCESS_ID_PATTERN.test(id)) as ProcessId[]
-  }
-
-  get directory(): string {
-    return this.#directory
   }
 
   #path(id: ProcessId, role: 'home' | 'peer'): string {
