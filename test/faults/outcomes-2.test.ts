@@ -1,0 +1,5 @@
+/** What the death of each part of a stretched process means, on two nodes: see outcomes.ts. */
+
+import { testOutcomes } from './outcomes.js'
+
+testOutcomes(2)
