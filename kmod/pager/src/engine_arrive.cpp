@@ -1,4 +1,6 @@
 // Pages that arrive, and what other nodes say about pages. See engine.hpp for the rules.
+#include <poll.h>
+
 #include <algorithm>
 
 #include "engine.hpp"
@@ -252,7 +254,12 @@ void Engine::forget(uint64_t first, uint64_t end) {
 }
 
 void Engine::adopt(uint64_t page, const uint8_t* data) {
-  make_room(1);
+  // Nothing runs that could wait for the disk instead of us.
+  while (!make_room(1) && spill_.buffers_busy()) {
+    pollfd written{spill_.event_fd(), POLLIN, 0};
+    poll(&written, 1, 1000);
+    spill_.drain();
+  }
   memory_.place(page, data, 1);
   table_.insert_front(page);
   counters_.pages_touched++;

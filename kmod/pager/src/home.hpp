@@ -168,7 +168,7 @@ class Home : public EngineHost, public LaneEvents {
   Fd take_descriptor(pid_t tid, int fd);
   // home_convert.cpp
   void convert_image();
-  void convert_range(uint64_t first, uint64_t end, int prot);  // private file pages that become writable
+  void convert_range(const Region& part, int prot);  // private file pages that become writable
   void copy_in(uint64_t first, uint64_t end, bool present_only);
   void move_arguments(uint64_t stack_first, uint64_t stack_end);
   // home_fork.cpp
@@ -208,7 +208,7 @@ class Home : public EngineHost, public LaneEvents {
   bool started_ = false;
   bool ending_ = false;
   Ending ending_value_;
-  uint64_t start_us_ = 0, started_wall_ms_ = 0, finish_at_us_ = 0;
+  uint64_t start_us_ = 0, end_us_ = 0, started_wall_ms_ = 0, finish_at_us_ = 0;
   std::unordered_map<pid_t, std::unique_ptr<Thread>> threads_;
   std::map<uint32_t, pid_t> slots_;
   uint32_t next_slot_ = 1;

@@ -132,16 +132,16 @@ void Home::call_mprotect(Thread& thread) {
 int Home::protect_range(uint64_t first, uint64_t end, int prot) {
   uint64_t covered = 0;
   bool same = true, elastic_only = true;
-  std::vector<std::pair<uint64_t, uint64_t>> becomes_elastic;
+  std::vector<Region> becomes_elastic;
   regions_.visit(first, end, [&](const Region& region) {
     covered += region.end - region.start;
     same = same && region.prot == prot;
     elastic_only = elastic_only && region.kind == RegionKind::elastic;
     if (region.kind == RegionKind::replica && (prot & PROT_WRITE))
-      becomes_elastic.emplace_back(region.start, region.end);
+      becomes_elastic.push_back(region);
   });
   if (covered == end - first && same && elastic_only) return 0;
-  for (const auto& [from, to] : becomes_elastic) convert_range(from, to, prot);
+  for (const Region& part : becomes_elastic) convert_range(part, prot);
   const int result = memory_.protect(first, end - first, prot);
   if (result != 0) {
     resync_native();

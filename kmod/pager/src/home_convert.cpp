@@ -134,8 +134,9 @@ void Home::copy_in(uint64_t first, uint64_t end, bool present_only) {
   }
 }
 
-void Home::convert_range(uint64_t first, uint64_t end, int prot) {
-  copy_in(first, end, false);
+void Home::convert_range(const Region& part, int prot) {
+  const uint64_t first = part.start, end = part.end;
+  if (!part.backing) copy_in(first, end, false);  // mapped by the kernel's exec: no descriptor to read it from later
   tell_unmapped(first, end);
   if (const int error = memory_.map(first, end - first, prot); error != 0)
     throw Failure(
@@ -144,6 +145,8 @@ void Home::convert_range(uint64_t first, uint64_t end, int prot) {
   region.start = first;
   region.end = end;
   region.prot = prot;
+  region.backing = part.backing;
+  region.backing_page = part.backing_page;
   regions_.insert(region);
   tell_mapped(first, end);
 }

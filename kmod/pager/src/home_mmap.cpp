@@ -132,9 +132,9 @@ void Home::after_native_mmap(Thread& thread, int64_t result) {
     struct stat info {};
     const bool regular =
         file && fstat(file.get(), &info) == 0 && (S_ISREG(info.st_mode) || info.st_rdev == makedev(1, 5));
+    auto backing = std::make_shared<BackingFile>();
+    backing->fd = std::move(file);
     if (regular && (prot & PROT_WRITE)) {
-      auto backing = std::make_shared<BackingFile>();
-      backing->fd = std::move(file);
       regions_.erase(first, end);
       const int64_t mapped = map_elastic(address_of(first), (end - first) << kPageShift, prot, MAP_FIXED,
                                          std::move(backing), page_of(thread.call.r9));
@@ -143,7 +143,11 @@ void Home::after_native_mmap(Thread& thread, int64_t result) {
             format("cannot make a private file mapping elastic: %s", strerror(static_cast<int>(-mapped))));
       return;
     }
-    if (regular) region.kind = RegionKind::replica;
+    if (regular) {
+      region.kind = RegionKind::replica;
+      region.backing = std::move(backing);  // for the day it becomes writable
+      region.backing_page = page_of(thread.call.r9);
+    }
   }
   regions_.insert(region);
   tell_unmapped(first, end);

@@ -30,7 +30,7 @@ struct Region {
   uint64_t end = 0;
   int prot = 0;
   RegionKind kind = RegionKind::elastic;
-  std::shared_ptr<BackingFile> backing;  // elastic only, may be null
+  std::shared_ptr<BackingFile> backing;  // what it starts as; may be null
   uint64_t backing_page = 0;             // file page of `start`
   bool wipe_on_fork = false;
   bool skip_on_fork = false;
