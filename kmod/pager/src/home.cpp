@@ -191,6 +191,7 @@ void Home::tick() {
 void Home::end(Ending ending) {
   if (ending_) return;
   ending_ = true;
+  end_us_ = now_us();
   ending_value_ = std::move(ending);
   if (application_ > 0) kill(application_, SIGKILL);
   if (memory_.attached()) loop_.forget(memory_.uffd().fd());

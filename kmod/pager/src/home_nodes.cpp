@@ -113,6 +113,10 @@ void Home::on_down(Node& node, const std::string& reason) {
   engine_->on_node_down(node);
   remember(node);
   if (!node.left) lost(node, reason);
+  if (!ending_) return;
+  bool anybody = false;  // the last participant's last words have come: nothing to wait for
+  for (const auto& [index, other] : lanes_->all()) anybody = anybody || (other->up && other.get() != &node);
+  if (!anybody) loop_.stop();
 }
 
 // What a participant that is gone did still counts in the statistics.

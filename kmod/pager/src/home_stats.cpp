@@ -31,7 +31,7 @@ std::string Home::stats_json() const {
   text("mode", "stretched");
   text("policy", options_.policy);
   text("backend", "userfaultfd");
-  number("wallMs", start_us_ == 0 ? 0 : (now_us() - start_us_) / 1000);
+  number("wallMs", start_us_ == 0 ? 0 : ((end_us_ != 0 ? end_us_ : now_us()) - start_us_) / 1000);
   number("memoryLimitBytes", options_.memory_pages * kPageBytes);
   number("peakResidentPages", counters_.peak_resident);
   number("residentPages", table_.resident());

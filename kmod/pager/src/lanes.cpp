@@ -198,7 +198,9 @@ void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
   if (io == LaneIo::refused) refuse(lane->last_error());
   if (io != LaneIo::ok)
     return lose(*node, lane->last_error().empty() ? "connection closed" : lane->last_error());
-  loop_.change(lane->fd(), lane->wanted_events());
+  // What was queued meanwhile leaves with the end of the round; only what the kernel then does not take waits for
+  // EPOLLOUT.
+  if (lane->queued_bytes() == 0 || !lane->established()) loop_.change(lane->fd(), lane->wanted_events());
   if (bulk && queued > kBulkQueueBytesMax / 2 && lane->queued_bytes() <= kBulkQueueBytesMax / 2)
     events_.on_drained(*node);
 }
