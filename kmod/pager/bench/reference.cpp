@@ -1,6 +1,7 @@
 // What the wire itself costs, for `npm run bench` to divide by: `raw` (56 bytes there, 4 KiB back, plain
 // TCP), `rawTls` (a lane frame there, a lane frame with 4 KiB back), `bulkTls2` (both directions of a lane at
-// once; bytes per second in each). Two processes over 127.0.0.1, the second one forked.
+// once; bytes per second in each), and with `--bytes N` `echoTls` (N bytes each way). Two processes over
+// 127.0.0.1, the second one forked.
 //
 // `--cpus 1` pins both to CPU 0; `--cpus 2` pins each to one of its own (what --cpu-home and --cpu-peer
 // name). Each figure is one line of JSON: {name, cpus, p50, p99, unit, samples}. Both sides wait in
@@ -37,7 +38,7 @@ constexpr size_t kPagePayloadBytes = 4096;
 constexpr size_t kBulkPages = 64;           // pages of one bulk frame, as eviction batches them
 constexpr size_t kBulkQueueMax = 2u << 20;  // queued per direction
 constexpr uint64_t kBulkWindowNs = 20'000'000;
-constexpr int kWarmUp = 500;
+constexpr int kWarmUp = 200;
 constexpr int kPatienceMs = 5000;
 
 struct Options {
@@ -47,6 +48,7 @@ struct Options {
   int cpu_peer = 1;
   int samples = 20'000;
   double seconds = 2.0;
+  size_t bytes = 0;  // of each direction of echoTls
 };
 
 [[noreturn]] void give_up(const std::string& what) { throw std::runtime_error("bench-reference: " + what); }
@@ -219,20 +221,21 @@ void must_be_ok(const Lane& lane) {
 void serve_echo(LaneListener& listener) {
   auto lane = accept_lane(listener);
   Waiter waiter(lane->fd());
-  std::array<uint8_t, kPagePayloadBytes> page{};
+  std::vector<uint8_t> answer(kMaxPayloadBytes);
   FrameHeader reply;
   reply.type = static_cast<uint16_t>(FrameType::echo_reply);
   Frame frame;
   while (lane->on_event(waiter.wait(lane->wanted_events())) == LaneIo::ok) {
     while (lane->next_frame(frame)) {
-      const iovec part{page.data(), std::min<size_t>(frame.header.argument, page.size())};
+      const iovec part{answer.data(), std::min<size_t>(frame.header.argument, answer.size())};
       lane->send(reply, {&part, 1});
     }
     lane->flush();
   }
 }
 
-void measure_raw_tls(const Options& options) {
+// A frame with `there` bytes, answered by one with `back` bytes.
+void measure_echo(const char* name, const Options& options, size_t there, size_t back) {
   LaneListener listener("127.0.0.1", [](const std::string&) { return kBenchKey; });
   PeerProcess peer(options, [&] { serve_echo(listener); });
   auto lane = Lane::dial("127.0.0.1", listener.port(), "1", kBenchKey);
@@ -243,22 +246,24 @@ void measure_raw_tls(const Options& options) {
   }
   FrameHeader request;
   request.type = static_cast<uint16_t>(FrameType::echo);
-  request.argument = kPagePayloadBytes;
+  request.argument = static_cast<uint32_t>(back);
+  std::vector<uint8_t> payload(there);
+  const iovec part{payload.data(), payload.size()};
   Frame frame;
   std::vector<double> samples;
   samples.reserve(static_cast<size_t>(options.samples));
   for (int i = 0; i < kWarmUp + options.samples; ++i) {
     const uint64_t from_ns = now_ns();
-    lane->send(request);
+    lane->send(request, {&part, 1});
     lane->flush();
     do {
       lane->on_event(waiter.wait());
       must_be_ok(*lane);
     } while (!lane->next_frame(frame));
-    if (frame.payload.size() != kPagePayloadBytes) give_up("rawTls: wrong answer");
+    if (frame.payload.size() != back) give_up("wrong answer to an echo");
     if (i >= kWarmUp) samples.push_back(static_cast<double>(now_ns() - from_ns) / 1000);
   }
-  report("rawTls", options, std::move(samples), "us", false);
+  report(name, options, std::move(samples), "us", false);
 }
 
 // Sends as fast as the lane takes it and counts what comes; `on_bytes` sees the payload bytes of each turn
@@ -332,12 +337,15 @@ Options options_of(int argc, char** argv) {
       options.cpu_peer = std::atoi(value);
     } else if (name == "--samples") {
       options.samples = std::atoi(value);
+    } else if (name == "--bytes") {
+      options.bytes = static_cast<size_t>(std::atol(value));
     } else if (name == "--seconds") {
       options.seconds = std::atof(value);
     } else {
       give_up("unknown option " + name);
     }
   }
+  if (options.bytes > kMaxPayloadBytes) give_up("--bytes is larger than a frame");
   if (options.cpus < 1 || options.cpus > 2 || options.samples < 1 || options.seconds <= 0)
     give_up("--cpus is 1 or 2, --samples and --seconds are positive");
   return options;
@@ -350,7 +358,9 @@ int bench_reference(int argc, char** argv) {
     const Options options = options_of(argc, argv);
     const auto wanted = [&](const char* name) { return options.only.empty() || options.only == name; };
     if (wanted("raw")) measure_raw(options);
-    if (wanted("rawTls")) measure_raw_tls(options);
+    if (wanted("rawTls")) measure_echo("rawTls", options, 0, kPagePayloadBytes);
+    if (options.bytes > 0 && wanted("echoTls"))
+      measure_echo("echoTls", options, options.bytes, options.bytes);
     if (wanted("bulkTls2")) measure_bulk_tls(options);
     return 0;
   } catch (const std::exception& error) {

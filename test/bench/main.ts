@@ -1,0 +1,129 @@
+/**
+ * `npm run bench -- [--json] [--only NAME] [--quick]`: measures this checkout on this machine and prints figures with
+ * the references they are divided by. Progress goes to standard error. Times never decide the exit status: it is 1
+ * only when something could not be measured.
+ *
+ * `--only` takes the name of a figure or the beginning of some (`pull`, `jump/raw`, `fits`, `program/sort`).
+ */
+
+import { arch, cpus, release, totalmem } from 'node:os'
+import { parseArgs } from 'node:util'
+import { ROOT } from '../helpers/native.js'
+import { type Figure, Rounds } from './figure.js'
+import { JUMP, type Measure, PULL, SCAN } from './measures.js'
+import { buildAll, firstLine } from './native.js'
+import { fits, measureProgram, PROGRAMS } from './programs.js'
+
+interface Options {
+  readonly json: boolean
+  readonly quick: boolean
+  readonly only: string | undefined
+}
+
+const PLANE: readonly Measure[] = [PULL, JUMP, SCAN]
+const FITS: readonly Measure[] = [fits('cpu'), fits('malloc'), fits('io')]
+
+function progress(text: string): void {
+  process.stderr.write(`bench: ${text}\n`)
+}
+
+/** Whether `--only` asks for any figure with one of these names. */
+function wanted(options: Options, names: readonly string[]): boolean {
+  const { only } = options
+  return (
+    only === undefined ||
+    names.some(name => name === only || name.startsWith(`${only}/`) || only.startsWith(`${name}/`))
+  )
+}
+
+/** Several short rounds rather than one long one, so that a busy moment spoils one of them only. */
+async function measure(one: Measure, on: 1 | 2, count: number, quick: boolean): Promise<Figure[]> {
+  const rounds = new Rounds(on)
+  for (let round = 0; round < count; round++) await one.round(rounds, quick)
+  const figures = one.report(rounds)
+  for (const { name, cpus, p50, unit, ratio } of figures)
+    progress(`${name} (cpus ${cpus}): ${p50} ${unit}${ratio === null ? '' : `, ratio ${ratio}`}`)
+  return figures
+}
+
+async function measureAll(
+  options: Options,
+  failed: (name: string, error: unknown) => void,
+): Promise<Figure[]> {
+  const { quick } = options
+  const figures: Figure[] = []
+  const attempt = async (name: string, work: () => Promise<Figure[]>) => {
+    try {
+      figures.push(...(await work()))
+    } catch (error) {
+      failed(name, error)
+    }
+  }
+  for (const one of PLANE) {
+    if (!wanted(options, [one.name, ...one.reports])) continue
+    for (const on of [1, 2] as const)
+      await attempt(`${one.name} (cpus ${on})`, () => measure(one, on, quick ? 3 : 5, quick))
+  }
+  for (const one of FITS) {
+    if (wanted(options, [one.name, 'fits']))
+      await attempt(one.name, () => measure(one, 2, quick ? 3 : 5, quick))
+  }
+  for (const program of PROGRAMS) {
+    const name = `program/${program.name}`
+    if (!wanted(options, [name, 'program'])) continue
+    await attempt(name, () => measureProgram(program, quick ? 1 : 3, quick, progress))
+  }
+  return figures
+}
+
+function machine(): string {
+  const model = cpus()[0]?.model ?? 'unknown processor'
+  return `${cpus().length} × ${model}, ${Math.round(totalmem() / 2 ** 30)} GiB, Linux ${release()} ${arch()}`
+}
+
+function printTable(figures: readonly Figure[]): void {
+  const rows = figures.map(({ name, cpus, p50, p99, unit, reference, ratio }) => [
+    name,
+    String(cpus),
+    String(p50),
+    String(p99),
+    unit,
+    ratio === null ? '' : `${ratio} × ${reference}`,
+  ])
+  const header = ['figure', 'cpus', 'p50', 'p99', 'unit', 'ratio']
+  const widths = header.map((title, i) => Math.max(title.length, ...rows.map(row => row[i]?.length ?? 0)))
+  for (const row of [header, ...rows])
+    process.stdout.write(
+      `${row
+        .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+        .join('  ')
+        .trimEnd()}\n`,
+    )
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: { json: { type: 'boolean' }, quick: { type: 'boolean' }, only: { type: 'string' } },
+  })
+  const options = { json: values.json ?? false, quick: values.quick ?? false, only: values.only }
+  progress('building the reference programs')
+  buildAll()
+  const figures = await measureAll(options, (name, error) => {
+    progress(`${name} could not be measured: ${error instanceof Error ? error.message : error}`)
+    process.exitCode = 1
+  })
+  if (figures.length === 0 && process.exitCode === undefined) {
+    progress(`there is no figure ${options.only}`)
+    process.exitCode = 1
+  }
+  const report = {
+    machine: machine(),
+    node: process.version,
+    commit: firstLine('git', ['-C', ROOT, 'rev-parse', '--short', 'HEAD']),
+    figures,
+  }
+  if (options.json) process.stdout.write(`${JSON.stringify(report, null, 2)}\n`)
+  else printTable(figures)
+}
+
+await main()
