@@ -87,7 +87,11 @@ export async function startAgent(
 
 function requirePeerId(text: string): PeerId {
   const peer = toPeerId(text)
-  if (peer === undefined) throw new AgentError('bad-peer-id', `bad peer id for --allow: ${text}`)
+  if (peer === undefined)
+    throw new AgentError(
+      'bad-peer-id',
+      `bad peer id for --allow: ${text}; give one as \`elasticos nodes\` shows them`,
+    )
   return peer
 }
 

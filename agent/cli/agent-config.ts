@@ -5,7 +5,7 @@
  * on. Relative paths in it are relative to its own directory.
  */
 
-import { mkdirSync, readFileSync, statfsSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { parse, TomlError } from 'smol-toml'
@@ -13,7 +13,7 @@ import { z } from 'zod'
 import { bytes, pagesIn } from '../../placement/units.js'
 import { defaultKeyPath } from '../key.js'
 import { CliFailure, EXIT_USAGE } from './failure.js'
-import { defaultControlPath, defaultDataDir, runtimeDirFor, uid } from './paths.js'
+import { defaultControlPath, defaultDataDir, isMemoryFileSystem, runtimeDirFor, uid } from './paths.js'
 import { defaultMemoryPages, defaultSpillMaxBytes, sizeFlag } from './values.js'
 
 /** Not registered with IANA for anything; peers on other machines are found by discovery, which tells the port. */
@@ -97,14 +97,19 @@ export function agentSettings(flags: AgentFlags): AgentSettings {
 }
 
 function makeDirectory(dataDir: string): void {
+  let inMemory: boolean
   try {
     mkdirSync(dataDir, { recursive: true, mode: 0o700 })
-    statfsSync(dataDir)
+    inMemory = isMemoryFileSystem(dataDir)
   } catch (error) {
     throw new CliFailure(`cannot use ${dataDir} for data; give a --data directory you may write`, 1, {
       cause: error,
     })
   }
+  if (!inMemory) return
+  throw new CliFailure(
+    `${dataDir} is on tmpfs, which is memory: pages spilled there would free nothing; give a --data directory on a disk`,
+  )
 }
 
 /** Reads and checks a configuration file. Exported for tests. */

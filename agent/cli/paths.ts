@@ -5,7 +5,7 @@
  * A directory named by XDG_RUNTIME_DIR counts only if it exists (after `su` it often names another user's session).
  */
 
-import { existsSync } from 'node:fs'
+import { existsSync, statfsSync } from 'node:fs'
 import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -55,6 +55,14 @@ export function runRuntimeDir(id: string): string {
 /** Private data directory of an agent inside a `run`. */
 export function runDataDir(id: string): string {
   return join(defaultDataDir(), 'runs', id)
+}
+
+/** statfs f_type of tmpfs and ramfs (statfs(2)). */
+const MEMORY_FILE_SYSTEMS: readonly number[] = [0x01021994, 0x858458f6]
+
+/** True where files are memory, so that spilling there frees nothing. Throws when `path` does not exist. */
+export function isMemoryFileSystem(path: string): boolean {
+  return MEMORY_FILE_SYSTEMS.includes(statfsSync(path).type)
 }
 
 /** Where short-lived trees (the demo's) may go, the likeliest first. */

@@ -117,8 +117,17 @@ export async function makeNode(
 
 export function cannotListen(listen: readonly string[], cause: unknown): AgentError {
   const text = cause instanceof Error ? cause.message : String(cause)
-  const busy = /EADDRINUSE/.test(text) ? 'the port is in use; choose another, or port 0 for any' : text
-  return new AgentError('cannot-listen', `cannot listen on ${listen.join(', ')}: ${busy}`, { cause })
+  return new AgentError('cannot-listen', `cannot listen on ${listen.join(', ')}: ${listenProblem(text)}`, {
+    cause,
+  })
+}
+
+/** libp2p's message holds the stack of each listener's error: what matters is the errno in it. */
+function listenProblem(text: string): string {
+  if (/EADDRINUSE/.test(text)) return 'the port is in use; choose another, or port 0 for any'
+  if (/EADDRNOTAVAIL/.test(text)) return 'this machine has no such address; choose one of its own'
+  if (/EACCES/.test(text)) return 'ports below 1024 are for root; choose a higher one'
+  return text
 }
 
 /** What a failed dial means. */

@@ -4,22 +4,13 @@
  */
 
 import { type ChildProcess, spawn } from 'node:child_process'
-import {
-  closeSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  statfsSync,
-} from 'node:fs'
+import { closeSync, mkdtempSync, openSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { ControlClient } from '../../control/client.js'
 import { generateKey } from '../../key.js'
 import { CliFailure } from '../failure.js'
-import { scratchParents } from '../paths.js'
+import { isMemoryFileSystem, scratchParents } from '../paths.js'
 import { elasticosCommand, killLater } from './child.js'
 
 const NAMES = ['home', 'left', 'right'] as const
@@ -29,8 +20,6 @@ const POLL_MS = 100
 /** A peer pager frees everything and exits within 3 s of the end of its process. */
 const PAGERS_GONE_TIMEOUT_MS = 5000
 const LOG_CHARACTERS_MAX = 2000
-/** statfs f_type of tmpfs and ramfs (statfs(2)): memory, so no place for spilled pages. */
-const MEMORY_FILE_SYSTEMS: readonly number[] = [0x01021994, 0x858458f6]
 
 export class Cluster {
   readonly #agents: ChildProcess[] = []
@@ -41,7 +30,7 @@ export class Cluster {
   static make(): Cluster {
     for (const parent of scratchParents()) {
       try {
-        if (MEMORY_FILE_SYSTEMS.includes(statfsSync(parent).type)) continue
+        if (isMemoryFileSystem(parent)) continue
         return new Cluster(mkdtempSync(join(parent, 'elasticos-demo-')))
       } catch {
         // Not there, or not ours to write: the next one.

@@ -1,6 +1,7 @@
 // Life of a home pager: start, control messages, the regular tick, the end. See home.hpp.
 #include "home.hpp"
 #include "launch.hpp"
+#include "spill_file.hpp"
 
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -20,6 +21,7 @@ constexpr uint64_t kLastWordsUs = 300'000;  // for the participants' last counte
 uint64_t process_number(const std::string& id) { return strtoull(id.c_str(), nullptr, 16); }
 
 std::unique_ptr<Spill> make_spill(const std::string& directory, uint64_t bytes_max) {
+  if (const std::string refusal = spill_refusal(directory); !refusal.empty()) throw Failure(refusal);
   try {
     return std::make_unique<Spill>(directory, bytes_max);
   } catch (const std::system_error& error) {

@@ -1,5 +1,8 @@
 // elasticos-pager: one process per elastic process and node. Modes: home and peer (the pager proper), facts
 // and doctor (what this machine is and can do), and lock-step modes that tests drive.
+#include <fcntl.h>
+#include <poll.h>
+
 #include <cstdio>
 
 #include "conformance.hpp"
@@ -12,6 +15,17 @@
 
 namespace elastic {
 namespace {
+
+constexpr int kHelloMs = 2000;
+
+// `run` writes its HELLO before it reads: were the channel closed by then, that would fail and the last words
+// be lost.
+void await_hello(int channel) {
+  pollfd waited{channel, POLLIN, 0};
+  char hello[256];
+  if (channel >= 0 && poll(&waited, 1, kHelloMs) > 0 && read(channel, hello, sizeof hello) < 0)
+    return;  // gone: nobody is left to tell
+}
 
 int run_home(int argc, char** argv) {
   const Options options(argc, argv,
@@ -30,14 +44,17 @@ int run_home(int argc, char** argv) {
   home.node_name = options.text_or("name", "home");
   home.arguments = options.rest();
   if (home.arguments.empty()) throw Failure("elasticos-pager: no program given");
-  Fd run_channel;
+  // A Home that cannot be made closes its channel; this one is left to say why.
+  Fd run_channel(home.run_fd < 0 ? -1 : fcntl(home.run_fd, F_DUPFD_CLOEXEC, 3));
   const auto refuse = [&](const ProgramProblem& problem) {
     const int kind = problem.exit_status == 127 ? 4 : problem.exit_status == 126 ? 3 : 2;
     Loop loop;
+    const int channel = run_channel.release();
     Control control(
-        loop, "", home.run_fd, [](const auto&, bool, const auto&) {}, nullptr);
+        loop, "", channel, [](const auto&, bool, const auto&) {}, nullptr);
     control.to_all({ControlType::exited, {kind, problem.exit_status}, {problem.message}});
     control.flush(1000);
+    await_hello(channel);
     if (home.run_fd < 0) fprintf(stderr, "%s\n", problem.message.c_str());
     return problem.exit_status;
   };
@@ -47,6 +64,7 @@ int run_home(int argc, char** argv) {
     if (!problem) problem = check_program(home.program_path);
     if (problem) return refuse(*problem);
     Home pager(home);
+    run_channel.reset();
     const Ending ending = pager.run();
     if (home.run_fd < 0 && !ending.message.empty()) fprintf(stderr, "%s\n", ending.message.c_str());
     return ending.kind == 0 ? ending.code : 128 + ending.code;

@@ -86,10 +86,11 @@ std::optional<ProgramProblem> architecture_problem(const std::string& path, cons
   if (machine != EM_X86_64 && machine != EM_386) {
     const char* name = machine_name(machine);
     const std::string what = name != nullptr ? name : "CPU type " + std::to_string(machine);
-    return ProgramProblem{125, path + " is a program for another CPU architecture (" + what + ")" + kOnly};
+    return ProgramProblem{125, path + " is a program for another CPU architecture (" + what + ")" + kOnly +
+                                   "; use its x86-64 build"};
   }
   if (header.e_ident[EI_CLASS] != ELFCLASS64 || machine == EM_386) {
-    return ProgramProblem{125, path + " is a 32-bit program" + kOnly};
+    return ProgramProblem{125, path + " is a 32-bit program" + kOnly + "; use its 64-bit build"};
   }
   return std::nullopt;
 }
@@ -200,13 +201,17 @@ bool goes_on(int error) {
 ProgramProblem problem_of(const std::string& name, const Look& look) {
   struct stat status {};
   if (look.error == ENOENT || look.error == ENOTDIR) {
-    if (look.file == name || look.file.empty()) return {127, name + ": not found"};
-    return {127, name + ": its interpreter " + look.file + " is not found"};
+    if (look.file == name || look.file.empty()) return {127, name + ": not found; check the name"};
+    return {127, name + ": its interpreter " + look.file + " is not found; install it"};
   }
   if (stat(look.file.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) {
-    return {126, look.file + ": is a directory, not a program"};
+    return {126, look.file + ": is a directory, not a program; give a program in it"};
   }
-  if (look.file == name) return {126, name + ": cannot be executed: " + std::strerror(look.error)};
+  if (look.file == name) {
+    const std::string remedy =
+        look.error == EACCES ? "; run `chmod +x " + name + "`, or check its directory" : "";
+    return {126, name + ": cannot be executed: " + std::strerror(look.error) + remedy};
+  }
   return {126, name + ": its interpreter " + look.file + " cannot be executed: " + std::strerror(look.error)};
 }
 
@@ -263,7 +268,7 @@ std::string find_program(const std::string& name, std::optional<ProgramProblem>&
     }
   }
   problem = denied ? denied : broken;
-  if (!problem) problem = ProgramProblem{127, name + ": not found in PATH"};
+  if (!problem) problem = ProgramProblem{127, name + ": not found in PATH; check the name, or give its path"};
   return {};
 }
 

@@ -67,7 +67,7 @@ std::string spill_refusal(const std::string& directory) {
     default: return {};
   }
   return directory + " is on " + kind + ", which is memory: pages spilled there would free nothing; " +
-         "choose a directory on a disk with --data DIR";
+         "choose a directory on a disk with the agent's --data DIR (without an agent: with XDG_STATE_HOME)";
 }
 
 SpillFile::SpillFile(const std::string& directory, uint64_t bytes_max) {
