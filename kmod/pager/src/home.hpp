@@ -76,6 +76,7 @@ struct Thread {
   uint32_t acks_missing = 0;
   int64_t call_result = 0;
   std::optional<pid_t> fork_child;
+  uint64_t child_tid_address = 0;  // of a fork in progress: where the child's tid goes, 0 nowhere
 };
 
 class Home : public EngineHost, public LaneEvents {
@@ -173,6 +174,8 @@ class Home : public EngineHost, public LaneEvents {
   void move_arguments(uint64_t stack_first, uint64_t stack_end);
   // home_fork.cpp
   bool fork_fits();
+  void call_fork(Thread& thread);
+  void give_child_tid(Thread& thread, pid_t child);
   void on_fork_event(Thread& thread, pid_t child);
   void copy_for_child(Thread& thread);
   void copy_regions(Thread& thread, std::vector<Region> regions, size_t index, uint64_t page);

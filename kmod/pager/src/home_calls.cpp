@@ -53,6 +53,7 @@ void Home::on_call(Thread& thread) {
                       "fork refused (ENOMEM): a copy of the whole memory does not fit on this machine");
         return answer(thread, -ENOMEM);
       }
+      if (number == SYS_fork || (r.rdi & CLONE_VM) == 0) return call_fork(thread);
       return run_native(thread, false);
     default: return run_native(thread, false);
   }
@@ -73,6 +74,10 @@ void Home::on_call_end(Thread& thread) {
   switch (thread.call.orig_rax) {
     case SYS_mmap: after_native_mmap(thread, static_cast<int64_t>(r.rax)); break;
     case SYS_futex: release_pins(thread); break;
+    case SYS_clone:  // a fork that failed: see call_fork
+      r.rdi = thread.call.rdi;
+      set_registers(thread.tid, r);
+      break;
     default: resync_native();
   }
   resume(thread.tid);

@@ -3,6 +3,8 @@
 //
 // Why eagerly: a forked child inherits shared mappings of the memfd, not copies, and no userfaultfd: away
 // pages would silently read as zeros. See home.hpp.
+#include <fcntl.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -40,6 +42,37 @@ bool Home::fork_fits() {
                             [&](uint64_t, PageEntry& e) { pages += e.state() != PageState::untouched; });
   });
   return pages * kPageBytes < available_bytes() / 10 * 8;
+}
+
+// CLONE_CHILD_SETTID has the kernel write the child's tid before the child's first stop, through a mapping that is
+// still the parent's memory: it would change the parent. The flag is taken away, and the pager writes the word when
+// the child has memory of its own.
+void Home::call_fork(Thread& thread) {
+  user_regs_struct r = thread.call;
+  thread.child_tid_address = 0;
+  if (r.orig_rax != SYS_clone || (r.rdi & CLONE_CHILD_SETTID) == 0) return run_native(thread, false);
+  thread.child_tid_address = r.r10;
+  r.rdi &= ~static_cast<uint64_t>(CLONE_CHILD_SETTID);
+  if (set_registers(thread.tid, r)) run_native(thread, true);  // the exit stop is for a fork that fails
+}
+
+// Both find the first argument as they gave it, and the child its tid.
+void Home::give_child_tid(Thread& thread, pid_t child) {
+  if (thread.child_tid_address == 0) return;
+  user_regs_struct r{};
+  if (get_registers(thread.tid, r)) {
+    r.rdi = thread.call.rdi;
+    set_registers(thread.tid, r);
+  }
+  if (!get_registers(child, r)) return;
+  r.rdi = thread.call.rdi;
+  set_registers(child, r);
+  const auto tid = static_cast<uint32_t>(call_in(child, kTrampoline, SYS_gettid));
+  const int memory = open(format("/proc/%d/mem", child).c_str(), O_RDWR | O_CLOEXEC);
+  if (memory < 0) return;
+  const Fd closes(memory);
+  // As in the kernel, a bad address is nobody's error.
+  if (pwrite(memory, &tid, sizeof tid, static_cast<off_t>(thread.child_tid_address)) < 0) return;
 }
 
 void Home::on_fork_event(Thread& thread, pid_t child) {
@@ -114,6 +147,7 @@ void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t inde
       return;
     }
   }
+  give_child_tid(thread, child);
   thread.fork_child.reset();
   thread.state = ThreadState::running;
   early_.erase(child);
