@@ -61,7 +61,12 @@ void Home::drop_participant(uint16_t index) {
 }
 
 void Home::on_up(Node& node) {
-  node.synced = true;
+  node.synced = node.image_said == lanes_->image;
+  if (!node.synced) {  // an exec since our hello: its reset found nobody to go to
+    FrameHeader reset;
+    reset.argument = lanes_->image;
+    lanes_->send(node, FrameType::reset, reset);
+  }
   FrameHeader setup;
   setup.argument = static_cast<uint32_t>(options_.jump_every);
   const iovec policy{options_.policy.data(), options_.policy.size()};

@@ -90,6 +90,7 @@ void Lanes::say_hello(Node& node, Lane& lane, bool bulk) {
   header.type = static_cast<uint16_t>(FrameType::hello);
   header.epoch = epoch;
   header.image = image;
+  node.image_said = image;
   const iovec part{&hello, sizeof hello};
   lane.send(header, {&part, 1});
 }
@@ -157,6 +158,7 @@ bool Lanes::take_hello(Node& node, Lane&, const Frame& frame, bool) {
   memcpy(&hello, frame.payload.data(), sizeof hello);
   if (hello.protocol != 1 || hello.process_id != process_id_ || hello.node != node.index) return false;
   if (self_ != kHome && node.index == kHome) {
+    if (frame.header.epoch < epoch) return false;  // a home from before a rollback
     epoch = frame.header.epoch;
     image = frame.header.image;
   }
@@ -198,8 +200,8 @@ void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
   if (io == LaneIo::refused) refuse(lane->last_error());
   if (io != LaneIo::ok)
     return lose(*node, lane->last_error().empty() ? "connection closed" : lane->last_error());
-  // What was queued meanwhile leaves with the end of the round; only what the kernel then does not take waits for
-  // EPOLLOUT.
+  // What was queued meanwhile leaves with the end of the round; only what the kernel then does not take waits
+  // for EPOLLOUT.
   if (lane->queued_bytes() == 0 || !lane->established()) loop_.change(lane->fd(), lane->wanted_events());
   if (bulk && queued > kBulkQueueBytesMax / 2 && lane->queued_bytes() <= kBulkQueueBytesMax / 2)
     events_.on_drained(*node);

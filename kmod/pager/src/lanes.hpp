@@ -41,8 +41,9 @@ struct Node {
   Lease lease;
   std::unique_ptr<Lane> urgent, bulk;
   bool up = false;
-  bool left = false;    // said bye: its end is no loss
-  bool synced = false;  // speaks of the same image as we do
+  bool left = false;        // said bye: its end is no loss
+  bool synced = false;      // speaks of the same image as we do
+  uint32_t image_said = 0;  // in our hello
   uint64_t last_heard_us = 0;
   uint64_t deadline_us = 0;  // for the handshake
   StatusPayload status{};

@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "frame_check.hpp"
+#include "spill_file.hpp"
 
 namespace elastic {
 
@@ -37,6 +38,7 @@ Peer::Peer(PeerOptions options)
   started_us_ = now_us();
   started_wall_ms_ = wall_ms();
   lease_pages_ = options_.memory_pages;
+  if (const std::string refusal = spill_refusal(options_.spill_dir); !refusal.empty()) throw Failure(refusal);
   try {
     spill_ = std::make_unique<Spill>(options_.spill_dir, options_.spill_bytes_max);
   } catch (const std::system_error& error) {
@@ -157,10 +159,10 @@ void Peer::update_lease(const ControlMessage& message) {
   if (home->lease.revoked) start_draining();
 }
 
-// Gives everything back: threads first, then pages as fast as the lane takes them; bye when nothing is left.
+// Asks home to take everything back: it fetches the pages as it has room, and says bye when it has them all.
 void Peer::start_draining() {
   draining_ = true;
-  engine_->drain_to_home(true);
+  if (Node* home = lanes_->find(kHome)) lanes_->send(*home, FrameType::give_back, {});
   guests_.all_go_home();
 }
 
@@ -178,7 +180,7 @@ void Peer::out_of_room(uint64_t page) {
 }
 
 void Peer::on_up(Node& node) {
-  node.synced = true;
+  node.synced = node.index == kHome;  // others by their first frame: one of us may not have heard of an exec
   if (node.index == kHome) home_seen_ = true;
   send_status(node);
   control_->to_all({ControlType::lane_up, {node.index}, {node.name}});
@@ -233,7 +235,6 @@ void Peer::on_home_frame(Node& home, const Frame& frame) {
     case FrameType::recall: return guests_.on_recall(frame.header.argument);
     case FrameType::thread_end: return guests_.on_thread_end(frame.header.argument);
     case FrameType::reset: return on_reset(frame.header.argument);
-    case FrameType::give_back: return start_draining();
     case FrameType::bye: {
       home.left = true;
       const std::vector<uint8_t> bytes = encode_counters(counters_);
@@ -336,8 +337,6 @@ void Peer::tick() {
          {static_cast<int64_t>(home->lease.id), static_cast<int64_t>(home->lease.ttl_us / 1000)},
          {}});
   }
-  if (draining_ && guests_.running() == 0 && engine_->empty() && home->bulk->queued_bytes() == 0)
-    stop("gave everything back", 0);
 }
 
 }  // namespace elastic
