@@ -10,6 +10,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
+  chownSync,
   closeSync,
   existsSync,
   mkdirSync,
@@ -118,20 +119,30 @@ export class TestCluster {
   readonly #listen = new Map<string, string>()
   #runs = 0
 
-  private constructor(readonly directory: string) {
+  private constructor(
+    readonly directory: string,
+    mainUrl: string,
+  ) {
     this.#launcher = join(directory, 'elasticos.mjs')
     const polyfill =
       'Promise.withResolvers ??= function () { let resolve, reject; const promise = new this((a, b) => { resolve = a; reject = b }); return { promise, resolve, reject } }'
-    const start = `const { main } = await import('${MAIN_URL}')\nprocess.exitCode = await main(process.argv.slice(2))`
+    const start = `const { main } = await import('${mainUrl}')\nprocess.exitCode = await main(process.argv.slice(2))`
     writeFileSync(this.#launcher, `${polyfill}\n${start}\n`)
-    mkdirSync(join(directory, 'home'))
+    mkdirSync(join(directory, 'home', 'run'), { recursive: true })
   }
 
-  /** Makes the directory and a network key; nothing runs yet. */
-  static async make(): Promise<TestCluster> {
+  /**
+   * Makes the directory and a network key; nothing runs yet. `owner`: the user (and group) whom it all belongs to.
+   * `mainUrl`: another copy of the command line.
+   */
+  static async make(options: { owner?: number; mainUrl?: string } = {}): Promise<TestCluster> {
     const parent = ['/tmp', '/var/tmp'].find(path => existsSync(path) && statfsSync(path).type !== TMPFS)
-    const cluster = new TestCluster(mkdtempSync(join(parent ?? '/tmp', 'el-')))
+    const directory = mkdtempSync(join(parent ?? '/tmp', 'el-'))
+    const cluster = new TestCluster(directory, options.mainUrl ?? MAIN_URL)
     await generateKey(cluster.keyFile)
+    const { owner } = options
+    for (const path of owner === undefined ? [] : ['', 'home', 'home/run', 'network.key'])
+      chownSync(join(directory, path), owner ?? 0, owner ?? 0)
     return cluster
   }
 
@@ -169,8 +180,12 @@ export class TestCluster {
     return agent
   }
 
-  /** Starts agents `a`, `b`, `c`, ... side by side and waits until they have joined each other. */
-  async startAgents(count: number, start: AgentStart = {}): Promise<void> {
+  /** Starts agents `a`, `b`, `c`, ... side by side and waits until each sees `joined` of them. */
+  async startAgents(
+    count: number,
+    start: AgentStart | ((name: string) => AgentStart) = {},
+    joined = count,
+  ): Promise<void> {
     const names = ['a', 'b', 'c', 'd'].slice(0, count)
     const ports = await freePorts(count)
     names.forEach((name, i) => {
@@ -178,8 +193,15 @@ export class TestCluster {
     })
     const peersOf = (name: string) =>
       names.filter(each => each < name).map(each => this.#listen.get(each) ?? '')
-    await Promise.all(names.map(name => this.startAgent(name, { peers: peersOf(name), ...start })))
-    await this.whenJoined(count)
+    await Promise.all(
+      names.map(name =>
+        this.startAgent(name, {
+          peers: peersOf(name),
+          ...(typeof start === 'function' ? start(name) : start),
+        }),
+      ),
+    )
+    await this.whenJoined(joined)
   }
 
   /** Starts an agent again with the directories, port and flags it had. */
@@ -293,6 +315,8 @@ export class TestCluster {
     const env: Record<string, string> = {
       PATH: process.env.PATH ?? '/usr/bin:/bin',
       HOME: this.path('home'),
+      XDG_STATE_HOME: this.path('home', 'state'),
+      XDG_RUNTIME_DIR: this.path('home', 'run'),
       LC_ALL: 'C',
       [TAG]: this.directory,
     }
