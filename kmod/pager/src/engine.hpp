@@ -92,8 +92,10 @@ class Engine {
   uint64_t ship_with_jump(Node& node, const std::vector<uint64_t>& wanted);
   void reclaim_ahead();  // after each round: keeps the reserve
   void set_limit(uint64_t pages) { config_.pages_limit = pages; }
-  void drain_to_home(bool on) { draining_ = on; }
-  bool empty() const { return table_.resident() == replicas_ && spill_.slots_used() == 0; }
+  // Home: asks for pages that `node` owns, as many as there is room for. True when none is left there.
+  bool fetch_from(uint16_t node);
+  void tell_owned(Node& to);  // participants: owner notes for every page held
+  bool empty() const { return table_.resident() == replicas_ && spill_.slots_used() == 0 && expected_ == 0; }
   uint64_t resident() const { return table_.resident(); }
   uint64_t limit() const { return config_.pages_limit; }
   uint32_t next_birth() { return ++birth_; }
@@ -127,6 +129,7 @@ class Engine {
   void ask_file_pages(uint64_t page);
   bool bring(uint64_t page);  // starts making one page resident; true if it is at once
   void starve(const FaultEvent& fault);
+  bool room_may_come();
   void check_waiters(uint64_t page);
   // engine_serve.cpp
   void serve_get(Node& node, const FrameHeader& header);
@@ -134,6 +137,7 @@ class Engine {
   bool must_defer(uint64_t page, uint64_t version, uint64_t& not_before_us);
   void defer(Deferred deferred);
   void retry_deferred(uint64_t page);
+  void retry_if_deferred(uint64_t page);
   void retry_held();
   bool leaves_memory(uint64_t page, bool demanded);
   void serve_page(Node& to, uint64_t page, bool demanded, PageMeta& meta, uint8_t* out);
@@ -183,7 +187,6 @@ class Engine {
   uint64_t zap_from_ = 0;
   uint16_t last_target_ = 0;
   uint64_t target_left_ = 0;
-  bool draining_ = false;
   bool room_reported_ = false;
   std::deque<Deferred> deferred_;
   uint64_t held_timer_us_ = 0;

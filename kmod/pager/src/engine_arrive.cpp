@@ -12,6 +12,8 @@ namespace elastic {
 bool Engine::accept(const PageMeta& meta, uint16_t) {
   PageEntry& e = table_.entry(meta.page);
   if (meta.version <= e.version) return false;
+  // Home knows of every page that is out: nobody can send it one that is not.
+  if (config_.self == kHome && e.state() != PageState::remote && e.state() != PageState::in_flight) return false;
   leave_remote(e);
   if (e.state() == PageState::resident) {  // an older life of this address, not yet dropped here
     memory_.drop(meta.page, 1);
@@ -104,7 +106,7 @@ void Engine::on_answer_without_page(Node& node, const PageMeta& meta) {
     if (meta.owner == config_.self) return;  // it is on its way here on the other connection
     leave_remote(e);
     note_remote(e, meta.owner, meta.version);
-    if (!demanded) return;
+    if (!demanded) return retry_if_deferred(meta.page);
     Node* next = lanes_.find(meta.owner);
     if (next != nullptr && next->up) {
       leave_remote(e);  // ask() counts it again
@@ -117,8 +119,16 @@ void Engine::on_answer_without_page(Node& node, const PageMeta& meta) {
   }
   leave_remote(e);
   note_remote(e, static_cast<uint16_t>(e.where), e.version);
+  retry_if_deferred(meta.page);
   if (meta.flags == kPagePinned && config_.self != kHome) return host_.must_go_home(meta.page);
-  if (demanded) memory_.wake(meta.page, 1);
+  if (!demanded) return;
+  memory_.wake(meta.page, 1);
+  if (e.watched) bring(meta.page);  // no thread waits in a fault that would ask again
+}
+
+// Others' GETs that waited for a page which did not come after all get an answer.
+void Engine::retry_if_deferred(uint64_t page) {
+  if (table_.peek(page).deferred) retry_deferred(page);
 }
 
 void Engine::on_file_pages(const Frame& frame) {
@@ -229,8 +239,9 @@ void Engine::forget(uint64_t first, uint64_t end) {
     flush();
     run = {page, 1};
   };
-  std::vector<uint64_t> deferred;
+  std::vector<uint64_t> deferred, watched;
   table_.for_each_touched(first, end, [&](uint64_t page, PageEntry& e) {
+    if (e.watched) watched.push_back(page);  // it will not come: whoever waits for it goes on without
     if (e.state() == PageState::untouched) return;
     if (e.state() == PageState::resident) {
       table_.remove(page);
@@ -251,6 +262,7 @@ void Engine::forget(uint64_t first, uint64_t end) {
   flush_punch();
   flush_drop();
   for (const uint64_t page : deferred) retry_deferred(page);
+  for (const uint64_t page : watched) check_waiters(page);
 }
 
 void Engine::adopt(uint64_t page, const uint8_t* data) {

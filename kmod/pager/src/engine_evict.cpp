@@ -13,20 +13,16 @@ constexpr uint64_t kReserveMin = 32, kReserveMax = 1024;
 // there.
 constexpr uint64_t kTargetPages = 1024;
 constexpr uint64_t kHomeRoomMin = 256;
+constexpr int64_t kFetchPagesMax = 256;  // asked for at once when a participant is contracted
 }  // namespace
 
 uint64_t Engine::reserve() const { return std::clamp(config_.pages_limit / 32, kReserveMin, kReserveMax); }
 
 void Engine::reclaim_ahead() {
-  if (draining_) {
-    while (table_.resident() > replicas_ && evict_batch()) {
-    }
-    return;
-  }
   const auto target = static_cast<int64_t>(reserve());
-  if (room() >= target / 2 || table_.resident() == 0) return;
-  while (room() < target && evict_batch()) {
-  }
+  if (room() < target / 2 && table_.resident() > 0)
+    while (room() < target && evict_batch()) {
+    }
   if (!starved_.empty()) on_drained();
 }
 
@@ -100,25 +96,20 @@ bool Engine::node_has_room(const Node& node, size_t pages) const {
 // full.
 Node* Engine::choose_target(size_t pages, bool& wait) {
   wait = false;
-  Node* best = nullptr;
-  if (draining_) {
-    best = lanes_.find(kHome);
-  } else {
-    best = lanes_.find(last_target_);
-    if (best == nullptr || target_left_ < pages || !node_has_room(*best, pages)) {
-      best = nullptr;
-      uint64_t best_room = 0;
-      for (const auto& [index, node] : lanes_.all()) {
-        if (!node_has_room(*node, pages)) continue;
-        const uint64_t free = node->status.pages_limit - node->status.pages_resident;
-        if (best == nullptr || free > best_room) {
-          best = node.get();
-          best_room = free;
-        }
+  Node* best = lanes_.find(last_target_);
+  if (best == nullptr || target_left_ < pages || !node_has_room(*best, pages)) {
+    best = nullptr;
+    uint64_t best_room = 0;
+    for (const auto& [index, node] : lanes_.all()) {
+      if (!node_has_room(*node, pages)) continue;
+      const uint64_t free = node->status.pages_limit - node->status.pages_resident;
+      if (best == nullptr || free > best_room) {
+        best = node.get();
+        best_room = free;
       }
-      target_left_ = kTargetPages;
-      if (best != nullptr) last_target_ = best->index;
     }
+    target_left_ = kTargetPages;
+    if (best != nullptr) last_target_ = best->index;
   }
   if (best == nullptr) return nullptr;
   if (!lanes_.bulk_has_room(*best)) {
@@ -226,9 +217,61 @@ bool Engine::spill_pages(const std::vector<uint64_t>& pages) {
   return true;
 }
 
+bool Engine::fetch_from(uint16_t node) {
+  if (expected_ >= kFetchPagesMax / 2) return false;  // a walk over the table: not for every frame
+  bool none_left = true;
+  PageRun run{0, 0};
+  const auto flush = [&] {
+    if (run.count > 0) ask(node, run.page, run.count, run.page);
+    run.count = 0;
+  };
+  table_.for_each_touched_chunk([&](uint64_t first, uint64_t end) {
+    for (uint64_t page = first; page < end; page++) {
+      const PageEntry& e = table_.peek(page);
+      const bool there = (e.state() == PageState::remote || e.state() == PageState::in_flight) && e.where == node;
+      none_left = none_left && !there;
+      if (e.state() != PageState::remote || !there || expected_ + static_cast<int64_t>(run.count) >= kFetchPagesMax) continue;
+      if (run.count > 0 && (run.page + run.count != page || run.count >= kBatch)) flush();
+      if (run.count == 0 && !make_room(kBatch)) continue;
+      if (run.count == 0) run.page = page;
+      run.count++;
+    }
+    flush();
+  });
+  return none_left;
+}
+
+void Engine::tell_owned(Node& to) {
+  table_.for_each_touched_chunk([&](uint64_t first, uint64_t end) {
+    for (uint64_t page = first; page < end; page++) {
+      const PageEntry& e = table_.peek(page);
+      if (e.replica || (e.state() != PageState::resident && e.state() != PageState::spilled)) continue;
+      FrameHeader note;
+      note.page = page;
+      note.count = 1;
+      note.version = e.version;
+      note.argument = config_.self;
+      lanes_.send(to, FrameType::owner, note);
+    }
+  });
+}
+
 void Engine::on_node_down(Node& node) {
   if (last_target_ == node.index) target_left_ = 0;
   std::erase_if(deferred_, [&](const Deferred& d) { return d.from == node.index; });
+  if (config_.self == kHome) return;  // home decides whether the run can go on without it
+  // It gave its pages to home before it left: whoever waits for one asks there.
+  std::vector<uint64_t> pages;
+  table_.for_each_touched(0, page_of(kUserSpaceEnd), [&](uint64_t page, PageEntry& e) {
+    if ((e.state() != PageState::remote && e.state() != PageState::in_flight) || e.where != node.index) return;
+    if (e.state() == PageState::in_flight) pages.push_back(page);
+    leave_remote(e);
+    note_remote(e, kHome, e.version);
+  });
+  for (const uint64_t page : pages) {
+    memory_.wake(page, 1);
+    retry_if_deferred(page);
+  }
 }
 
 }  // namespace elastic

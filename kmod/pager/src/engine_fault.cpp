@@ -24,7 +24,11 @@ Engine::Engine(Loop& loop, Memory& memory, PageTable& table, RegionMap& regions,
       config_(config),
       counters_(counters),
       buffer_(kMaxPagesPerFrame * kPageBytes) {
-  loop_.after_each_round([this] { reclaim_ahead(); });
+  // What reclaiming and the faults it serves have to say leaves in the same round.
+  loop_.after_each_round([this] {
+    reclaim_ahead();
+    lanes_.flush();
+  });
 }
 
 Prefetch::Plan Prefetch::on_fault(uint64_t page) {
@@ -89,7 +93,10 @@ uint64_t Engine::run_length(uint64_t page, Prefetch::Plan plan, const std::funct
 void Engine::fault_untouched(const FaultEvent& fault, PageEntry& e) {
   const uint64_t page = fault.page;
   const Region* region = regions_.find(page);
-  if (region == nullptr) return memory_.wake(page, 1);  // unmapped meanwhile: the thread finds out by itself
+  if (region == nullptr) {  // unmapped meanwhile: the thread finds out by itself
+    memory_.wake(page, 1);
+    return check_waiters(page);
+  }
   if (region->kind == RegionKind::replica) {
     if (!make_room(1)) return starve(fault);
     return ask_file_pages(page);
@@ -222,16 +229,26 @@ void Engine::ask_file_pages(uint64_t page) {
 
 // No memory at this moment: the thread stays in its fault until a lane or the spill writer has drained.
 void Engine::starve(const FaultEvent& fault) {
-  bool waiting = spill_.buffers_busy() || expected_ > 0;
-  for (const auto& [index, node] : lanes_.all())
-    waiting = waiting || (node->up && !lanes_.bulk_has_room(*node));
-  if (!waiting || starved_.size() >= kStarvedMax) return host_.out_of_room(fault.page);
+  if (!room_may_come() || starved_.size() >= kStarvedMax) return host_.out_of_room(fault.page);
   starved_.push_back(fault);
 }
 
+bool Engine::room_may_come() {
+  if (spill_.buffers_busy() || expected_ > 0) return true;
+  for (const auto& [index, node] : lanes_.all())
+    if (node->up && !lanes_.bulk_has_room(*node)) return true;
+  std::vector<uint64_t> victims;
+  return table_.resident() > 0 && pick_victims(victims, 1) == 0;  // all just came, and are held for a moment
+}
+
 void Engine::on_drained() {
-  for (size_t left = starved_.size(); left > 0 && !starved_.empty() && make_room(1); left--) {
+  for (size_t left = starved_.size(); left > 0 && !starved_.empty(); left--) {
     const FaultEvent fault = starved_.front();
+    if (!make_room(1)) {
+      if (room_may_come()) return;
+      starved_.clear();
+      return host_.out_of_room(fault.page);
+    }
     starved_.pop_front();
     on_fault(fault);
   }

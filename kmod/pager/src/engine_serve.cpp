@@ -22,7 +22,9 @@ bool Engine::on_frame(Node& node, const Frame& frame) {
     case FrameType::push: on_pages(node, frame, false); return true;
     case FrameType::file_pages: on_file_pages(frame); return true;
     case FrameType::drop: apply_drop(frame.header); return true;
-    case FrameType::owner: on_owner_note(frame.header); return true;
+    case FrameType::owner:  // only of itself
+      if (frame.header.argument == node.index) on_owner_note(frame.header);
+      return true;
     default: return false;
   }
 }

@@ -51,6 +51,7 @@ Home::Home(HomeOptions options) : options_(std::move(options)), rule_(options_.p
   lanes_ = std::make_unique<Lanes>(loop_, process_number(options_.id), kHome, *this, counters_);
   engine_ = std::make_unique<Engine>(loop_, memory_, table_, regions_, *lanes_, *spill_, *this,
                                      EngineConfig{kHome, options_.memory_pages}, counters_);
+  loop_.after_each_round([this] { drain_nodes(); });
   loop_.watch(signal_fd_.get(), EPOLLIN, [this](uint32_t) { on_child_events(); });
   loop_.watch(spill_->event_fd(), EPOLLIN, [this](uint32_t) { spill_->drain(); });
   loop_.at(now_us() + kTickUs, [this] { tick(); });

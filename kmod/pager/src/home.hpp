@@ -118,6 +118,7 @@ class Home : public EngineHost, public LaneEvents {
   void add_lane(const ControlMessage& message);
   void update_lease(const ControlMessage& message);
   void drop_participant(uint16_t index);
+  void drain_nodes();
   void send_layout(Node& node);
   void send_region(Node& node, const Region& region);
   void send_status(Node& node);
@@ -209,6 +210,7 @@ class Home : public EngineHost, public LaneEvents {
   Fd device_;  // /dev/userfaultfd, where it may be opened
   pid_t application_ = 0;
   bool started_ = false;
+  bool draining_nodes_ = false;
   bool ending_ = false;
   Ending ending_value_;
   uint64_t start_us_ = 0, end_us_ = 0, started_wall_ms_ = 0, finish_at_us_ = 0;

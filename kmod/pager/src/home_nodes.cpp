@@ -50,7 +50,8 @@ void Home::update_lease(const ControlMessage& message) {
   }
 }
 
-// Contract: threads come home now, the participant gives its pages back and says bye when it has none.
+// Contract: threads come home now, pages are fetched as there is room (drain_nodes), and when the participant says
+// that it is empty it is let go.
 void Home::drop_participant(uint16_t index) {
   Node* node = lanes_->find(index);
   if (node == nullptr || node->draining) return;
@@ -58,6 +59,17 @@ void Home::drop_participant(uint16_t index) {
   for (auto& [tid, thread] : threads_)
     if (thread->state == ThreadState::away && thread->node == index) recall(*thread);
   lanes_->send(*node, FrameType::give_back, {});
+  draining_nodes_ = true;
+}
+
+void Home::drain_nodes() {
+  if (!draining_nodes_ || ending_) return;
+  draining_nodes_ = false;
+  for (auto& [index, node] : lanes_->all()) {
+    if (!node->draining) continue;
+    draining_nodes_ = true;
+    if (node->up) engine_->fetch_from(index);
+  }
 }
 
 void Home::on_up(Node& node) {
@@ -172,6 +184,13 @@ void Home::on_frame(Node& node, const Frame& frame, bool) {
       tickets_.erase(it);
       return complete(*thread);
     }
+    case FrameType::give_back:
+      if (frame.header.argument == 0) return drop_participant(node.index);
+      if (node.draining && node.pages_owned_hint == 0 && node.threads_there == 0) {
+        node.left = true;
+        lanes_->send_text(node, FrameType::bye, "contracted");
+      }
+      return;
     case FrameType::file_get: return serve_file_pages(node, frame.header);
     default: engine_->on_frame(node, frame);
   }

@@ -162,7 +162,10 @@ void Peer::update_lease(const ControlMessage& message) {
 // Asks home to take everything back: it fetches the pages as it has room, and says bye when it has them all.
 void Peer::start_draining() {
   draining_ = true;
-  if (Node* home = lanes_->find(kHome)) lanes_->send(*home, FrameType::give_back, {});
+  if (Node* home = lanes_->find(kHome)) {
+    lanes_->send(*home, FrameType::give_back, {});
+    engine_->tell_owned(*home);
+  }
   guests_.all_go_home();
 }
 
@@ -232,6 +235,9 @@ void Peer::on_home_frame(Node& home, const Frame& frame) {
           frame.header.argument);
     case FrameType::jump:
       return guests_.on_jump(home, frame, draining_ || home.lease.revoked ? 0 : lease_threads_);
+    case FrameType::give_back:
+      if (!draining_) start_draining();
+      return;
     case FrameType::recall: return guests_.on_recall(frame.header.argument);
     case FrameType::thread_end: return guests_.on_thread_end(frame.header.argument);
     case FrameType::reset: return on_reset(frame.header.argument);
@@ -312,7 +318,7 @@ void Peer::on_faults() {
 void Peer::send_status(Node& node) {
   StatusPayload status;
   status.pages_resident = table_.resident();
-  status.pages_limit = lease_pages_;
+  status.pages_limit = draining_ ? 0 : lease_pages_;
   status.pages_spilled = spill_->slots_used();
   status.threads_running = guests_.running();
   const iovec part{&status, sizeof status};
@@ -336,6 +342,15 @@ void Peer::tick() {
         {ControlType::lease_renewed,
          {static_cast<int64_t>(home->lease.id), static_cast<int64_t>(home->lease.ttl_us / 1000)},
          {}});
+  }
+  if (!draining_) return;
+  // Home may have missed where a page went last: it is told until it has them all.
+  if (engine_->empty() && guests_.running() == 0) {
+    FrameHeader empty;
+    empty.argument = 1;
+    lanes_->send(*home, FrameType::give_back, empty);
+  } else if (now / 1'000'000 != (now - kTickUs) / 1'000'000) {
+    engine_->tell_owned(*home);
   }
 }
 
