@@ -32,6 +32,8 @@ export interface Scene {
 export interface SceneOptions {
   /** 0: until it is killed. */
   readonly rounds?: number
+  /** Words in front of `elasticos run`. */
+  readonly prefix?: readonly string[]
 }
 
 /** Starts the copier on `nodes` nodes and waits until it has been through its memory once. */
@@ -56,7 +58,7 @@ export async function startScene(
     '20',
   ]
   const command = [program, String(MEGABYTES), copy, String(options.rounds ?? 0)]
-  const running = cluster.run('a', flags, command)
+  const running = cluster.run('a', flags, command, { prefix: options.prefix ?? [] })
   const early = running.outcome.then(end => {
     throw new Error(`it ended before anything was killed: ${end.status} ${end.stderr}`)
   })

@@ -35,14 +35,15 @@ export function snapshot(cluster: TestCluster): Before {
 
 /**
  * Waits until nothing is left of what was seen `during` the run but living agents. Resolves to what is left after
- * 5 s: one line each, none when all is clean.
+ * `withinMs`: one line each, none when all is clean.
  */
 export async function leftovers(
   cluster: TestCluster,
   before: Before,
   during: readonly ProcessSeen[],
+  withinMs = CLEAN_WITHIN_MS,
 ): Promise<string[]> {
-  const deadline = performance.now() + CLEAN_WITHIN_MS
+  const deadline = performance.now() + withinMs
   for (;;) {
     const left = await look(cluster, before, during)
     if (left.length === 0 || performance.now() > deadline) return left

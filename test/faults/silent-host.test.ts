@@ -1,0 +1,49 @@
+/**
+ * A host that falls silent, in network namespaces on a bridge: its cable is pulled, so that no connection is reset
+ * and only the missing heartbeats tell. Both sides have to come to the same end by themselves.
+ */
+
+import test from 'ava'
+import { TestCluster, until } from '../helpers/cluster.js'
+import { Hosts, namespacesMissing } from '../helpers/namespaces.js'
+import { END_WITHIN_MS, expectClean, startScene } from './scene.js'
+
+const PORT = 7420
+const RUN_FAILED = 125
+
+const missing = namespacesMissing()
+const maybe = missing === undefined ? test.serial : test.serial.skip
+if (missing !== undefined) console.log(`skipped, no network namespaces: ${missing}`)
+
+for (const nodes of [2, 3]) {
+  maybe(`${nodes} nodes: the cable of a participant is pulled`, async t => {
+    const hosts = Hosts.make(nodes)
+    t.teardown(() => hosts.remove())
+    const cluster = await TestCluster.make()
+    t.teardown(() => cluster.stop())
+    const names = ['a', 'b', 'c'].slice(0, nodes)
+    const address = (index: number) => `/ip4/${hosts.address(index)}/tcp/${PORT}`
+    await Promise.all(
+      names.map((name, i) =>
+        cluster.startAgent(name, {
+          prefix: hosts.prefix(i),
+          peers: names.slice(0, i).map((_, j) => address(j)),
+          flags: ['--listen', address(i), '--capacity', '64M'],
+        }),
+      ),
+    )
+    const scene = await startScene(cluster, nodes, { prefix: hosts.prefix(0) })
+    const pulledAtMs = performance.now()
+    hosts.setLink(1, 'down')
+    const end = await scene.running.outcome
+    t.is(end.status, RUN_FAILED)
+    t.regex(
+      end.stderr,
+      /^elasticos: node b was lost \(silent for \d s\) with \d+ pages and \d+ threads\b.*\n$/,
+    )
+    t.true(end.endedAtMs - pulledAtMs < END_WITHIN_MS, `${end.endedAtMs - pulledAtMs} ms`)
+    await until('the end of all pagers', () => cluster.pagers().length === 0, END_WITHIN_MS)
+    hosts.setLink(1, 'up')
+    await expectClean(t, scene)
+  })
+}
