@@ -158,7 +158,7 @@ class Engine {
   }
   uint64_t reserve() const;
   bool make_room(uint64_t pages);
-  bool evict_batch();
+  bool evict_batch(size_t pages);
   size_t pick_victims(std::vector<uint64_t>& victims, size_t wanted);
   void age();
   Node* choose_target(size_t pages, bool& wait);
@@ -185,6 +185,7 @@ class Engine {
   uint32_t birth_ = 0;
   uint64_t placed_since_age_ = 0;
   uint64_t zap_from_ = 0;
+  bool reclaiming_ = false;
   uint16_t last_target_ = 0;
   uint64_t target_left_ = 0;
   bool room_reported_ = false;

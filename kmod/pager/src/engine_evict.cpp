@@ -7,7 +7,7 @@
 namespace elastic {
 
 namespace {
-constexpr size_t kBatch = 64;
+constexpr size_t kBatch = 64, kSmallBatch = 16;
 constexpr uint64_t kReserveMin = 32, kReserveMax = 1024;
 // How many pages follow one another to one lender: neighbours stay together, so that prefetch finds them
 // there.
@@ -18,17 +18,23 @@ constexpr int64_t kFetchPagesMax = 256;  // asked for at once when a participant
 
 uint64_t Engine::reserve() const { return std::clamp(config_.pages_limit / 32, kReserveMin, kReserveMax); }
 
+// One batch a round of the loop, a small one while a thread waits for a page: the answer to its GET, and the faults
+// of other threads, must not queue behind a long eviction.
 void Engine::reclaim_ahead() {
   const auto target = static_cast<int64_t>(reserve());
-  if (room() < target / 2 && table_.resident() > 0)
-    while (room() < target && evict_batch()) {
-    }
+  if (room() < target / 2) reclaiming_ = true;
+  if (reclaiming_ && table_.resident() > 0 && room() < target) {
+    if (evict_batch(expected_ > 0 && room() > 0 ? kSmallBatch : kBatch)) loop_.again();
+    else reclaiming_ = false;
+  } else {
+    reclaiming_ = false;
+  }
   if (!starved_.empty()) on_drained();
 }
 
 bool Engine::make_room(uint64_t pages) {
   while (room() < static_cast<int64_t>(pages))
-    if (!evict_batch()) break;
+    if (!evict_batch(kBatch)) break;
   return room() >= static_cast<int64_t>(pages);
 }
 
@@ -120,10 +126,10 @@ Node* Engine::choose_target(size_t pages, bool& wait) {
   return best;
 }
 
-bool Engine::evict_batch() {
+bool Engine::evict_batch(size_t pages) {
   if (placed_since_age_ >= std::max<uint64_t>(128, table_.resident() / 8)) age();
   std::vector<uint64_t> victims;
-  if (pick_victims(victims, kBatch) == 0) return false;
+  if (pick_victims(victims, pages) == 0) return false;
   // Copies of read-only file pages just go.
   const auto elastic_end = std::partition(victims.begin(), victims.end(),
                                           [this](uint64_t page) { return !table_.peek(page).replica; });

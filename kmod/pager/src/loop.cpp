@@ -50,12 +50,8 @@ void Loop::cancel(uint64_t id) {
 int Loop::run_timers() {
   // At most as many as there are now: a timer that sets itself again at once must not starve the descriptors.
   for (size_t left = timers_.size(); left > 0 && !timers_.empty(); left--) {
-    const uint64_t now = now_us();
     const auto first = timers_.begin();
-    if (first->first > now) {
-      const uint64_t wait_us = first->first - now;
-      return wait_us < 1000 ? 0 : static_cast<int>(std::min<uint64_t>((wait_us + 999) / 1000, 60'000));
-    }
+    if (first->first > now_us()) return next_timer_ms();
     OnTimer work = std::move(first->second.second);
     timers_.erase(first);
     work();
@@ -63,10 +59,19 @@ int Loop::run_timers() {
   return timers_.empty() ? -1 : 0;
 }
 
+int Loop::next_timer_ms() const {
+  if (timers_.empty()) return -1;
+  const uint64_t now = now_us(), at = timers_.begin()->first;
+  return at < now + 1000 ? 0 : static_cast<int>(std::min<uint64_t>((at - now + 999) / 1000, 60'000));
+}
+
 void Loop::run_once(int timeout_ms_max) {
   int timeout = run_timers();
   if (timeout < 0 || (timeout_ms_max >= 0 && timeout > timeout_ms_max)) timeout = timeout_ms_max;
+  again_ = false;
   for (const OnTimer& work : after_round_) work();
+  if (again_) timeout = 0;
+  if (const int due = next_timer_ms(); due >= 0 && (timeout < 0 || due < timeout)) timeout = due;  // set just now
   epoll_event events[32];
   const int got = epoll_wait(epoll_.get(), events, static_cast<int>(std::size(events)), timeout);
   if (got < 0 && errno != EINTR) fail_errno("epoll_wait");
