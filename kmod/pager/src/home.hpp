@@ -135,6 +135,7 @@ class Home : public EngineHost, public LaneEvents {
   void on_exec(pid_t pid);
   void on_signal(Thread& thread, int signal);
   Thread& add_thread(pid_t tid, bool in_group);
+  void note_threads_here();  // for threadsPeak
   Thread* find_thread(pid_t tid);
   Thread* thread_of_slot(uint32_t slot);
   void forget_thread(pid_t tid);
@@ -177,6 +178,7 @@ class Home : public EngineHost, public LaneEvents {
   bool fork_fits();
   void call_fork(Thread& thread);
   void give_child_tid(Thread& thread, pid_t child);
+  void finish_fork(Thread& thread);
   void on_fork_event(Thread& thread, pid_t child);
   void copy_for_child(Thread& thread);
   void copy_regions(Thread& thread, std::vector<Region> regions, size_t index, uint64_t page);

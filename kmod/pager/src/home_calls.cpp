@@ -148,8 +148,9 @@ int Home::protect_range(uint64_t first, uint64_t end, int prot) {
   if (covered == end - first && same && elastic_only) return 0;
   for (const Region& part : becomes_elastic) convert_range(part, prot);
   const int result = memory_.protect(first, end - first, prot);
-  if (result != 0) {
+  if (result != 0) {  // what lies before the hole or the refusal has changed
     resync_native();
+    tell_mapped(first, end);
     return result;
   }
   regions_.update(first, end, [prot](Region& region) { region.prot = prot; });

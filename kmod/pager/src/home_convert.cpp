@@ -227,11 +227,19 @@ void Home::resync_native() {
     region.kind = replica ? RegionKind::replica : RegionKind::native;
     fresh.insert(region);
   }
-  for (Region& region : elastic) {
-    bool still = false;
-    fresh.visit(region.start, region.end,
-                [&](const Region& now) { still = still || now.path.starts_with("/memfd:elastic"); });
-    if (still) fresh.insert(region);
+  // Of what was elastic, what still is, with the protection it has now.
+  for (const Region& region : elastic) {
+    std::vector<Region> parts;
+    fresh.visit(region.start, region.end, [&](const Region& now) {
+      if (!now.path.starts_with("/memfd:elastic")) return;
+      Region part = region;
+      part.start = now.start;
+      part.end = now.end;
+      part.prot = now.prot;
+      part.backing_page += now.start - region.start;
+      parts.push_back(std::move(part));
+    });
+    for (Region& part : parts) fresh.insert(std::move(part));
   }
   regions_ = std::move(fresh);
 }

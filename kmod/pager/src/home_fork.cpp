@@ -56,15 +56,10 @@ void Home::call_fork(Thread& thread) {
   if (set_registers(thread.tid, r)) run_native(thread, true);  // the exit stop is for a fork that fails
 }
 
-// Both find the first argument as they gave it, and the child its tid.
+// Both find the first argument as it was given, and the child its tid.
 void Home::give_child_tid(Thread& thread, pid_t child) {
-  if (thread.child_tid_address == 0) return;
   user_regs_struct r{};
-  if (get_registers(thread.tid, r)) {
-    r.rdi = thread.call.rdi;
-    set_registers(thread.tid, r);
-  }
-  if (!get_registers(child, r)) return;
+  if (thread.child_tid_address == 0 || !get_registers(child, r)) return;
   r.rdi = thread.call.rdi;
   set_registers(child, r);
   const auto tid = static_cast<uint32_t>(call_in(child, kTrampoline, SYS_gettid));
@@ -78,6 +73,7 @@ void Home::give_child_tid(Thread& thread, pid_t child) {
 void Home::on_fork_event(Thread& thread, pid_t child) {
   foreign_.insert(child);
   children_++;
+  if (kill(child, 0) != 0) return finish_fork(thread);  // killed, and reported as ended, before we heard of it
   thread.fork_child = child;
   thread.state = ThreadState::held;
   if (early_.contains(child)) copy_for_child(thread);
@@ -100,7 +96,7 @@ void Home::copy_for_child(Thread& thread) {
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, ~0ull, 0);
     if (result < 0 && result > -4096) {  // gone, or no memory: a child with half a memory must not run
       kill(child, SIGKILL);
-      break;
+      return finish_fork(thread);
     }
   }
   std::erase_if(regions, [](const Region& r) { return r.skip_on_fork || r.wipe_on_fork; });
@@ -111,7 +107,8 @@ void Home::copy_for_child(Thread& thread) {
 // each.
 void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t index, uint64_t page) {
   const pid_t child = *thread.fork_child;
-  const Fd memory = open_process_memory(child);
+  const Fd memory(open(format("/proc/%d/mem", child).c_str(), O_RDWR | O_CLOEXEC));
+  if (!memory) return finish_fork(thread);  // killed meanwhile
   std::vector<uint8_t> bytes(kPageBytes);
   static const uint8_t kZeros[kPageBytes] = {};
   for (; index < regions.size(); index++, page = 0) {
@@ -138,20 +135,31 @@ void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t inde
       if (away.empty()) break;
       const pid_t tid = thread.tid;
       const uint64_t first_away = away.front();
-      engine_->make_resident(away, true, [this, tid, away, regions, index, first_away] {
-        for (const uint64_t at : away) engine_->unpin(at);
+      engine_->make_resident(away, true, [this, tid, child, away, regions, index, first_away] {
         // Again from the first that was away: what lies behind it was read at another moment, but the parent
         // stands.
-        if (Thread* parent = find_thread(tid)) copy_regions(*parent, regions, index, first_away);
+        Thread* parent = find_thread(tid);
+        if (parent != nullptr && parent->fork_child == child) copy_regions(*parent, regions, index, first_away);
+        for (const uint64_t at : away) engine_->unpin(at);
       });
       return;
     }
   }
   give_child_tid(thread, child);
-  thread.fork_child.reset();
-  thread.state = ThreadState::running;
   early_.erase(child);
   resume(child);
+  finish_fork(thread);
+}
+
+// The parent goes on; also when the child is gone.
+void Home::finish_fork(Thread& thread) {
+  thread.fork_child.reset();
+  thread.state = ThreadState::running;
+  user_regs_struct r{};
+  if (std::exchange(thread.child_tid_address, 0) != 0 && get_registers(thread.tid, r)) {
+    r.rdi = thread.call.rdi;
+    set_registers(thread.tid, r);
+  }
   resume(thread.tid);
 }
 

@@ -123,6 +123,8 @@ void Home::on_back(Node& node, const Frame& frame) {
   if (!decode_jump(frame.payload, thread->rule, context))
     throw Failure(format("node %s sent a malformed context", node.name.c_str()));
   node.threads_there -= node.threads_there > 0 ? 1 : 0;
+  const bool recalled = thread->state == ThreadState::recalling;
+  thread->state = ThreadState::running;  // here, as far as counts go, even if it turns out to have ended
   const auto reason = static_cast<BackReason>(frame.header.flags);
   context.registers.orig_rax = ~0ull;
   if (reason == BackReason::syscall) {
@@ -131,7 +133,7 @@ void Home::on_back(Node& node, const Frame& frame) {
   }
   const auto destination = static_cast<uint16_t>(frame.header.page);
   if (reason == BackReason::jump && destination != kHome && thread->signals.empty() &&
-      thread->state == ThreadState::away) {
+      !recalled) {
     Node* next = lanes_->find(destination);
     if (next != nullptr && may_host(*next)) {
       thread->jump_started_ns = now_ns();
@@ -140,17 +142,20 @@ void Home::on_back(Node& node, const Frame& frame) {
     }
   }
   if (reason == BackReason::page) thread->stay_faults = kStayFaults;
-  if (reason != BackReason::jump) counters_.jumps_home++;
+  if (reason == BackReason::jump) counters_.jumps_here++;
+  else counters_.jumps_home++;
   resume_at_home(*thread, context);
 }
 
 void Home::resume_at_home(Thread& thread, Context& context) {
   const pid_t tid = thread.tid;
+  bool group_stopped = false;
   // A task that already stands in a signal stop (it was recalled for it) needs no interrupt.
   if (thread.signals.empty()) {
     if (!interrupt(tid)) return;
     int status = 0;
-    if (waitpid(tid, &status, __WALL) != tid) return;
+    if (!wait_stop_or_end(tid, status)) return;
+    group_stopped = stop_event(status) == PTRACE_EVENT_STOP && stops_group(WSTOPSIG(status));
     if (!WIFSTOPPED(status)) return on_task_end(tid, status);
     if (stop_event(status) == 0 && WSTOPSIG(status) != (SIGTRAP | 0x80))
       thread.signals.push_back(WSTOPSIG(status));
@@ -158,13 +163,17 @@ void Home::resume_at_home(Thread& thread, Context& context) {
   if (!set_context(tid, context)) return;
   thread.state = ThreadState::running;
   thread.node = kHome;
+  note_threads_here();
   rule_.on_arrival(thread.rule, now_us(), register_mark(&context.registers, sizeof context.registers));
   int signal = 0;
   if (!thread.signals.empty()) signal = thread.signals.front();
   for (size_t i = 1; i < thread.signals.size(); i++)
     syscall(SYS_tgkill, application_, tid, thread.signals[i]);
   thread.signals.clear();
-  resume(tid, signal);
+  if (group_stopped)
+    listen(tid);
+  else
+    resume(tid, signal);
 }
 
 }  // namespace elastic

@@ -46,10 +46,10 @@ int64_t Home::map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
   const bool replace = (flags & MAP_FIXED) != 0, exact = replace || (flags & MAP_FIXED_NOREPLACE) != 0;
   if (exact) {
     if (address & (kPageBytes - 1)) return -EINVAL;
-    if (address + bytes > kUserSpaceEnd) return -ENOMEM;
+    if (address > kUserSpaceEnd - bytes) return -ENOMEM;
     if (page < kLowestPage) return -EPERM;
     if (!replace && regions_.overlaps(page, page + pages)) return -EEXIST;
-  } else if (address == 0 || page < kLowestPage || address + bytes > kUserSpaceEnd ||
+  } else if (address == 0 || page < kLowestPage || address > kUserSpaceEnd - bytes ||
              regions_.overlaps(page, page + pages)) {
     page = choose_address(pages, flags);
     if (page == 0) return -ENOMEM;
@@ -94,7 +94,7 @@ void Home::native_mmap(Thread& thread, uint64_t bytes) {
   const uint64_t page = page_of(r.rdi), pages = page_of(bytes);
   if (!(flags & (MAP_FIXED | MAP_FIXED_NOREPLACE))) {
     uint64_t at = page;
-    if (r.rdi == 0 || page < kLowestPage || r.rdi + bytes > kUserSpaceEnd ||
+    if (r.rdi == 0 || page < kLowestPage || r.rdi > kUserSpaceEnd - bytes ||
         regions_.overlaps(page, page + pages))
       at = choose_address(pages, flags);
     if (at == 0) return answer(thread, -ENOMEM);
@@ -240,8 +240,8 @@ void Home::move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint6
     Thread* moving = find_thread(tid);
     if (moving == nullptr) return;
     for (const uint64_t page : away) {
+      engine_->rename(page, to + (page - from));  // while nobody can have it
       engine_->unpin(page);
-      engine_->rename(page, to + (page - from));
     }
     if (reached < from + old_pages) return move_mapping(*moving, from, old_pages, to, whole, reached);
     if (!(moving->call.r10 & MREMAP_DONTUNMAP)) unmap_range(from, from + whole);

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <csignal>
 #include <fcntl.h>
 
@@ -14,10 +15,6 @@ namespace elastic {
 
 namespace {
 constexpr int kSyscallStop = SIGTRAP | 0x80;
-
-bool stops_group(int signal) {
-  return signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU;
-}
 }  // namespace
 
 Thread& Home::add_thread(pid_t tid, bool in_group) {
@@ -30,7 +27,16 @@ Thread& Home::add_thread(pid_t tid, bool in_group) {
   slots_[thread->slot] = tid;
   Thread& added = *thread;
   threads_[tid] = std::move(thread);
+  note_threads_here();
   return added;
+}
+
+void Home::note_threads_here() {
+  const auto here = std::count_if(threads_.begin(), threads_.end(), [](const auto& entry) {
+    const Thread& thread = *entry.second;
+    return thread.in_group && thread.state != ThreadState::away && thread.state != ThreadState::recalling;
+  });
+  counters_.threads_peak = std::max<uint64_t>(counters_.threads_peak, static_cast<uint64_t>(here));
 }
 
 Thread* Home::find_thread(pid_t tid) {
@@ -54,6 +60,7 @@ void Home::forget_thread(pid_t tid) {
       lanes_->send(*node, FrameType::thread_end, header);
     }
   }
+  if (thread->fork_child) kill(*thread->fork_child, SIGKILL);  // half a memory: it must not run
   release_pins(*thread);
   slots_.erase(thread->slot);
   threads_.erase(tid);
@@ -79,6 +86,8 @@ void Home::on_task_end(pid_t pid, int status) {
   foreign_.erase(pid);
   early_.erase(pid);
   forget_thread(pid);
+  for (auto& [tid, thread] : threads_)
+    if (thread->fork_child == pid) finish_fork(*thread);
   if (pid != application_ || ending_) return;
   application_ = 0;
   if (WIFEXITED(status))
@@ -163,7 +172,7 @@ void Home::on_new_task(Thread& parent, int event) {
   const bool shares_memory = event == PTRACE_EVENT_VFORK || (flags & CLONE_VM) != 0;
   parent.call.orig_rax = 0;
   if (!shares_memory) return on_fork_event(parent, child);
-  const bool in_group = (flags & CLONE_THREAD) != 0;
+  const bool in_group = event != PTRACE_EVENT_VFORK && (flags & CLONE_THREAD) != 0;
   Thread& thread = add_thread(child, in_group);
   constexpr uint64_t kClearTid = 0x200000;
   if (flags & kClearTid) thread.clear_tid_address = parent.call.r10;

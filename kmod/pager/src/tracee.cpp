@@ -117,6 +117,22 @@ bool spin_for_stop(pid_t tid, int& status, uint64_t spin_us) {
   return false;
 }
 
+bool wait_stop_or_end(pid_t tid, int& status) {
+  constexpr int kQuickTries = 2000;
+  for (int tries = 0;; tries++) {
+    const pid_t got = waitpid(tid, &status, __WALL | WNOHANG);
+    if (got == tid) return true;
+    if (got < 0 && errno != EINTR) return false;
+    if (tries < kQuickTries) continue;
+    usleep(200);
+    const Fd file(open(format("/proc/%d/stat", tid).c_str(), O_RDONLY | O_CLOEXEC));
+    char text[512] = {};
+    if (!file || read(file.get(), text, sizeof text - 1) <= 0) return false;
+    const char* name_end = strrchr(text, ')');
+    if (name_end == nullptr || strlen(name_end) < 3 || name_end[2] == 'Z' || name_end[2] == 'X') return false;
+  }
+}
+
 Fd open_process_memory(pid_t pid) {
   Fd memory(open(format("/proc/%d/mem", pid).c_str(), O_RDWR | O_CLOEXEC));
   if (!memory) fail_errno("cannot open the memory of process %d", pid);

@@ -5,6 +5,7 @@
 #include <sys/types.h>
 #include <sys/user.h>
 
+#include <csignal>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -43,6 +44,11 @@ uint64_t event_message(pid_t tid);
 // Waits at most `spin_us` for a stop of `tid`, without sleeping. True with `status` if there was one.
 bool spin_for_stop(pid_t tid, int& status, uint64_t spin_us);
 
+// Waits for the next stop or the end of `tid`, which an interrupt is about to bring. False if neither will be
+// reported: the task is gone, or it leads a group that is ending and comes after all its other threads, whom nobody
+// else waits for while we do.
+bool wait_stop_or_end(pid_t tid, int& status);
+
 // Where a blocked task stands, from /proc/PID/task/TID/syscall (`fd`): its instruction pointer if it is in
 // user mode, 0 if it is inside a system call, gone, or still running.
 uint64_t user_mode_rip(int fd);
@@ -57,5 +63,8 @@ constexpr int kTraceOptions = 0x00000001     // TRACESYSGOOD
                               | 0x00100000;  // EXITKILL
 
 inline int stop_event(int status) { return status >> 16; }
+inline bool stops_group(int signal) {
+  return signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU;
+}
 
 }  // namespace elastic
