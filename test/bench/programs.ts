@@ -64,17 +64,20 @@ function which(name: string): string | undefined {
   }
 }
 
-function prepareSort(directory: string, quick: boolean): string[] | undefined {
+/** Thousands of lines of about 1 KB: a quarter of the footprint is just above the least memory limit. */
+const SORT_BLOCKS = 18
+
+function prepareSort(directory: string): string[] | undefined {
   const sort = which('sort')
   if (sort === undefined) return undefined
   const input = join(directory, 'lines.txt')
   const file = openSync(input, 'w')
   // Numerical Recipes' 32-bit linear congruential generator (a = 1664525, c = 1013904223).
   let state = 1
-  for (let block = 0; block < (quick ? 25 : 60); block++) {
+  for (let block = 0; block < SORT_BLOCKS; block++) {
     const lines = Array.from({ length: 1000 }, (_, i) => {
       state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-      return `${state.toString(36).padStart(7, '0')} line ${i} ${'.'.repeat(190)}`
+      return `${state.toString(36).padStart(7, '0')} line ${i} ${'.'.repeat(1000)}`
     })
     writeSync(file, `${lines.join('\n')}\n`)
   }
@@ -103,14 +106,14 @@ function preparePython(directory: string, quick: boolean): string[] | undefined 
   writeFileSync(script, PYTHON)
   // What PATH finds may be a wrapper of a version manager: ask for the interpreter itself.
   const real = execFileSync(found, ['-c', 'import sys; print(sys.executable)'], { encoding: 'utf8' }).trim()
-  return [real, script, quick ? '5000' : '20000']
+  return [real, script, quick ? '10000' : '20000']
 }
 
-function prepareSqlite(directory: string, quick: boolean): string[] | undefined {
+function prepareSqlite(directory: string): string[] | undefined {
   const sqlite = which('sqlite3')
   if (sqlite === undefined) return undefined
   const script = join(directory, 'items.sql')
-  const rows = quick ? 100_000 : 250_000
+  const rows = 300_000
   writeFileSync(
     script,
     `CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT, value INTEGER);
@@ -131,6 +134,8 @@ export const PROGRAMS: readonly Program[] = [
 ]
 
 const SHARES = [25, 50] as const
+/** No further round of a program begins after this long: a busy machine must not make the benchmark endless. */
+const PROGRAM_SECONDS_MAX = { quick: 10, full: 50 } as const
 
 /** Figures `program/NAME/25` and `/50`; none, with a line on standard error, where the program is missing. */
 export async function measureProgram(
@@ -149,9 +154,12 @@ export async function measureProgram(
     const options = { cpus: 2, command, environment: ENVIRONMENT, secondsMax: 200 } as const
     const whole = await runPair({ ...options, memoryPages: AMPLE_PAGES })
     const footprint = whole.stats.pagesTouched ?? 0
+    if (footprint * SHARES[0] < LIMIT_PAGES_MIN * 100)
+      progress(`program/${program.name}: ${footprint} pages, so the least limit is more than ${SHARES[0]} %`)
     const samples = new Rounds(2)
     const stats = new Map<number, Readonly<Record<string, unknown>>>()
-    for (let round = 0; round < rounds; round++) {
+    const untilMs = performance.now() + 1000 * PROGRAM_SECONDS_MAX[quick ? 'quick' : 'full']
+    for (let round = 0; round < rounds && (round === 0 || performance.now() < untilMs); round++) {
       const native = await runNatively(command, ENVIRONMENT)
       const add = (name: string, ms: number) =>
         samples.add(name, { p50: ms / 1000, p99: ms / 1000, unit: 's' })
