@@ -38,7 +38,7 @@ enum class FrameType : uint16_t {
   bye = 17,         // payload: reason as text; the sender leaves for good
   reset = 18,       // argument: new image number; everything of the old image is forgotten
   owner = 19,       // page, count, version, argument: node: a hint to home about who owns pages now
-  give_back = 20,   // page (0 = all), count: the receiver is asked to push these pages to the sender
+  give_back = 20,   // page 0. argument 0: this participant's pages are to go home, 1: it has none any more
   echo = 21,        // payload comes back as echo_reply with `argument` bytes (benchmarks)
   echo_reply = 22,
   setup = 23,  // home, once: how threads decide to jump; argument: --jump-every; payload: the policy's text
