@@ -24,6 +24,7 @@ const PAGERS_GONE_MS = 5000
 export function testOutcomes(nodes: number): void {
   let cluster: TestCluster
   const scene = (rounds?: number) => startScene(cluster, nodes, rounds === undefined ? {} : { rounds })
+  const family = () => startScene(cluster, nodes, { withChild: true })
 
   test.before(async () => {
     cluster = await TestCluster.make()
@@ -35,10 +36,13 @@ export function testOutcomes(nodes: number): void {
 
   test.serial(`${nodes} nodes: the application is killed`, async t => applicationKilled(t, await scene()))
   test.serial(`${nodes} nodes: the home pager is killed, again and again`, async t => {
-    for (let i = 0; i < HOME_PAGER_KILLS; i++) await homePagerKilled(t, await scene())
+    for (let i = 1; i < HOME_PAGER_KILLS; i++) await homePagerKilled(t, await scene())
+    await homePagerKilled(t, await family())
   })
-  test.serial(`${nodes} nodes: run itself is killed`, async t => runKilled(t, await scene()))
-  test.serial(`${nodes} nodes: a participant's pager is killed`, async t => peerPagerKilled(t, await scene()))
+  test.serial(`${nodes} nodes: run itself is killed`, async t => runKilled(t, await family()))
+  test.serial(`${nodes} nodes: a participant's pager is killed`, async t =>
+    peerPagerKilled(t, await family()),
+  )
   test.serial(`${nodes} nodes: a participant's host dies`, async t => participantHostDies(t, await scene()))
   test.serial(`${nodes} nodes: home's host dies`, async t => homeHostDies(t, await scene()))
   test.serial(`${nodes} nodes: home's agent is killed and comes back`, async t =>

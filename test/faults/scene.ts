@@ -32,6 +32,8 @@ export interface Scene {
 export interface SceneOptions {
   /** 0: until it is killed. */
   readonly rounds?: number
+  /** The copier's process has a child that does nothing, which must not be orphaned. */
+  readonly withChild?: boolean
   /** Words in front of `elasticos run`. */
   readonly prefix?: readonly string[]
 }
@@ -58,6 +60,7 @@ export async function startScene(
     '20',
   ]
   const command = [program, String(MEGABYTES), copy, String(options.rounds ?? 0)]
+  if (options.withChild === true) command.unshift('sh', '-c', 'sleep 1000 & exec "$@"', 'sh')
   const running = cluster.run('a', flags, command, { prefix: options.prefix ?? [] })
   const early = running.outcome.then(end => {
     throw new Error(`it ended before anything was killed: ${end.status} ${end.stderr}`)

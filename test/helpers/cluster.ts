@@ -27,7 +27,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { generateKey } from '../../agent/key.js'
 import type { NodeInfo, ProcessInfo } from '../../agent/service.js'
 import type { PagerStats } from '../../kmod/pager-stats.js'
+import { type Outcome, outcomeOf, until } from './outcome.js'
 import { alive, commandLine, TAG, taggedPids } from './processes.js'
+
+export { type Outcome, outcomeOf, until } from './outcome.js'
 
 const MAIN_URL = new URL('../../agent/cli/main.js', import.meta.url).href
 const READY_TIMEOUT_MS = 20_000
@@ -37,16 +40,6 @@ const POLL_MS = 20
 /** statfs f_type of tmpfs (statfs(2)). */
 const TMPFS = 0x01021994
 const ANY_PORT = '/ip4/127.0.0.1/tcp/0'
-
-/** A child that has ended. */
-export interface Outcome {
-  readonly status: number | null
-  readonly signal: NodeJS.Signals | null
-  readonly stdout: Buffer
-  readonly stderr: string
-  /** performance.now() at its end. */
-  readonly endedAtMs: number
-}
 
 export interface RunOutcome extends Outcome {
   readonly stats: RunStats | undefined
@@ -350,20 +343,6 @@ async function freePorts(count: number): Promise<number[]> {
   return ports
 }
 
-/** Waits until `done` holds; fails after `timeoutMs` with `what`. Returns how long it took in ms. */
-export async function until(
-  what: string,
-  done: () => boolean | Promise<boolean>,
-  timeoutMs = 10_000,
-): Promise<number> {
-  const start = performance.now()
-  while (!(await done())) {
-    if (performance.now() - start > timeoutMs) throw new Error(`waited ${timeoutMs} ms in vain for: ${what}`)
-    await sleep(POLL_MS)
-  }
-  return performance.now() - start
-}
-
 async function readyLine(child: ChildProcess): Promise<string> {
   let timer: NodeJS.Timeout | undefined
   const line = await new Promise<string>(resolve => {
@@ -378,20 +357,6 @@ async function readyLine(child: ChildProcess): Promise<string> {
   })
   clearTimeout(timer)
   return line
-}
-
-/** The end of a child, which is killed when it takes too long. */
-export async function outcomeOf(child: ChildProcess, timeoutMs: number): Promise<Outcome> {
-  const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs)
-  const stdout: Buffer[] = []
-  let stderr = ''
-  child.stdout?.on('data', (chunk: Buffer) => stdout.push(chunk))
-  child.stderr?.on('data', chunk => {
-    stderr += chunk
-  })
-  const [status, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null]
-  clearTimeout(timer)
-  return { status, signal, stdout: Buffer.concat(stdout), stderr, endedAtMs: performance.now() }
 }
 
 function readStats(path: string): RunStats | undefined {
