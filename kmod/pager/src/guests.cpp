@@ -42,8 +42,8 @@ void Guests::make_shell() {
 
 void Guests::end_shell() {
   if (shell_.pid <= 0) return;
+  kill(shell_.pid, SIGKILL);  // before its faults are answered by nobody, i.e. with zeros
   memory_.detach();
-  kill(shell_.pid, SIGKILL);
   int status = 0;
   // Whichever is reported: the leader comes after all its threads, and the last of them, being the first process of
   // its namespace, ends only when the others have been waited for.
@@ -69,10 +69,13 @@ Guest* Guests::by_slot(uint32_t slot) {
   return nullptr;
 }
 
-// The task that ran this thread before, a free one, or a new one.
-Guest* Guests::take_guest(uint32_t slot) {
+// The task that ran this thread before, a free one, a new one while there are fewer than `tasks_max`, or one whose
+// thread is elsewhere now.
+Guest* Guests::take_guest(uint32_t slot, size_t tasks_max) {
   if (Guest* same = by_slot(slot)) return same;
-  Guest* guest = by_slot(0);
+  Guest* guest = nullptr;
+  for (const auto& [tid, other] : guests_)
+    if (!other->running && (other->slot == 0 || guests_.size() >= tasks_max)) guest = other.get();
   if (guest == nullptr) {
     auto fresh = std::make_unique<Guest>();
     fresh->tid = start_guest_thread(memory_.injector(), fresh->own_tid);
@@ -114,8 +117,9 @@ void Guests::on_jump(Node& home, const Frame& frame, uint32_t threads_max) {
   Guest* guest = nullptr;
   try {
     if (!has_shell()) make_shell();
-    guest = take_guest(slot);
+    guest = take_guest(slot, threads_max);
   } catch (const Failure& failure) {
+    if (running_ > 0) throw;  // others compute there: the shell cannot be given up
     end_shell();
     return refuse(home, frame, failure.what());
   }

@@ -59,7 +59,7 @@ class Guests {
   void make_shell();
   Guest* by_own_tid(pid_t tid);
   Guest* by_slot(uint32_t slot);
-  Guest* take_guest(uint32_t slot);
+  Guest* take_guest(uint32_t slot, size_t tasks_max);
   void send_off(Guest& guest, BackReason why, uint16_t to);
   void go(Guest& guest, BackReason why, uint16_t to);
   void refuse(Node& home, const Frame& frame, const std::string& reason);

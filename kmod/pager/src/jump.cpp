@@ -5,6 +5,10 @@
 
 namespace elastic {
 
+namespace {
+constexpr uint8_t kStuckJumpsMax = 8;  // it is an exponent
+}
+
 std::vector<uint8_t> encode_jump(const ThreadRule& rule, const Context& context) {
   const std::vector<uint8_t> tail = context.encode();
   std::vector<uint8_t> out(sizeof rule + tail.size());
@@ -17,6 +21,7 @@ bool decode_jump(std::span<const uint8_t> bytes, ThreadRule& rule, Context& cont
   if (bytes.size() <= sizeof rule) return false;
   memcpy(&rule, bytes.data(), sizeof rule);
   if (rule.events_count > kPolicyWindowMax || rule.events_next >= kPolicyWindowMax) return false;
+  if (rule.stuck_jumps > kStuckJumpsMax) return false;
   return context.decode(bytes.subspan(sizeof rule));
 }
 

@@ -103,8 +103,8 @@ void RegionMap::visit(uint64_t first, uint64_t end, const std::function<void(con
 
 uint64_t RegionMap::choose(uint64_t pages, uint64_t below, uint64_t lowest) {
   const uint64_t growth = pages >= kGrowthFromPages ? std::min(pages, kGrowthPagesMax) : 0;
-  const uint64_t wanted = pages + growth;
-  for (int attempt = 0; attempt < 2; attempt++) {
+  for (int attempt = 0; attempt < 3; attempt++) {
+    const uint64_t wanted = pages + (attempt < 2 ? growth : 0);  // without, before there is none at all
     uint64_t end = attempt == 0 && hint_ > lowest && hint_ <= below ? hint_ : below;
     while (end >= lowest + wanted) {
       auto it = regions_.lower_bound(end);  // first region that starts at or above `end`

@@ -104,6 +104,8 @@ void wait_for_exec(pid_t pid) {
 
 }  // namespace
 
+static void prepare_shell(ShellProcess& shell, Memory& memory, const Fd& go_write);
+
 ShellProcess start_shell(Memory& memory) {
   const Fd stub = open_stub();
   int ends[2];
@@ -119,10 +121,21 @@ ShellProcess start_shell(Memory& memory) {
     shell.pid = spawn(0, stub.get(), memory.file(), go_read.get());
   }
   if (shell.pid < 0) fail_errno("cannot start a shell process");
-  if (ptrace(PTRACE_SEIZE, shell.pid, nullptr, static_cast<long>(kTraceOptions)) != 0) {
+  try {
+    prepare_shell(shell, memory, go_write);
+  } catch (const Failure&) {
     kill(shell.pid, SIGKILL);
-    fail_errno("ptrace is not permitted");
+    int status = 0;
+    while (waitpid(shell.pid, &status, __WALL) == shell.pid && WIFSTOPPED(status)) {
+    }
+    throw;
   }
+  return shell;
+}
+
+static void prepare_shell(ShellProcess& shell, Memory& memory, const Fd& go_write) {
+  if (ptrace(PTRACE_SEIZE, shell.pid, nullptr, static_cast<long>(kTraceOptions)) != 0)
+    fail_errno("ptrace is not permitted");
   if (write(go_write.get(), "g", 1) != 1) fail_errno("starting the shell process");
   wait_for_exec(shell.pid);
   user_regs_struct base{};
@@ -135,7 +148,6 @@ ShellProcess start_shell(Memory& memory) {
   unmap_rest(injector);
   Uffd uffd = Uffd::create(injector, -1, true);
   memory.attach(injector, std::move(uffd), memory.file());
-  return shell;
 }
 
 pid_t start_guest_thread(Injector& injector, pid_t& own_tid) {
