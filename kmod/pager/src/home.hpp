@@ -73,7 +73,6 @@ struct Thread {
   uint64_t clear_tid_address = 0;
   std::vector<uint64_t> pinned;  // until the call or the thread ends
   std::vector<int> signals;      // arrived while away
-  uint32_t acks_missing = 0;
   int64_t call_result = 0;
   std::optional<pid_t> fork_child;
   uint64_t child_tid_address = 0;  // of a fork in progress: where the child's tid goes, 0 nowhere
@@ -143,6 +142,7 @@ class Home : public EngineHost, public LaneEvents {
   void on_call(Thread& thread);
   void on_call_end(Thread& thread);
   void answer(Thread& thread, int64_t result);  // completes an emulated call, after acks if threads are away
+  void on_layout_ack(uint32_t ticket, uint16_t node);
   void complete(Thread& thread);
   void run_native(Thread& thread, bool exit_stop);
   void call_brk(Thread& thread, uint64_t wanted);
@@ -224,7 +224,11 @@ class Home : public EngineHost, public LaneEvents {
   uint64_t brk_start_ = 0, brk_now_ = 0;
   uint64_t mmap_top_ = 0;  // page: new mappings lie below
   uint32_t next_ticket_ = 1;
-  std::map<uint32_t, pid_t> tickets_;  // layout acknowledgements awaited
+  struct Awaited {
+    pid_t tid;
+    uint64_t nodes;  // a bit for each
+  };
+  std::map<uint32_t, Awaited> tickets_;  // layout acknowledgements awaited
   Fd memory_view_;                     // /proc/PID/mem
   std::vector<std::string> departed_;  // participants that are gone, as JSON, and what they counted
   Counters departed_counters_;

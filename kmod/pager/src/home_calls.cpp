@@ -86,18 +86,29 @@ void Home::on_call_end(Thread& thread) {
 // The result goes in at once; the thread runs on when every node on which threads run knows the new layout.
 void Home::answer(Thread& thread, int64_t result) {
   thread.call_result = result;
-  thread.acks_missing = 0;
+  Awaited awaited{thread.tid, 0};
   const uint32_t ticket = next_ticket_++;
   for (auto& [index, node] : lanes_->all()) {
     if (node->threads_there == 0) continue;
     FrameHeader header;
     header.flags = kFlagAckWanted;
     header.argument = ticket;
-    if (lanes_->send(*node, FrameType::layout_ack, header)) thread.acks_missing++;
+    if (lanes_->send(*node, FrameType::layout_ack, header)) awaited.nodes |= 1ull << index;
   }
-  if (thread.acks_missing == 0) return complete(thread);
-  tickets_[ticket] = thread.tid;
+  if (awaited.nodes == 0) return complete(thread);
+  tickets_[ticket] = awaited;
   thread.state = ThreadState::held;
+}
+
+// A node that is gone counts as one that knows.
+void Home::on_layout_ack(uint32_t ticket, uint16_t node) {
+  const auto it = tickets_.find(ticket);
+  if (it == tickets_.end()) return;
+  it->second.nodes &= ~(1ull << node);
+  if (it->second.nodes != 0) return;
+  Thread* thread = find_thread(it->second.tid);
+  tickets_.erase(it);
+  if (thread != nullptr) complete(*thread);
 }
 
 void Home::complete(Thread& thread) {

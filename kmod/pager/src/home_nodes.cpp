@@ -70,6 +70,7 @@ void Home::drain_nodes() {
     draining_nodes_ = true;
     if (node->up) engine_->fetch_from(index);
   }
+  if (draining_nodes_) lanes_->flush();
 }
 
 void Home::on_up(Node& node) {
@@ -119,8 +120,7 @@ void Home::check_silence() {
     if (node->up && now_us() - node->last_heard_us > kSilentUs) silent.push_back(index);
   for (const uint16_t index : silent)
     if (Node* node = lanes_->find(index)) {
-      remember(*node);
-      lost(*node, "silent for 4 s");
+      on_down(*node, "silent for 4 s");
       lanes_->remove(index, "silent");
     }
 }
@@ -128,8 +128,11 @@ void Home::check_silence() {
 void Home::on_down(Node& node, const std::string& reason) {
   control_->to_all({ControlType::lane_down, {node.index}, {node.name, reason}});
   engine_->on_node_down(node);
-  remember(node);
   if (!node.left) lost(node, reason);
+  remember(node);  // until here it counts as one that is there
+  std::vector<uint32_t> tickets;
+  for (const auto& [ticket, awaited] : tickets_) tickets.push_back(ticket);
+  for (const uint32_t ticket : tickets) on_layout_ack(ticket, node.index);
   if (!ending_) return;
   bool anybody = false;  // the last participant's last words have come: nothing to wait for
   for (const auto& [index, other] : lanes_->all()) anybody = anybody || (other->up && other.get() != &node);
@@ -176,14 +179,7 @@ void Home::on_frame(Node& node, const Frame& frame, bool) {
                                           frame.payload.size()));
       return;
     case FrameType::back: return on_back(node, frame);
-    case FrameType::layout_ack: {
-      const auto it = tickets_.find(frame.header.argument);
-      if (it == tickets_.end()) return;
-      Thread* thread = find_thread(it->second);
-      if (thread == nullptr || --thread->acks_missing > 0) return;
-      tickets_.erase(it);
-      return complete(*thread);
-    }
+    case FrameType::layout_ack: return on_layout_ack(frame.header.argument, node.index);
     case FrameType::give_back:
       if (frame.header.argument == 0) return drop_participant(node.index);
       if (node.draining && node.pages_owned_hint == 0 && node.threads_there == 0) {
@@ -192,7 +188,11 @@ void Home::on_frame(Node& node, const Frame& frame, bool) {
       }
       return;
     case FrameType::file_get: return serve_file_pages(node, frame.header);
-    default: engine_->on_frame(node, frame);
+    case FrameType::get:
+    case FrameType::pages:
+    case FrameType::push:
+    case FrameType::owner: engine_->on_frame(node, frame); return;
+    default: counters_.frames_refused++;  // only home speaks of layout, threads and file pages
   }
 }
 
