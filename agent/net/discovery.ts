@@ -3,7 +3,7 @@
  *
  * One socket per interface, and only on interfaces that have an address the agent listens on: an agent on 127.0.0.1
  * announces itself on the loopback interface and nowhere else. The stock mDNS module sends on whatever interface the
- * routing table likes and finds nothing, silently, where there is no multicast route (facts/libp2p.md); naming the
+ * routing table likes and finds nothing, silently, where there is no multicast route; naming the
  * interface on the socket needs no route. Several agents on one host share the port.
  * At start, and when somebody new is heard, packets follow quickly, so that two agents find each other within
  * half a second even when one packet is lost.

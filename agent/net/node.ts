@@ -1,7 +1,7 @@
 /**
  * The libp2p node of an agent: which modules it is made of and the limits they are given.
  *
- * TLS rather than noise (three times faster, facts/libp2p.md); pnet around everything; gossipsub signed and strict.
+ * TLS rather than noise (three times faster here); pnet around everything; gossipsub signed and strict.
  */
 
 import './with-resolvers.js'

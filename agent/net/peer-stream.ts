@@ -1,6 +1,6 @@
 /**
  * The one long-lived stream between two agents, as messages. A new stream costs milliseconds and an open one a tenth
- * of that (facts/libp2p.md), so everything between two agents goes over this one, in order.
+ * of that, so everything between two agents goes over this one, in order.
  *
  * Limits: messages of 64 KiB; at most 256 unsent ones, then the stream is given up (the other side does not read);
  * the first message must be a hello and come within 5 s.

@@ -38,7 +38,7 @@ bool Engine::make_room(uint64_t pages) {
   return room() >= static_cast<int64_t>(pages);
 }
 
-// Learns which resident pages were used since last time, and forgets the marks (facts: dropping translations
+// Learns which resident pages were used since last time, and forgets the marks (measured: dropping translations
 // and looking which come back is the cheapest exact way; about 1.3 µs for each page in use).
 void Engine::age() {
   std::vector<PageRun> used;

@@ -9,7 +9,7 @@ namespace {
 constexpr size_t kDeferredMax = 4096;
 constexpr size_t kJumpPagesMax = 8;  // each costs some 10 µs of the jump
 constexpr uint64_t kUrgentPagesMax = 16;  // larger answers take the bulk connection
-// DESIGN.md section 5: a page just received is held from 30 µs, doubling while the same nodes fight.
+// docs/architecture.md, "Ownership": a page just received is held from 30 µs, doubling while the same nodes fight.
 constexpr uint64_t kHoldUs = 30, kHoldMaxUs = 10'000, kFightUs = 20'000;
 const uint8_t kZeros[kPageBytes] = {};
 
