@@ -242,12 +242,12 @@ void Home::call_exit(Thread& thread) {
   size_t length = 0;
   if (syscall(SYS_get_robust_list, thread.tid, &head, &length) == 0) add(head, sizeof(RobustHead));
   thread.state = ThreadState::held;
+  thread.pinned = pages;  // from now on, so that nobody else's release lets one go while others are awaited
   const pid_t tid = thread.tid;
-  engine_->make_resident(pages, true, [this, tid, pages] {
+  engine_->make_resident(pages, true, [this, tid] {
     Thread* exiting = find_thread(tid);
-    if (exiting == nullptr) return;
+    if (exiting == nullptr || exiting->state != ThreadState::held) return;
     exiting->state = ThreadState::running;
-    exiting->pinned = pages;
     resume(tid);
   });
 }
@@ -275,12 +275,12 @@ void Home::call_futex(Thread& thread) {
   if ((kTwoWords >> operation & 1) != 0 && thread.call.r8 < kUserSpaceEnd)
     pages.push_back(page_of(thread.call.r8));
   thread.state = ThreadState::held;
+  thread.pinned = pages;
   const pid_t tid = thread.tid;
-  engine_->make_resident(pages, true, [this, tid, pages] {
+  engine_->make_resident(pages, true, [this, tid] {
     Thread* waiting = find_thread(tid);
-    if (waiting == nullptr) return;
+    if (waiting == nullptr || waiting->state != ThreadState::held) return;
     waiting->state = ThreadState::running;
-    waiting->pinned = pages;
     run_native(*waiting, true);
   });
 }

@@ -188,7 +188,7 @@ void Home::call_mremap(Thread& thread) {
   const Region region = *found;
   const bool may_move = r.r10 & MREMAP_MAYMOVE, fixed = r.r10 & MREMAP_FIXED;
   if ((r.rdi & (kPageBytes - 1)) != 0 || new_bytes == 0 || old_bytes == 0 || (fixed && !may_move) ||
-      (r.r10 & ~7ull) != 0)
+      (r.r10 & ~7ull) != 0 || ((r.r10 & MREMAP_DONTUNMAP) && (!may_move || old_bytes != new_bytes)))
     return answer(thread, -EINVAL);
   if (first + old_pages > region.end) return answer(thread, -EFAULT);
   uint64_t target = 0;
