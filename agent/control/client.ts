@@ -6,7 +6,7 @@
  */
 
 import { connect, type Socket } from 'node:net'
-import { ControlError } from './errors.js'
+import { AGENT_GONE, ControlError } from './errors.js'
 import type { CheckedAnswer, CheckedOp, ControlRequest } from './messages.js'
 import {
   type AgentHello,
@@ -19,7 +19,6 @@ import {
 
 const ANSWER_TIMEOUT_MS = 10_000
 const REQUESTS_MAX = 32
-const GONE = 'the agent has closed its control socket'
 /** sun_path of unix(7) has 108 bytes, the last one for the terminator. */
 export const SOCKET_PATH_BYTES_MAX = 107
 
@@ -89,7 +88,7 @@ export class ControlClient {
   }
 
   #request(op: ControlRequest['op'], fields: object): Promise<unknown> {
-    if (this.#closed) return Promise.reject(new ControlError('gone', GONE))
+    if (this.#closed) return Promise.reject(new ControlError('gone', AGENT_GONE))
     if (this.#waiting.size >= REQUESTS_MAX) {
       return Promise.reject(new ControlError('refused', 'too many requests under way'))
     }
@@ -136,7 +135,7 @@ export class ControlClient {
     this.#closed = true
     for (const waiting of this.#waiting.values()) {
       clearTimeout(waiting.timer)
-      waiting.reject(new ControlError('gone', GONE))
+      waiting.reject(new ControlError('gone', AGENT_GONE))
     }
     this.#waiting.clear()
     for (const listener of this.#closeListeners) listener()

@@ -15,6 +15,9 @@ export type ControlErrorCode =
   | 'refused'
   | 'path-too-long'
 
+/** What is said when the control socket closes under a request. */
+export const AGENT_GONE = 'the agent has ended; start it again with `elasticos agent`'
+
 /** The control socket cannot be used; the message says why and what to do. */
 export class ControlError extends Error {
   constructor(

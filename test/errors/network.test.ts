@@ -45,6 +45,19 @@ test.serial('an agent with another network key does not join; nodes and the log 
   )
 })
 
+test.serial('an agent that dies while a run waits for participants ends the wait', async t => {
+  const cluster = await makeCluster(t)
+  const { pid } = await cluster.startAgent('a')
+  const run = cluster.run('a', ['--participants-min', '2', '--wait', '30s'], ['true'])
+  await until('the run to be attached', async () => (await cluster.processes('a')).length > 0)
+  const killedAtMs = performance.now()
+  process.kill(pid, 'SIGKILL')
+  const end = await run.outcome
+  t.is(end.status, RUN_FAILED)
+  t.is(end.stderr, 'elasticos: the agent has ended; start it again with `elasticos agent`\n')
+  t.true(end.endedAtMs - killedAtMs < 5000)
+})
+
 interface Facts {
   protocolVersion: number
   cpuFeatures: string[]

@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { isatty } from 'node:tty'
 import { PagerError } from '../../../kmod/pager-client.js'
 import { pagerPath } from '../../../kmod/pager-host.js'
+import { AGENT_GONE } from '../../control/errors.js'
 import { EXIT_RUN_FAILED, failureLine, reportFailure } from '../failure.js'
 import { notice } from '../output.js'
 import { uid } from '../paths.js'
@@ -165,8 +166,10 @@ async function gather(plan: RunPlan, place: RunPlace, pager: PagerProcess, desk:
   const late = new Promise<'late'>(resolve => {
     timer = setTimeout(() => resolve('late'), plan.waitMs)
   })
-  const outcome = await Promise.race([reachedMin, late, pager.ended])
+  const gone = peers.gone.then(() => 'gone' as const)
+  const outcome = await Promise.race([reachedMin, late, pager.ended, gone])
   clearTimeout(timer)
+  if (outcome === 'gone') throw new Error(AGENT_GONE)
   if (outcome !== 'late') return
   const refusals = await peers.refusals(plan.id).catch(() => [])
   const why = refusals.length > 0 ? refusals.join(', ') : 'no other machine answered; see `elasticos nodes`'

@@ -23,6 +23,8 @@ export interface Peers {
   /** Participants now, home included; `listener` hears of each change from then on. */
   watch(id: string, listener: (count: number) => void): Promise<number>
   refusals(id: string): Promise<string[]>
+  /** Resolves when nothing more can be heard: the agent has ended. */
+  readonly gone: Promise<void>
   close(): Promise<void>
 }
 
@@ -39,6 +41,7 @@ export async function openPeers(plan: RunPlan, place: RunPlace): Promise<Peers |
         },
         watch: (id, listener) => agent.client.watch(id, listener),
         refusals: processId => agent.client.ask('refusals', { processId }),
+        gone: new Promise(resolve => agent.client.onClose(resolve)),
         close: async () => agent.client.close(),
       }
     case 'inside': {
@@ -90,6 +93,7 @@ function insidePeers(service: AgentService, server: ControlServer): Peers {
       return service.participants(id)
     },
     refusals: async id => service.refusals(id),
+    gone: new Promise(() => {}),
     close: async () => {
       await Promise.all([server.close(), service.stop()])
     },
