@@ -1,7 +1,7 @@
 // Fills an array larger than the memory limit with words none of which is zero, then copies it to a file over
 // and over: even pages straight from the array (the kernel touches them), odd ones by way of a small buffer
-// (this thread touches them). Word i of the file is pattern(i) at every moment, however the program ends: a page
-// of zeros that reached it shows.
+// (this thread touches them). Word i of the file is pattern(i) at every moment, however the program ends:
+// a page of zeros that reached it shows.
 //
 // copier MEGABYTES FILE ROUNDS      ROUNDS 0: for ever. Prints "filled", then a line after each round.
 #include <fcntl.h>
