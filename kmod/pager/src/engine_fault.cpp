@@ -23,7 +23,7 @@ Engine::Engine(Loop& loop, Memory& memory, PageTable& table, RegionMap& regions,
       host_(host),
       config_(config),
       counters_(counters),
-      buffer_(kMaxPagesPerFrame * kPageBytes) {
+      buffer_(Prefetch::kWindowMax * kPageBytes) {
   // What reclaiming and the faults it serves have to say leaves in the same round.
   loop_.after_each_round([this] {
     reclaim_ahead();
