@@ -1,11 +1,11 @@
 // The ownership engine: serves faults, answers other nodes' GETs, keeps memory within its limit. The same on
 // home and on every participant; what differs (threads, jumps, backing files) is behind EngineHost.
 //
-// Rules (docs/architecture.md, "Ownership"): one owner per page; a move raises the version; a page that arrives is taken
-// only if its version is newer than what the table has, so frames of two connections may overtake one
-// another; a GET names the least version it will accept and waits, bounded, where the page is still on its
-// way; a former owner answers "moved to X, version v", and versions only grow along such a chain, so it ends
-// at the owner.
+// Rules (docs/architecture.md, "Ownership"): one owner per page; a move raises the version; a page that
+// arrives is taken only if its version is newer than what the table has, so frames of two connections may
+// overtake one another; a GET names the least version it will accept and waits, bounded, where the page is
+// still on its way; a former owner answers "moved to X, version v", and versions only grow along such a
+// chain, so it ends at the owner.
 #pragma once
 
 #include <array>

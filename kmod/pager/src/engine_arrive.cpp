@@ -13,7 +13,8 @@ bool Engine::accept(const PageMeta& meta, uint16_t) {
   PageEntry& e = table_.entry(meta.page);
   if (meta.version <= e.version) return false;
   // Home knows of every page that is out: nobody can send it one that is not.
-  if (config_.self == kHome && e.state() != PageState::remote && e.state() != PageState::in_flight) return false;
+  if (config_.self == kHome && e.state() != PageState::remote && e.state() != PageState::in_flight)
+    return false;
   leave_remote(e);
   if (e.state() == PageState::resident) {  // an older life of this address, not yet dropped here
     memory_.drop(meta.page, 1);

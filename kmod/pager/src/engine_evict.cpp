@@ -18,14 +18,16 @@ constexpr int64_t kFetchPagesMax = 256;  // asked for at once when a participant
 
 uint64_t Engine::reserve() const { return std::clamp(config_.pages_limit / 32, kReserveMin, kReserveMax); }
 
-// One batch a round of the loop, a small one while a thread waits for a page: the answer to its GET, and the faults
-// of other threads, must not queue behind a long eviction.
+// One batch a round of the loop, a small one while a thread waits for a page: the answer to its GET, and the
+// faults of other threads, must not queue behind a long eviction.
 void Engine::reclaim_ahead() {
   const auto target = static_cast<int64_t>(reserve());
   if (room() < target / 2) reclaiming_ = true;
   if (reclaiming_ && table_.resident() > 0 && room() < target) {
-    if (evict_batch(expected_ > 0 && room() > 0 ? kSmallBatch : kBatch)) loop_.again();
-    else reclaiming_ = false;
+    if (evict_batch(expected_ > 0 && room() > 0 ? kSmallBatch : kBatch))
+      loop_.again();
+    else
+      reclaiming_ = false;
   } else {
     reclaiming_ = false;
   }
@@ -38,8 +40,8 @@ bool Engine::make_room(uint64_t pages) {
   return room() >= static_cast<int64_t>(pages);
 }
 
-// Learns which resident pages were used since last time, and forgets the marks (measured: dropping translations
-// and looking which come back is the cheapest exact way; about 1.3 µs for each page in use).
+// Learns which resident pages were used since last time, and forgets the marks (measured: dropping
+// translations and looking which come back is the cheapest exact way; about 1.3 µs for each page in use).
 void Engine::age() {
   std::vector<PageRun> used;
   const auto scan = [&](uint64_t first, uint64_t end) {
@@ -234,9 +236,12 @@ bool Engine::fetch_from(uint16_t node) {
   table_.for_each_touched_chunk([&](uint64_t first, uint64_t end) {
     for (uint64_t page = first; page < end; page++) {
       const PageEntry& e = table_.peek(page);
-      const bool there = (e.state() == PageState::remote || e.state() == PageState::in_flight) && e.where == node;
+      const bool there =
+          (e.state() == PageState::remote || e.state() == PageState::in_flight) && e.where == node;
       none_left = none_left && !there;
-      if (e.state() != PageState::remote || !there || expected_ + static_cast<int64_t>(run.count) >= kFetchPagesMax) continue;
+      if (e.state() != PageState::remote || !there ||
+          expected_ + static_cast<int64_t>(run.count) >= kFetchPagesMax)
+        continue;
       if (run.count > 0 && (run.page + run.count != page || run.count >= kBatch)) flush();
       if (run.count == 0 && !make_room(kBatch)) continue;
       if (run.count == 0) run.page = page;
@@ -269,7 +274,8 @@ void Engine::on_node_down(Node& node) {
   // It gave its pages to home before it left: whoever waits for one asks there.
   std::vector<uint64_t> pages;
   table_.for_each_touched(0, page_of(kUserSpaceEnd), [&](uint64_t page, PageEntry& e) {
-    if ((e.state() != PageState::remote && e.state() != PageState::in_flight) || e.where != node.index) return;
+    if ((e.state() != PageState::remote && e.state() != PageState::in_flight) || e.where != node.index)
+      return;
     if (e.state() == PageState::in_flight) pages.push_back(page);
     leave_remote(e);
     note_remote(e, kHome, e.version);

@@ -7,9 +7,10 @@ namespace elastic {
 
 namespace {
 constexpr size_t kDeferredMax = 4096;
-constexpr size_t kJumpPagesMax = 8;  // each costs some 10 µs of the jump
+constexpr size_t kJumpPagesMax = 8;       // each costs some 10 µs of the jump
 constexpr uint64_t kUrgentPagesMax = 16;  // larger answers take the bulk connection
-// docs/architecture.md, "Ownership": a page just received is held from 30 µs, doubling while the same nodes fight.
+// docs/architecture.md, "Ownership": a page just received is held from 30 µs, doubling while the same nodes
+// fight.
 constexpr uint64_t kHoldUs = 30, kHoldMaxUs = 10'000, kFightUs = 20'000;
 const uint8_t kZeros[kPageBytes] = {};
 
@@ -231,8 +232,7 @@ uint64_t Engine::ship_with_jump(Node& node, const std::vector<uint64_t>& wanted)
   std::vector<uint64_t> pages;
   for (const uint64_t page : wanted) {
     const PageEntry& e = table_.peek(page);
-    if (e.state() != PageState::resident || e.pinned || e.replica || pages.size() >= kJumpPagesMax)
-      continue;
+    if (e.state() != PageState::resident || e.pinned || e.replica || pages.size() >= kJumpPagesMax) continue;
     if (std::find(pages.begin(), pages.end(), page) == pages.end()) pages.push_back(page);
   }
   if (!pages.empty()) push(node, pages, false);

@@ -45,8 +45,8 @@ void Guests::end_shell() {
   kill(shell_.pid, SIGKILL);  // before its faults are answered by nobody, i.e. with zeros
   memory_.detach();
   int status = 0;
-  // Whichever is reported: the leader comes after all its threads, and the last of them, being the first process of
-  // its namespace, ends only when the others have been waited for.
+  // Whichever is reported: the leader comes after all its threads, and the last of them, being the first
+  // process of its namespace, ends only when the others have been waited for.
   for (;;) {
     const pid_t pid = waitpid(-1, &status, __WALL);
     if (pid < 0 && errno == EINTR) continue;
@@ -69,8 +69,8 @@ Guest* Guests::by_slot(uint32_t slot) {
   return nullptr;
 }
 
-// The task that ran this thread before, a free one, a new one while there are fewer than `tasks_max`, or one whose
-// thread is elsewhere now.
+// The task that ran this thread before, a free one, a new one while there are fewer than `tasks_max`, or one
+// whose thread is elsewhere now.
 Guest* Guests::take_guest(uint32_t slot, size_t tasks_max) {
   if (Guest* same = by_slot(slot)) return same;
   Guest* guest = nullptr;

@@ -229,8 +229,8 @@ class Home : public EngineHost, public LaneEvents {
     uint64_t nodes;  // a bit for each
   };
   std::map<uint32_t, Awaited> tickets_;  // layout acknowledgements awaited
-  Fd memory_view_;                     // /proc/PID/mem
-  std::vector<std::string> departed_;  // participants that are gone, as JSON, and what they counted
+  Fd memory_view_;                       // /proc/PID/mem
+  std::vector<std::string> departed_;    // participants that are gone, as JSON, and what they counted
   Counters departed_counters_;
   uint64_t next_room_report_us_ = 0;
   uint64_t children_ = 0;  // processes the application forked: not elastic

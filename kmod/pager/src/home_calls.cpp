@@ -153,8 +153,7 @@ int Home::protect_range(uint64_t first, uint64_t end, int prot) {
     covered += region.end - region.start;
     same = same && region.prot == prot;
     elastic_only = elastic_only && region.kind == RegionKind::elastic;
-    if (region.kind == RegionKind::replica && (prot & PROT_WRITE))
-      becomes_elastic.push_back(region);
+    if (region.kind == RegionKind::replica && (prot & PROT_WRITE)) becomes_elastic.push_back(region);
   });
   if (covered == end - first && same && elastic_only) return 0;
   for (const Region& part : becomes_elastic) convert_range(part, prot);

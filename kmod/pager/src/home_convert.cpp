@@ -136,7 +136,8 @@ void Home::copy_in(uint64_t first, uint64_t end, bool present_only) {
 
 void Home::convert_range(const Region& part, int prot) {
   const uint64_t first = part.start, end = part.end;
-  if (!part.backing) copy_in(first, end, false);  // mapped by the kernel's exec: no descriptor to read it from later
+  if (!part.backing)
+    copy_in(first, end, false);  // mapped by the kernel's exec: no descriptor to read it from later
   tell_unmapped(first, end);
   if (const int error = memory_.map(first, end - first, prot); error != 0)
     throw Failure(

@@ -44,9 +44,9 @@ bool Home::fork_fits() {
   return pages * kPageBytes < available_bytes() / 10 * 8;
 }
 
-// CLONE_CHILD_SETTID has the kernel write the child's tid before the child's first stop, through a mapping that is
-// still the parent's memory: it would change the parent. The flag is taken away, and the pager writes the word when
-// the child has memory of its own.
+// CLONE_CHILD_SETTID has the kernel write the child's tid before the child's first stop, through a mapping
+// that is still the parent's memory: it would change the parent. The flag is taken away, and the pager writes
+// the word when the child has memory of its own.
 void Home::call_fork(Thread& thread) {
   user_regs_struct r = thread.call;
   thread.child_tid_address = 0;
@@ -73,7 +73,8 @@ void Home::give_child_tid(Thread& thread, pid_t child) {
 void Home::on_fork_event(Thread& thread, pid_t child) {
   foreign_.insert(child);
   children_++;
-  if (kill(child, 0) != 0) return finish_fork(thread);  // killed, and reported as ended, before we heard of it
+  if (kill(child, 0) != 0)
+    return finish_fork(thread);  // killed, and reported as ended, before we heard of it
   thread.fork_child = child;
   thread.state = ThreadState::held;
   if (early_.contains(child)) copy_for_child(thread);
@@ -139,7 +140,8 @@ void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t inde
         // Again from the first that was away: what lies behind it was read at another moment, but the parent
         // stands.
         Thread* parent = find_thread(tid);
-        if (parent != nullptr && parent->fork_child == child) copy_regions(*parent, regions, index, first_away);
+        if (parent != nullptr && parent->fork_child == child)
+          copy_regions(*parent, regions, index, first_away);
         for (const uint64_t at : away) engine_->unpin(at);
       });
       return;

@@ -132,8 +132,7 @@ void Home::on_back(Node& node, const Frame& frame) {
     context.registers.rip -= 2;
   }
   const auto destination = static_cast<uint16_t>(frame.header.page);
-  if (reason == BackReason::jump && destination != kHome && thread->signals.empty() &&
-      !recalled) {
+  if (reason == BackReason::jump && destination != kHome && thread->signals.empty() && !recalled) {
     Node* next = lanes_->find(destination);
     if (next != nullptr && may_host(*next)) {
       thread->jump_started_ns = now_ns();
@@ -142,8 +141,10 @@ void Home::on_back(Node& node, const Frame& frame) {
     }
   }
   if (reason == BackReason::page) thread->stay_faults = kStayFaults;
-  if (reason == BackReason::jump) counters_.jumps_here++;
-  else counters_.jumps_home++;
+  if (reason == BackReason::jump)
+    counters_.jumps_here++;
+  else
+    counters_.jumps_home++;
   resume_at_home(*thread, context);
 }
 

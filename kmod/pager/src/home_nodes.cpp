@@ -50,8 +50,8 @@ void Home::update_lease(const ControlMessage& message) {
   }
 }
 
-// Contract: threads come home now, pages are fetched as there is room (drain_nodes), and when the participant says
-// that it is empty it is let go.
+// Contract: threads come home now, pages are fetched as there is room (drain_nodes), and when the participant
+// says that it is empty it is let go.
 void Home::drop_participant(uint16_t index) {
   Node* node = lanes_->find(index);
   if (node == nullptr || node->draining) return;

@@ -71,7 +71,8 @@ void Loop::run_once(int timeout_ms_max) {
   again_ = false;
   for (const OnTimer& work : after_round_) work();
   if (again_) timeout = 0;
-  if (const int due = next_timer_ms(); due >= 0 && (timeout < 0 || due < timeout)) timeout = due;  // set just now
+  if (const int due = next_timer_ms(); due >= 0 && (timeout < 0 || due < timeout))
+    timeout = due;  // set just now
   epoll_event events[32];
   const int got = epoll_wait(epoll_.get(), events, static_cast<int>(std::size(events)), timeout);
   if (got < 0 && errno != EINTR) fail_errno("epoll_wait");

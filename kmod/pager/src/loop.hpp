@@ -28,14 +28,14 @@ class Loop {
   // Runs after the current round of events, before sleeping (lanes are flushed there).
   void after_each_round(OnTimer work) { after_round_.push_back(std::move(work)); }
   void again() { again_ = true; }  // the next round does not sleep: there is more to do
-  void run();  // until stop()
+  void run();                      // until stop()
   void run_once(int timeout_ms_max);
   void stop() { stopped_ = true; }
   bool stopped() const { return stopped_; }
 
  private:
   int next_timer_ms() const;  // -1 if there is none
-  int run_timers();  // milliseconds until the next one, -1 if none
+  int run_timers();           // milliseconds until the next one, -1 if none
   Fd epoll_;
   struct Watched {
     uint32_t events;

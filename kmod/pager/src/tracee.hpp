@@ -45,8 +45,8 @@ uint64_t event_message(pid_t tid);
 bool spin_for_stop(pid_t tid, int& status, uint64_t spin_us);
 
 // Waits for the next stop or the end of `tid`, which an interrupt is about to bring. False if neither will be
-// reported: the task is gone, or it leads a group that is ending and comes after all its other threads, whom nobody
-// else waits for while we do.
+// reported: the task is gone, or it leads a group that is ending and comes after all its other threads, whom
+// nobody else waits for while we do.
 bool wait_stop_or_end(pid_t tid, int& status);
 
 // Where a blocked task stands, from /proc/PID/task/TID/syscall (`fd`): its instruction pointer if it is in
