@@ -30,8 +30,6 @@ export interface MatrixProgram {
   prepare(directory: string, scale: Scale): Prepared
 }
 
-const KILO = 1024
-
 /** Full path of a program on PATH. Throws with what to install. */
 function which(name: string): string {
   for (const directory of (process.env.PATH ?? '/usr/bin:/bin').split(':')) {
@@ -64,8 +62,8 @@ function only(...command: string[]): Prepared {
 
 function lines(directory: string, scale: Scale): string {
   const path = join(directory, `lines-${scale}.txt`)
-  const bytes = 1000
-  writeLines(path, (scale === 'full' ? 24_000 : 12_000) * (KILO / bytes), bytes)
+  const bytes = 3000 // a page holds few lines, so sorting touches each page few times
+  writeLines(path, scale === 'full' ? 8000 : 4000, bytes)
   return path
 }
 
@@ -150,8 +148,8 @@ SELECT count(*), sum(value) FROM item WHERE value BETWEEN 1000 AND 200000;
 `
 }
 
-function sqlite(directory: string, scale: Scale, database: string): string[] {
-  const statements = script(directory, 'items.sql', sqlStatements(scale === 'full' ? 18_000 : 9000))
+function sqlite(directory: string, rows: number, database: string): string[] {
+  const statements = script(directory, 'items.sql', sqlStatements(rows))
   return [which('sqlite3'), '-batch', database, `.read ${statements}`]
 }
 
@@ -176,11 +174,11 @@ export const PROGRAMS: readonly MatrixProgram[] = [
       const input = lines(directory, scale)
       const packed = join(directory, 'packed.zst')
       const back = join(directory, 'back.txt')
-      const log = scale === 'full' ? 23 : 22
-      const window = `--zstd=wlog=${log},hlog=${log - 2},clog=${log - 2}`
+      // Unpacking needs memory for the window.
+      const window = `--zstd=wlog=${scale === 'full' ? 24 : 23},hlog=20,clog=20`
       return {
         commands: [
-          [zstd, '-q', '-f', '-7', '--single-thread', window, input, '-o', packed],
+          [zstd, '-q', '-f', '-5', '--single-thread', window, input, '-o', packed],
           [zstd, '-q', '-f', '-d', packed, '-o', back],
         ],
         files: [packed, back],
@@ -195,19 +193,22 @@ export const PROGRAMS: readonly MatrixProgram[] = [
   {
     name: 'python-list',
     prepare: (directory, scale) =>
-      only(python(), script(directory, 'list.py', PYTHON_LIST), scale === 'full' ? '5000' : '3000'),
+      only(python(), script(directory, 'list.py', PYTHON_LIST), scale === 'full' ? '3000' : '1300'),
   },
   {
     name: 'perl',
     prepare: (directory, scale) =>
       only(which('perl'), script(directory, 'hash.pl', PERL), scale === 'full' ? '8000' : '4500'),
   },
-  { name: 'sqlite-memory', prepare: (directory, scale) => only(...sqlite(directory, scale, ':memory:')) },
+  {
+    name: 'sqlite-memory',
+    prepare: (directory, scale) => only(...sqlite(directory, scale === 'full' ? 9000 : 4200, ':memory:')),
+  },
   {
     name: 'sqlite-file',
     prepare: (directory, scale) => {
       const database = join(directory, 'items.db')
-      return { commands: [sqlite(directory, scale, database)], files: [database] }
+      return { commands: [sqlite(directory, scale === 'full' ? 18_000 : 9000, database)], files: [database] }
     },
   },
   {

@@ -3,8 +3,9 @@
  * and the page buffers in the pager itself, every 10 ms; and the pages of its spill file in the page cache, which
  * must not linger there.
  *
- * Buffers are taken for the growth of the pager's anonymous memory since the program started, which counts its page
- * table too (16 bytes a page): an upper bound. Limits: what comes and goes within 10 ms is not seen.
+ * From outside, page buffers cannot be told from other memory of the pager: they are taken for the growth of its
+ * anonymous memory since the program started, less an allowance for its page table (16 bytes a page), its TLS
+ * connections and the allocator. Limits: what comes and goes within 10 ms is not seen.
  */
 
 import { execFile } from 'node:child_process'
@@ -14,6 +15,8 @@ import { promisify } from 'node:util'
 const run = promisify(execFile)
 
 const SAMPLE_MS = 10
+/** What grows in a pager besides page buffers: its page table, TLS connections, the allocator's slack. */
+const OWN_BYTES = 2 * 1024 * 1024
 const CACHE_SAMPLE_MS = 250
 const BLOCK_BYTES = 512
 /** Names of descriptors are read again at times: an exec brings a new memory file. */
@@ -70,7 +73,7 @@ export class ResidencySampler {
       for (const file of this.#memoryFiles) blocks += statSync(file).blocks
       const own = anonymousBytes(this.#pid)
       this.#ownBytesAtStart ??= own
-      const buffers = Math.max(0, own - this.#ownBytesAtStart)
+      const buffers = Math.max(0, own - this.#ownBytesAtStart - OWN_BYTES)
       const bytes = blocks * BLOCK_BYTES + buffers
       if (bytes > this.#bytesMax) {
         this.#bytesMax = bytes

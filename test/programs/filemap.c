@@ -1,7 +1,7 @@
 /*
- * Private mappings of a file: reading them shows the file, writing them does not reach it; made writable by mprotect
- * too. The last page's tail is zero. A shared mapping beside it works as ever. Arguments: path of a file to make,
- * pages.
+ * Private mappings of a file: reading them shows the file, writing them does not reach it; made writable by
+ * mprotect too. The last page's tail is zero. A shared mapping beside it works as ever. Arguments: path of a
+ * file to make, pages.
  */
 #include <fcntl.h>
 #include <string.h>
@@ -11,9 +11,9 @@
 
 #include "check.h"
 
-static void write_all(int fd, const void *data, size_t bytes) {
+static void write_all(int fd, const void* data, size_t bytes) {
   for (size_t at = 0; at < bytes;) {
-    const ssize_t put = write(fd, (const char *)data + at, bytes - at);
+    const ssize_t put = write(fd, (const char*)data + at, bytes - at);
     if (put <= 0) fail("writing the file");
     at += (size_t)put;
   }
@@ -27,12 +27,12 @@ static void verify_file(int fd, uint64_t pages) {
   }
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   if (argc < 2) fail("usage: filemap PATH [PAGES]");
   const uint64_t pages = number(argc, argv, 2, 2500);
   const int fd = open(argv[1], O_RDWR | O_CREAT | O_TRUNC, 0600);
   if (fd < 0) fail("cannot make %s", argv[1]);
-  uint64_t *whole = malloc(pages * PAGE_BYTES);
+  uint64_t* whole = malloc(pages * PAGE_BYTES);
   fill(whole, pages, 1);
   write_all(fd, whole, pages * PAGE_BYTES); /* a write from pages that are away */
   write_all(fd, "tail", 4);
@@ -42,14 +42,15 @@ int main(int argc, char **argv) {
   verify(whole, pages, 1, "read back");
   free(whole);
   const size_t bytes = (pages + 1) * PAGE_BYTES;
-  uint64_t *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+  uint64_t* map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
   if (map == MAP_FAILED) fail("mmap of the file");
   verify(map, pages, 1, "the private mapping");
   if (memcmp(map + pages * PAGE_WORDS, "tail\0\0\0", 8) != 0) fail("the last page's tail");
   for (uint64_t page = 0; page < pages; page += 2) fill(map + page * PAGE_WORDS, 1, 7 + page * PAGE_WORDS);
   verify_file(fd, pages);
   for (uint64_t page = 0; page < pages; page++)
-    verify(map + page * PAGE_WORDS, 1, (page % 2 ? 1 : 7) + page * PAGE_WORDS, "private pages, every other written");
+    verify(map + page * PAGE_WORDS, 1, (page % 2 ? 1 : 7) + page * PAGE_WORDS,
+           "private pages, every other written");
   if (munmap(map, bytes) != 0) fail("munmap");
   map = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, PAGE_BYTES);
   if (map == MAP_FAILED) fail("mmap at an offset");
@@ -60,7 +61,7 @@ int main(int argc, char **argv) {
   verify(map, pages - 1, 9, "written");
   verify_file(fd, pages);
   munmap(map, bytes);
-  uint64_t *shared = mmap(NULL, pages * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  uint64_t* shared = mmap(NULL, pages * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (shared == MAP_FAILED) fail("shared mmap");
   verify(shared, pages, 1, "the shared mapping");
   shared[5] = 5;

@@ -1,7 +1,7 @@
 /*
- * fork with pages that are away: the child finds all of them, changes them, and the parent does not notice; what the
- * parent changes meanwhile the child does not see. Then two more children at once, and one made by vfork and exec
- * (posix_spawn). Argument: pages of the array.
+ * fork with pages that are away: the child finds all of them, changes them, and the parent does not notice;
+ * what the parent changes meanwhile the child does not see. Then two more children at once, and one made by
+ * vfork and exec (posix_spawn). Argument: pages of the array.
  */
 #include <spawn.h>
 #include <string.h>
@@ -10,7 +10,7 @@
 
 #include "check.h"
 
-extern char **environ;
+extern char** environ;
 static uint64_t *array, pages;
 static uint64_t in_bss[PAGE_WORDS * 64];
 
@@ -36,7 +36,7 @@ static void expect(pid_t pid, int code) {
   if (!WIFEXITED(status) || WEXITSTATUS(status) != code) fail("a child ended with %#x, not %d", status, code);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   pages = number(argc, argv, 1, 3000);
   array = malloc(pages * PAGE_BYTES);
   if (array == NULL) fail("no memory");
@@ -68,7 +68,7 @@ int main(int argc, char **argv) {
   expect(both[0], 10);
   expect(both[1], 11);
   verify(array, pages, 3, "parent after two children");
-  char *const command[] = {"sh", "-c", "exit 9", NULL};
+  char* const command[] = {"sh", "-c", "exit 9", NULL};
   if (posix_spawn(&pid, "/bin/sh", NULL, NULL, command, environ) != 0) fail("posix_spawn");
   expect(pid, 9);
   verify(array, pages, 3, "parent after posix_spawn");

@@ -1,19 +1,19 @@
 /*
- * Linear search over an array larger than the memory limit: several passes, each for a key whose place is known, and
- * one for a key that is not there. Arguments: pages of the array, passes.
+ * Linear search over an array larger than the memory limit: several passes, each for a key whose place is
+ * known, and one for a key that is not there. Arguments: pages of the array, passes.
  */
 #include "check.h"
 
-static uint64_t search(const uint64_t *array, uint64_t words, uint64_t key) {
+static uint64_t search(const uint64_t* array, uint64_t words, uint64_t key) {
   for (uint64_t i = 0; i < words; i++)
     if (array[i] == key) return i;
   return words;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   const uint64_t pages = number(argc, argv, 1, 6000), passes = number(argc, argv, 2, 4);
   const uint64_t words = pages * PAGE_WORDS;
-  uint64_t *array = malloc(pages * PAGE_BYTES);
+  uint64_t* array = malloc(pages * PAGE_BYTES);
   if (array == NULL) fail("no memory");
   for (uint64_t i = 0; i < words; i++) array[i] = mix(i + 1); /* a bijection: every key is there once */
   for (uint64_t pass = 0; pass < passes; pass++) {

@@ -34,7 +34,7 @@ __attribute__((noinline)) static uint64_t recurse(uint64_t depth, uint64_t seed)
   return below + frame[0];
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   const uint64_t passes = number(argc, argv, 1, 3), depth = number(argc, argv, 2, 1500);
   expect_initial(0, 100);
   expect_initial(77 * PAGE_WORDS, 200);

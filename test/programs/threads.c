@@ -1,7 +1,7 @@
 /*
- * Four threads with mutexes, atomics and a barrier over shared arrays larger than the memory limit. In each round a
- * thread works on another quarter of the array, so quarters change hands; sums are kept under mutexes and in atomics
- * and must come out exactly. Arguments: pages of the array, rounds.
+ * Four threads with mutexes, atomics and a barrier over shared arrays larger than the memory limit. In each
+ * round a thread works on another quarter of the array, so quarters change hands; sums are kept under mutexes
+ * and in atomics and must come out exactly. Arguments: pages of the array, rounds.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -24,7 +24,7 @@ static uint64_t *array, pages, rounds;
 static __thread uint64_t own_visits;
 
 static void visit(uint64_t page, uint64_t round) {
-  uint64_t *words = array + page * PAGE_WORDS;
+  uint64_t* words = array + page * PAGE_WORDS;
   for (int i = 0; i < PAGE_WORDS; i += 64) {
     if (words[i] != mix(page) + round) fail("round %lu page %lu word %d is %#lx", round, page, i, words[i]);
     words[i]++;
@@ -32,14 +32,14 @@ static void visit(uint64_t page, uint64_t round) {
   own_visits++;
   atomic_fetch_add(&total, 1);
   if (page % 8 != 0) return;
-  struct bucket *bucket = &buckets[mix(page + round) % BUCKETS];
+  struct bucket* bucket = &buckets[mix(page + round) % BUCKETS];
   pthread_mutex_lock(&bucket->lock);
   bucket->sum += page;
   bucket->visits++;
   pthread_mutex_unlock(&bucket->lock);
 }
 
-static void *work(void *argument) {
+static void* work(void* argument) {
   const uint64_t self = (uintptr_t)argument, quarter = pages / THREADS;
   for (uint64_t round = 0; round < rounds; round++) {
     const uint64_t first = (self + round) % THREADS * quarter;
@@ -47,10 +47,10 @@ static void *work(void *argument) {
     pthread_barrier_wait(&barrier);
   }
   atomic_fetch_add(&order, 1ull << (self * 8));
-  return (void *)own_visits;
+  return (void*)own_visits;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   pages = number(argc, argv, 1, 6000) / THREADS * THREADS;
   rounds = number(argc, argv, 2, 6);
   array = aligned_alloc(PAGE_BYTES, pages * PAGE_BYTES);
@@ -61,10 +61,10 @@ int main(int argc, char **argv) {
   pthread_barrier_init(&barrier, NULL, THREADS);
   pthread_t threads[THREADS];
   for (uintptr_t i = 0; i < THREADS; i++)
-    if (pthread_create(&threads[i], NULL, work, (void *)i) != 0) fail("no thread");
+    if (pthread_create(&threads[i], NULL, work, (void*)i) != 0) fail("no thread");
   uint64_t by_threads = 0;
   for (int i = 0; i < THREADS; i++) {
-    void *visits;
+    void* visits;
     pthread_join(threads[i], &visits);
     by_threads += (uintptr_t)visits;
   }
@@ -74,7 +74,8 @@ int main(int argc, char **argv) {
     visits += buckets[i].visits;
   }
   for (uint64_t page = 0; page < pages; page += 8) expected += page * rounds;
-  if (total != pages * rounds || by_threads != total) fail("%lu visits, %lu by the threads", total, by_threads);
+  if (total != pages * rounds || by_threads != total)
+    fail("%lu visits, %lu by the threads", total, by_threads);
   if (order != 0x01010101) fail("threads that ended: %#lx", order);
   if (sum != expected || visits != (pages + 7) / 8 * rounds) fail("the buckets hold %lu in %lu", sum, visits);
   for (uint64_t page = 0; page < pages; page++)

@@ -92,7 +92,8 @@ void expect_refused(const char* reason, const std::function<void(FrameHeader&)>&
 void test_bad_headers() {
   expect_refused("bad magic", [](FrameHeader& h) { h.magic ^= 1; });
   expect_refused("unknown frame type", [](FrameHeader& h) { h.type = 0; });
-  expect_refused("unknown frame type", [](FrameHeader& h) { h.type = static_cast<uint16_t>(FrameType::last) + 1; });
+  expect_refused("unknown frame type",
+                 [](FrameHeader& h) { h.type = static_cast<uint16_t>(FrameType::last) + 1; });
   expect_refused("unknown frame type", [](FrameHeader& h) { h.type = 0xffff; });
   expect_refused("payload too large", [](FrameHeader& h) { h.payload_bytes = kMaxPayloadBytes + 1; });
   expect_refused("payload too large", [](FrameHeader& h) { h.payload_bytes = 0xffffffff; });

@@ -280,11 +280,14 @@ void test_many_frames(int frames) {
   Pair pair;
   Stream one{*pair.dialled, Random(11), Random(22), frames, frames, {}};
   Stream two{*pair.accepted, Random(22), Random(11), frames, frames, {}};
-  drive(pair.both(), [&] {
-    one.turn();
-    two.turn();
-    return one.left_to_read == 0 && two.left_to_read == 0;
-  }, 120);
+  drive(
+      pair.both(),
+      [&] {
+        one.turn();
+        two.turn();
+        return one.left_to_read == 0 && two.left_to_read == 0;
+      },
+      120);
   CHECK(pair.dialled->sequence_sent() == static_cast<uint64_t>(frames));
 }
 

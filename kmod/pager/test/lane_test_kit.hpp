@@ -16,12 +16,12 @@
 
 namespace elastic::test {
 
-#define CHECK(condition)                                                              \
-  do {                                                                                \
-    if (!(condition)) {                                                               \
+#define CHECK(condition)                                                                 \
+  do {                                                                                   \
+    if (!(condition)) {                                                                  \
       std::fprintf(stderr, "%s:%d: check failed: %s\n", __FILE__, __LINE__, #condition); \
-      std::exit(1);                                                                   \
-    }                                                                                 \
+      std::exit(1);                                                                      \
+    }                                                                                    \
   } while (0)
 
 inline LaneKey key_of(uint8_t seed) {
@@ -50,8 +50,7 @@ class Random {
 inline void poll_once(const std::vector<Lane*>& lanes, LaneListener* listener,
                       std::unique_ptr<Lane>* accepted) {
   std::vector<pollfd> entries;
-  for (Lane* lane : lanes)
-    entries.push_back({lane->fd(), static_cast<short>(lane->wanted_events()), 0});
+  for (Lane* lane : lanes) entries.push_back({lane->fd(), static_cast<short>(lane->wanted_events()), 0});
   if (listener != nullptr) entries.push_back({listener->fd(), POLLIN, 0});
   poll(entries.data(), entries.size(), 50);
   for (size_t i = 0; i < lanes.size(); ++i)

@@ -1,8 +1,7 @@
-/* Programs that fit in memory, so that what is left to see is the price of being traced and mapped differently:
- *   cpu N      arithmetic on a table that stays in the processor's cache, N rounds
- *   malloc N   N rounds of allocating, writing and freeing blocks of 16 bytes to 256 KiB
- *   io N       N rounds of a 64-byte read, a 64-byte write and a stat
- * Prints the nanoseconds of the work itself, without the program's start. */
+/* Programs that fit in memory, so that what is left to see is the price of being traced and mapped
+ * differently: cpu N      arithmetic on a table that stays in the processor's cache, N rounds malloc N   N
+ * rounds of allocating, writing and freeing blocks of 16 bytes to 256 KiB io N       N rounds of a 64-byte
+ * read, a 64-byte write and a stat Prints the nanoseconds of the work itself, without the program's start. */
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
-/* Jumps, as many as asked for: touches pages of an array that is on another node, and after each touch makes a system
- * call, which brings the thread home again. Run with --jump-every 1; the pagers time the jumps (jumpUs), because a
- * thread that asks for the time goes home for it.
+/* Jumps, as many as asked for: touches pages of an array that is on another node, and after each touch makes
+ * a system call, which brings the thread home again. Run with --jump-every 1; the pagers time the jumps
+ * (jumpUs), because a thread that asks for the time goes home for it.
  *
  * Arguments: PAGES (a power of two), LIMIT (pages), TOUCHES. */
 #include <sys/syscall.h>

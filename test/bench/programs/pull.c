@@ -1,8 +1,8 @@
-/* What a pull costs the thread that waits for it: reads each page of an array that has left this node once, in an
- * order that no prefetch guesses, and prints how long each read took, in nanoseconds.
+/* What a pull costs the thread that waits for it: reads each page of an array that has left this node once,
+ * in an order that no prefetch guesses, and prints how long each read took, in nanoseconds.
  *
- * Arguments: PAGES (a power of two, several times the memory limit), LIMIT (pages; so many of the array may still be
- * here after filling it, and are left out), SAMPLES. */
+ * Arguments: PAGES (a power of two, several times the memory limit), LIMIT (pages; so many of the array may
+ * still be here after filling it, and are left out), SAMPLES. */
 #include "remote.h"
 
 int main(int argc, char** argv) {

@@ -1,5 +1,5 @@
-/* What the benchmark programs share: a clock, and an array that has left this node. The vDSO's clock is used, so
- * reading it costs no system call and a thread that asks stays where it is (or comes home for it). */
+/* What the benchmark programs share: a clock, and an array that has left this node. The vDSO's clock is used,
+ * so reading it costs no system call and a thread that asks stays where it is (or comes home for it). */
 #ifndef REMOTE_H
 #define REMOTE_H
 
@@ -41,8 +41,8 @@ static inline int is_right(const unsigned char* at, size_t i, unsigned char seed
   return number == i && at[i * PAGE] == (unsigned char)(seed | 1);
 }
 
-/* A step through `pages` (a power of two) that visits each once and never comes near the last ones: the golden
- * section, made odd. */
+/* A step through `pages` (a power of two) that visits each once and never comes near the last ones: the
+ * golden section, made odd. */
 static inline size_t stride_of(size_t pages) { return (size_t)((double)pages * 0.6180339887) | 1; }
 
 #endif

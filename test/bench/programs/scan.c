@@ -1,5 +1,5 @@
-/* Reads memory that is all on other nodes from its beginning to its end; each page that comes sends one away. Prints
- * nanoseconds for each window of so many pages.
+/* Reads memory that is all on other nodes from its beginning to its end; each page that comes sends one away.
+ * Prints nanoseconds for each window of so many pages.
  *
  * Arguments: PAGES, LIMIT (pages: so many are written afterwards, so that nothing of the array is left here),
  * WINDOW. */
