@@ -45,7 +45,7 @@ bool Engine::must_defer(uint64_t page, uint64_t version, uint64_t& not_before_us
     return e.version < version;  // named owner, but the page is still on its way here
   }
   const Held& held = held_[page % held_.size()];
-  if (held.page != page || held.until_us <= now_us()) return false;
+  if (held.page != page || held.until_us <= now_us() || !host_.threads_here()) return false;
   not_before_us = held.until_us;
   return true;
 }

@@ -90,6 +90,7 @@ class Home : public EngineHost, public LaneEvents {
   bool leave_for(const FaultEvent& fault, uint16_t owner) override;
   void on_local_fault(const FaultEvent& fault) override;
   void on_page_arrived(uint64_t page) override;
+  bool threads_here() const override;
   bool threads_may_run() const override { return true; }
   bool fill_from_backing(uint64_t page, uint8_t* out) override;
   void must_go_home(uint64_t) override {}

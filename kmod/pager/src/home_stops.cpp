@@ -31,6 +31,13 @@ Thread& Home::add_thread(pid_t tid, bool in_group) {
   return added;
 }
 
+bool Home::threads_here() const {
+  return std::any_of(threads_.begin(), threads_.end(), [](const auto& entry) {
+    const ThreadState state = entry.second->state;
+    return state != ThreadState::away && state != ThreadState::recalling;
+  });
+}
+
 void Home::note_threads_here() {
   const auto here = std::count_if(threads_.begin(), threads_.end(), [](const auto& entry) {
     const Thread& thread = *entry.second;

@@ -36,6 +36,7 @@ class Peer : public EngineHost, public LaneEvents {
   void on_local_fault(const FaultEvent& fault) override { guests_.on_local_fault(fault); }
   void on_page_arrived(uint64_t page) override { guests_.on_page_arrived(page); }
   bool threads_may_run() const override { return guests_.running() > 0; }
+  bool threads_here() const override { return guests_.running() > 0; }
   bool fill_from_backing(uint64_t, uint8_t*) override { return false; }
   void must_go_home(uint64_t page) override { guests_.must_go_home(page); }
   void want_lane(uint16_t node) override;
