@@ -149,7 +149,8 @@ SELECT count(*), sum(value) FROM item WHERE value BETWEEN 1000 AND 200000;
 }
 
 function sqlite(directory: string, rows: number, database: string): string[] {
-  const statements = script(directory, 'items.sql', sqlStatements(rows))
+  // Named after its size: the rows of two programs share the directory.
+  const statements = script(directory, `items-${rows}.sql`, sqlStatements(rows))
   return [which('sqlite3'), '-batch', database, `.read ${statements}`]
 }
 
