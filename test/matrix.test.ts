@@ -20,7 +20,7 @@ const QUICK: readonly (readonly [string, number, number, string])[] = [
   ['linear-search', 25, 2, 'adaptive'],
   ['counter', 25, 2, 'jump-1'],
   ['threads', 25, 2, 'jump-7'],
-  ['linear-search', 50, 3, 'jump-7'],
+  ['linear-search', 50, 3, 'always-pull'],
   ['sqlite-file', 50, 3, 'always-pull'],
 ]
 

@@ -16,7 +16,7 @@ const run = promisify(execFile)
 
 const SAMPLE_MS = 10
 /** What grows in a pager besides page buffers: its page table, TLS connections, the allocator's slack. */
-const OWN_BYTES = 2 * 1024 * 1024
+const OWN_BYTES = 4 * 1024 * 1024
 const CACHE_SAMPLE_MS = 250
 const BLOCK_BYTES = 512
 /** Names of descriptors are read again at times: an exec brings a new memory file. */
