@@ -158,6 +158,8 @@ void Home::resume_at_home(Thread& thread, Context& context) {
     if (!wait_stop_or_end(tid, status)) return;
     group_stopped = stop_event(status) == PTRACE_EVENT_STOP && stops_group(WSTOPSIG(status));
     if (!WIFSTOPPED(status)) return on_task_end(tid, status);
+    // Another thread has executed a program and taken over this task: the context belongs to the old image.
+    if (stop_event(status) == PTRACE_EVENT_EXEC) return on_exec(tid);
     if (stop_event(status) == 0 && WSTOPSIG(status) != (SIGTRAP | 0x80))
       thread.signals.push_back(WSTOPSIG(status));
   }
