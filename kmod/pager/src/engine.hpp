@@ -185,6 +185,7 @@ class Engine {
   uint64_t replicas_ = 0;
   uint32_t birth_ = 0;
   uint64_t placed_since_age_ = 0;
+  bool in_order_of_arrival_ = false;  // for measurements: what a plain queue would do
   uint64_t zap_from_ = 0;
   bool reclaiming_ = false;
   uint16_t last_target_ = 0;

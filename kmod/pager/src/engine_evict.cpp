@@ -129,7 +129,7 @@ Node* Engine::choose_target(size_t pages, bool& wait) {
 }
 
 bool Engine::evict_batch(size_t pages) {
-  if (placed_since_age_ >= std::max<uint64_t>(128, table_.resident() / 8)) age();
+  if (!in_order_of_arrival_ && placed_since_age_ >= std::max<uint64_t>(128, table_.resident() / 8)) age();
   std::vector<uint64_t> victims;
   if (pick_victims(victims, pages) == 0) return false;
   // Copies of read-only file pages just go.

@@ -1,5 +1,7 @@
 // Faults: what happens between "a thread touched a page" and "it runs on". See engine.hpp for the rules.
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 
 #include "engine.hpp"
 
@@ -24,6 +26,8 @@ Engine::Engine(Loop& loop, Memory& memory, PageTable& table, RegionMap& regions,
       config_(config),
       counters_(counters),
       buffer_(Prefetch::kWindowMax * kPageBytes) {
+  const char* order = getenv("ELASTICOS_EVICT");
+  in_order_of_arrival_ = order != nullptr && strcmp(order, "fifo") == 0;
   // What reclaiming and the faults it serves have to say leaves in the same round.
   loop_.after_each_round([this] {
     reclaim_ahead();
