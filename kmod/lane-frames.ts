@@ -106,6 +106,7 @@ export interface StatusPayload {
   readonly pagesLimit: bigint
   readonly pagesSpilled: bigint
   readonly threadsRunning: number
+  readonly pagesTaken: number
 }
 
 export type ReadFrame =
@@ -236,6 +237,7 @@ export function encodeStatus(status: StatusPayload): Uint8Array {
   view.setBigUint64(8, status.pagesLimit, true)
   view.setBigUint64(16, status.pagesSpilled, true)
   view.setUint32(24, status.threadsRunning, true)
+  view.setUint32(28, status.pagesTaken, true)
   return bytes
 }
 
@@ -246,6 +248,7 @@ export function decodeStatus(payload: Uint8Array): StatusPayload {
     pagesLimit: view.getBigUint64(8, true),
     pagesSpilled: view.getBigUint64(16, true),
     threadsRunning: view.getUint32(24, true),
+    pagesTaken: view.getUint32(28, true),
   }
 }
 

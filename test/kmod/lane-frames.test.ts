@@ -93,6 +93,7 @@ const anyStatus = fc.record({
   pagesLimit: u64,
   pagesSpilled: u64,
   threadsRunning: u32,
+  pagesTaken: u32,
 })
 
 function concat(...parts: Uint8Array[]): Uint8Array {

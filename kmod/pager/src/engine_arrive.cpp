@@ -59,6 +59,7 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
     const uint8_t* bytes = data;
     if (has_data) data += kPageBytes;
     if (!has_data && meta.flags != kPageZero) {
+      place_run();  // what follows may send pages away again: those of this frame must be there
       on_answer_without_page(node, meta);
       continue;
     }
@@ -324,7 +325,9 @@ void Engine::reset() {
   table_.clear();
   for (const auto& [index, node] : lanes_.all()) {
     node->pages_owned_hint = 0;
-    node->pages_pushed_since_status = 0;
+    node->pages_pushed = 0;
+    node->pages_taken = 0;
+    node->status.pages_taken = 0;
   }
   expected_ = 0;
   replicas_ = 0;

@@ -96,7 +96,7 @@ bool Engine::node_has_room(const Node& node, size_t pages) const {
   if (node.index != kHome && (node.lease.revoked || now_us() > node.lease.expires_us)) return false;
   const uint64_t limit =
       node.index == kHome ? node.status.pages_limit : std::min(node.lease.pages_max, node.status.pages_limit);
-  const uint64_t used = node.status.pages_resident + node.pages_pushed_since_status;
+  const uint64_t used = node.status.pages_resident + pages_on_the_way(node);
   return used + pages + (node.index == kHome ? kHomeRoomMin : 0) <= limit;
 }
 
@@ -110,7 +110,7 @@ Node* Engine::choose_target(size_t pages, bool& wait) {
     uint64_t best_room = 0;
     for (const auto& [index, node] : lanes_.all()) {
       if (!node_has_room(*node, pages)) continue;
-      const uint64_t free = node->status.pages_limit - node->status.pages_resident;
+      const uint64_t free = node->status.pages_limit - node->status.pages_resident - pages_on_the_way(*node);
       if (best == nullptr || free > best_room) {
         best = node.get();
         best_room = free;
@@ -179,7 +179,7 @@ void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk) {
     }
     i = end;
   }
-  to.pages_pushed_since_status += pages.size();
+  to.pages_pushed += static_cast<uint32_t>(pages.size());
   send_pages(to, FrameType::push, metas, data_pages, bulk);
 }
 

@@ -21,7 +21,10 @@ bool Engine::on_frame(Node& node, const Frame& frame) {
   switch (static_cast<FrameType>(frame.header.type)) {
     case FrameType::get: serve_get(node, frame.header); return true;
     case FrameType::pages: on_pages(node, frame, true); return true;
-    case FrameType::push: on_pages(node, frame, false); return true;
+    case FrameType::push:
+      node.pages_taken += frame.header.count;
+      on_pages(node, frame, false);
+      return true;
     case FrameType::file_pages: on_file_pages(frame); return true;
     case FrameType::drop: apply_drop(frame.header); return true;
     case FrameType::owner:  // only of itself
@@ -40,10 +43,9 @@ bool Engine::must_defer(uint64_t page, uint64_t version, uint64_t& not_before_us
   const PageEntry& e = table_.peek(page);
   not_before_us = 0;
   if (e.state() == PageState::in_flight) return true;
-  if (e.state() != PageState::resident) {
-    if (e.state() == PageState::spilled) return false;
-    return e.version < version;  // named owner, but the page is still on its way here
-  }
+  // Named owner, but the page is still on its way here; or an older life of this address, whose end is.
+  if (e.version < version) return true;
+  if (e.state() != PageState::resident) return false;
   const Held& held = held_[page % held_.size()];
   if (held.page != page || held.until_us <= now_us() || !host_.threads_here()) return false;
   not_before_us = held.until_us;

@@ -76,8 +76,8 @@ void print_payload(const FrameHeader& header, std::span<const uint8_t> payload) 
     }
     case FrameType::status: {
       const auto status = at<StatusPayload>(payload, 0);
-      std::printf(" | %" PRIu64 " %" PRIu64 " %" PRIu64 " %u", status.pages_resident, status.pages_limit,
-                  status.pages_spilled, status.threads_running);
+      std::printf(" | %" PRIu64 " %" PRIu64 " %" PRIu64 " %u %u", status.pages_resident, status.pages_limit,
+                  status.pages_spilled, status.threads_running, status.pages_taken);
       break;
     }
     default: break;

@@ -109,6 +109,7 @@ void Home::send_status(Node& node) {
   status.pages_resident = table_.resident();
   status.pages_limit = options_.memory_pages;
   status.pages_spilled = spill_->slots_used();
+  status.pages_taken = node.pages_taken;
   const iovec part{&status, sizeof status};
   lanes_->send(node, FrameType::status, {}, {&part, 1});
 }
@@ -161,11 +162,8 @@ void Home::on_frame(Node& node, const Frame& frame, bool) {
   if (frame.header.image == lanes_->image) node.synced = true;
   switch (static_cast<FrameType>(frame.header.type)) {
     case FrameType::status: {
-      memcpy(&node.status, frame.payload.data(), sizeof node.status);
-      node.pages_pushed_since_status = 0;
+      lanes_->take_status(node, frame);
       node.pages_peak = std::max(node.pages_peak, node.status.pages_resident);
-      const uint64_t now = now_us();
-      if (!node.lease.revoked) node.lease.expires_us = now + node.lease.ttl_us;
       return;
     }
     case FrameType::stats:

@@ -275,26 +275,35 @@ bool Lanes::send_text(Node& node, FrameType type, const std::string& text) {
   return send(node, type, {}, {&part, 1});
 }
 
+void Lanes::take_status(Node& node, const Frame& frame) const {
+  if (frame.header.image == image) memcpy(&node.status, frame.payload.data(), sizeof node.status);
+  if (!node.lease.revoked) node.lease.expires_us = now_us() + node.lease.ttl_us;
+}
+
 bool Lanes::bulk_has_room(const Node& node) const {
   return node.bulk && node.bulk->queued_bytes() < kBulkQueueBytesMax;
 }
 
 void Lanes::flush() {
-  std::vector<uint16_t> broken;
+  std::vector<std::pair<uint16_t, const char*>> broken;
   for (const auto& [index, node] : nodes_) {
     for (Lane* lane : {node->urgent.get(), node->bulk.get()}) {
       if (lane == nullptr || lane->queued_bytes() == 0 || !lane->established()) continue;
       const uint64_t before = lane->bytes_sent();
       if (lane->flush() != LaneIo::ok) {
-        broken.push_back(index);
+        broken.emplace_back(index, "connection closed");
+        break;
+      }
+      if (lane->queued_bytes() > kQueueBytesMax) {
+        broken.emplace_back(index, "it does not read what it is sent");
         break;
       }
       counters_.bytes_sent += lane->bytes_sent() - before;
       loop_.change(lane->fd(), lane->wanted_events());
     }
   }
-  for (const uint16_t index : broken)
-    if (Node* node = find(index)) lose(*node, "connection closed");
+  for (const auto& [index, reason] : broken)
+    if (Node* node = find(index)) lose(*node, reason);
 }
 
 }  // namespace elastic

@@ -20,6 +20,7 @@ namespace elastic {
 constexpr uint16_t kHome = 0;
 constexpr uint16_t kNodesMax = 64;
 constexpr size_t kBulkQueueBytesMax = 512 * 1024;
+constexpr size_t kQueueBytesMax = 64 << 20;  // who lets so much lie does not read at all
 
 // What a lease allows its holder on the other side, as one pager sees it.
 struct Lease {
@@ -47,13 +48,19 @@ struct Node {
   uint64_t last_heard_us = 0;
   uint64_t deadline_us = 0;  // for the handshake
   StatusPayload status{};
-  uint64_t pages_pushed_since_status = 0;
+  uint32_t pages_pushed = 0;      // to it, in this image, modulo 2^32; its status says how many have come
+  uint32_t pages_taken = 0;       // pushed by it
   uint64_t pages_owned_hint = 0;  // pages our table believes to be there
   uint32_t threads_there = 0;     // home only: its guest threads
   uint64_t pages_peak = 0;
   bool draining = false;  // being contracted: nothing new goes there
   Counters counters;      // as it last reported
 };
+
+// Pages sent to it as PUSH that its last status does not count yet.
+inline uint64_t pages_on_the_way(const Node& node) {
+  return static_cast<uint32_t>(node.pages_pushed - node.status.pages_taken);
+}
 
 class LaneEvents {
  public:
@@ -85,6 +92,7 @@ class Lanes {
   bool send_text(Node& node, FrameType type, const std::string& text);
   void flush();
   bool bulk_has_room(const Node& node) const;
+  void take_status(Node& node, const Frame& frame) const;  // of another image: renews the lease, no more
 
   uint32_t epoch = 1;
   uint32_t image = 1;

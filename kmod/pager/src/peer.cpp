@@ -20,6 +20,9 @@ constexpr uint64_t kTickUs = 100'000;
 constexpr uint64_t kFirstLaneUs = 10'000'000;  // no home within this time: nobody needs this pager
 constexpr uint64_t kSilentUs = 4'000'000;
 constexpr uint64_t kAskAgainUs = 1'000'000;
+// Pages that go along with jumps are not counted against the lease before they are sent; more than this is no
+// accident.
+constexpr uint64_t kBeyondLeaseMax = 4096;
 }  // namespace
 
 Peer::Peer(PeerOptions options)
@@ -203,12 +206,9 @@ void Peer::on_drained(Node&) { engine_->on_drained(); }
 void Peer::on_frame(Node& node, const Frame& frame, bool) {
   if (frame.header.image == lanes_->image) node.synced = true;
   const auto type = static_cast<FrameType>(frame.header.type);
-  if (type == FrameType::status) {
-    memcpy(&node.status, frame.payload.data(), sizeof node.status);
-    node.pages_pushed_since_status = 0;
-    if (!node.lease.revoked) node.lease.expires_us = now_us() + node.lease.ttl_us;
-    return;
-  }
+  if (type == FrameType::status) return lanes_->take_status(node, frame);
+  if (type == FrameType::push && engine_->resident() > options_.memory_pages + kBeyondLeaseMax)
+    throw Failure(format("%s pushed pages far beyond the lease", node.name.c_str()));
   if (type == FrameType::drop && frame.header.argument != 0 && node.index != kHome) return;
   if (node.index == kHome) return on_home_frame(node, frame);
   if (type == FrameType::get || type == FrameType::pages || type == FrameType::push)
@@ -321,6 +321,7 @@ void Peer::send_status(Node& node) {
   status.pages_limit = draining_ ? 0 : lease_pages_;
   status.pages_spilled = spill_->slots_used();
   status.threads_running = guests_.running();
+  status.pages_taken = node.pages_taken;
   const iovec part{&status, sizeof status};
   lanes_->send(node, FrameType::status, {}, {&part, 1});
 }

@@ -98,7 +98,7 @@ struct StatusPayload {
   uint64_t pages_limit = 0;
   uint64_t pages_spilled = 0;
   uint32_t threads_running = 0;
-  uint32_t pad = 0;
+  uint32_t pages_taken = 0;  // that the receiver of this frame pushed here in this image, modulo 2^32
 };
 static_assert(sizeof(StatusPayload) == 32);
 
