@@ -234,7 +234,7 @@ export const PROGRAMS: readonly MatrixProgram[] = [
     name: 'threads',
     threads: true,
     prepare: (directory, scale) =>
-      scale === 'full' ? compiled(directory, 'threads', 6000, 16) : compiled(directory, 'threads', 3200, 16),
+      scale === 'full' ? compiled(directory, 'threads', 6000, 32) : compiled(directory, 'threads', 3200, 32),
   },
   {
     name: 'counter',

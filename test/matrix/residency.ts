@@ -4,8 +4,8 @@
  * must not linger there.
  *
  * From outside, page buffers cannot be told from other memory of the pager: they are taken for the growth of its
- * anonymous memory since the program started, less an allowance for its page table (16 bytes a page), its TLS
- * connections and the allocator. Limits: what comes and goes within 10 ms is not seen.
+ * anonymous memory since the program started, less its page table and an allowance for TLS connections and the
+ * allocator. Limits: what comes and goes within 10 ms is not seen.
  */
 
 import { execFile } from 'node:child_process'
@@ -15,8 +15,10 @@ import { promisify } from 'node:util'
 const run = promisify(execFile)
 
 const SAMPLE_MS = 10
-/** What grows in a pager besides page buffers: its page table, TLS connections, the allocator's slack. */
-const OWN_BYTES = 4 * 1024 * 1024
+/** What grows in a pager besides page buffers and page table: TLS connections, lists, the allocator's slack. */
+const OWN_BYTES = 512 * 1024
+/** Of the page table; it is allocated as pages of the program are touched, wherever they lie. */
+const TABLE_BYTES_PER_PAGE = 16
 const CACHE_SAMPLE_MS = 250
 const BLOCK_BYTES = 512
 /** Names of descriptors are read again at times: an exec brings a new memory file. */
@@ -35,6 +37,7 @@ export interface Residency {
 /** Watches one home pager until stopped. */
 export class ResidencySampler {
   readonly #pid: number
+  readonly #ownBytes: number
   readonly #timer: NodeJS.Timeout
   readonly #cacheTimer: NodeJS.Timeout
   #memoryFiles: string[] = []
@@ -47,8 +50,10 @@ export class ResidencySampler {
   #cacheSamples = 0
   #cacheBusy = false
 
-  constructor(pid: number) {
+  /** `footprintPages`: how many pages the program touches. */
+  constructor(pid: number, footprintPages: number) {
     this.#pid = pid
+    this.#ownBytes = OWN_BYTES + TABLE_BYTES_PER_PAGE * footprintPages
     this.#timer = setInterval(() => this.#sample(), SAMPLE_MS)
     this.#cacheTimer = setInterval(() => void this.#sampleCache(), CACHE_SAMPLE_MS)
     this.#sample()
@@ -72,8 +77,9 @@ export class ResidencySampler {
       let blocks = 0
       for (const file of this.#memoryFiles) blocks += statSync(file).blocks
       const own = anonymousBytes(this.#pid)
-      this.#ownBytesAtStart ??= own
-      const buffers = Math.max(0, own - this.#ownBytesAtStart - OWN_BYTES)
+      // Until the program has its first page, the pager is still getting ready: libraries, connections.
+      if (this.#bytesMax === 0) this.#ownBytesAtStart = own
+      const buffers = Math.max(0, own - (this.#ownBytesAtStart ?? own) - this.#ownBytes)
       const bytes = blocks * BLOCK_BYTES + buffers
       if (bytes > this.#bytesMax) {
         this.#bytesMax = bytes

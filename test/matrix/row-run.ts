@@ -114,6 +114,7 @@ async function runWatched(
   cluster: TestCluster,
   flags: readonly string[],
   command: readonly string[],
+  footprintPages: number,
   options: { timeoutMs: number; prefix?: readonly string[] },
 ): Promise<Watched> {
   const running = cluster.run('a', flags, command, options)
@@ -127,7 +128,7 @@ async function runWatched(
   let nextCensusMs = 0
   while (!ended) {
     const home = sampler === undefined ? cluster.pagers().find(pager => pager.role === 'home') : undefined
-    if (home !== undefined) sampler = new ResidencySampler(home.pid)
+    if (home !== undefined) sampler = new ResidencySampler(home.pid, footprintPages)
     if (sampler !== undefined && performance.now() >= nextCensusMs) {
       for (const each of census(cluster.directory)) seen.set(each.pid, each)
       nextCensusMs = performance.now() + CENSUS_MS
@@ -177,8 +178,9 @@ export async function runRow(
   const seen: ProcessSeen[] = []
   const start = performance.now()
   for (const [i, command] of prepared.commands.entries()) {
-    const limit = limitPages(row, subject.footprints[i] ?? 0)
-    const watched = await runWatched(cluster, runFlags(row, limit), command, options)
+    const footprint = subject.footprints[i] ?? 0
+    const limit = limitPages(row, footprint)
+    const watched = await runWatched(cluster, runFlags(row, limit), command, footprint, options)
     ends.push(watched.end)
     seen.push(...watched.during)
     if (watched.residency !== undefined) residency.push(watched.residency)

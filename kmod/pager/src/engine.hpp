@@ -155,8 +155,10 @@ class Engine {
   void start_hold(uint64_t page);
   // engine_evict.cpp
   int64_t room() const {
-    return static_cast<int64_t>(config_.pages_limit) - static_cast<int64_t>(table_.resident()) - expected_;
+    return static_cast<int64_t>(config_.pages_limit) - static_cast<int64_t>(pages_in_buffers_) -
+           static_cast<int64_t>(table_.resident()) - expected_;
   }
+  void count_buffers();
   uint64_t reserve() const;
   bool make_room(uint64_t pages);
   bool evict_batch(size_t pages);
@@ -183,6 +185,7 @@ class Engine {
   std::vector<uint8_t> buffer_;  // staging for one frame's pages
   int64_t expected_ = 0;         // pages asked for and not here yet
   uint64_t replicas_ = 0;
+  uint64_t pages_in_buffers_ = 0;  // what queues and staging take of the limit, in pages
   uint32_t birth_ = 0;
   uint64_t placed_since_age_ = 0;
   bool in_order_of_arrival_ = false;  // for measurements: what a plain queue would do

@@ -7,20 +7,31 @@
 namespace elastic {
 
 namespace {
-constexpr size_t kBatch = 64, kSmallBatch = 16;
+constexpr size_t kBatch = 32, kSmallBatch = 16;
 constexpr uint64_t kReserveMin = 32, kReserveMax = 1024;
 // How many pages follow one another to one lender: neighbours stay together, so that prefetch finds them
 // there.
 constexpr uint64_t kTargetPages = 1024;
 constexpr uint64_t kHomeRoomMin = 256;
+// Buffers up to here are no burden on the limit: staging, and the queues of two lenders as they usually are.
+constexpr size_t kBufferBytesFree = 512 << 10;
 constexpr int64_t kFetchPagesMax = 256;  // asked for at once when a participant is contracted
 }  // namespace
 
 uint64_t Engine::reserve() const { return std::clamp(config_.pages_limit / 32, kReserveMin, kReserveMax); }
 
+// Home promises a limit for pages and the buffers they pass through; a lender's lease speaks of pages alone.
+void Engine::count_buffers() {
+  if (config_.self != kHome) return;
+  const size_t bytes =
+      buffer_.size() + lanes_.buffer_bytes() + (counters_.pages_spilled > 0 ? Spill::kBufferBytes : 0);
+  pages_in_buffers_ = bytes > kBufferBytesFree ? (bytes - kBufferBytesFree) >> kPageShift : 0;
+}
+
 // One batch a round of the loop, a small one while a thread waits for a page: the answer to its GET, and the
 // faults of other threads, must not queue behind a long eviction.
 void Engine::reclaim_ahead() {
+  count_buffers();
   const auto target = static_cast<int64_t>(reserve());
   if (room() < target / 2) reclaiming_ = true;
   if (reclaiming_ && table_.resident() > 0 && room() < target) {

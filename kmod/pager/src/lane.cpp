@@ -19,8 +19,8 @@ namespace elastic {
 
 namespace {
 
-constexpr size_t kReceiveBytes = 128u << 10;  // one recv(); 32 to 512 KiB measure the same within noise
-constexpr int kReceivesPerEvent = 4;          // then the other descriptors get their turn
+constexpr size_t kReceiveBytes = 64u << 10;  // one recv(); 32 to 512 KiB measure the same within noise
+constexpr int kReceivesPerEvent = 8;         // then the other descriptors get their turn
 constexpr size_t kHandshakeReceiveBytes = 16u << 10;
 constexpr uint64_t kHandshakeBytesMax = 32u << 10;  // a pre-shared-key handshake needs less than 1 KiB
 constexpr size_t kKeepBytes = 4u << 20;             // capacity an empty queue keeps
@@ -80,7 +80,9 @@ bool Lane::State::receive() {
   if (drained || receives_left == 0 || status != LaneIo::ok) return false;
   --receives_left;
   ByteQueue& incoming = tls.incoming();
-  const size_t room = established ? kReceiveBytes : kHandshakeReceiveBytes;
+  // What is left there is less than a record.
+  const size_t room =
+      established ? kReceiveBytes - std::min(incoming.size(), kReceiveBytes / 2) : kHandshakeReceiveBytes;
   uint8_t* to = incoming.reserve(room);
   const ssize_t got = recv(fd.get(), to, room, 0);
   if (got > 0) {
@@ -239,6 +241,11 @@ uint64_t Lane::sequence_acked() const { return state_->sequence_acked; }
 
 size_t Lane::queued_bytes() const {
   return state_->tls.outgoing().size() + state_->staged_bytes + state_->early.size();
+}
+
+size_t Lane::buffer_bytes() const {
+  return state_->tls.incoming().capacity() + state_->tls.outgoing().capacity() + state_->plain.capacity() +
+         state_->early.capacity() + kRecordPlainBytes;
 }
 
 uint32_t Lane::wanted_events() const {

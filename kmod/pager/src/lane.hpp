@@ -61,6 +61,7 @@ class Lane {
   // other side closes too; destroying the lane earlier may reset the connection and lose what was sent last.
   LaneIo finish();
   size_t queued_bytes() const;  // not yet taken by the kernel
+  size_t buffer_bytes() const;  // allocated for all of its queues
   uint64_t bytes_sent() const;
   uint64_t bytes_received() const;
   uint64_t sequence_sent() const;

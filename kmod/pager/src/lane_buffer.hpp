@@ -4,10 +4,10 @@
 // Why not a ring: a ring splits frames at its end, and OpenSSL and UFFDIO_COPY both want contiguous bytes.
 // The bytes are moved to the front only when half as many have been consumed there, so each byte is moved at
 // most twice on average; in the steady state the queue empties often and nothing is moved or allocated at
-// all. Limits: the capacity stays below four times the largest amount ever held at once; shrink() gives it
-// back.
+// all. Limits: the capacity stays below twice the largest amount ever held at once; shrink() gives it back.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -29,6 +29,7 @@ class ByteQueue {
     return bytes_.get() + tail_;
   }
   size_t free_bytes() const { return capacity_ - tail_; }
+  size_t capacity() const { return capacity_; }
   void commit(size_t bytes) { tail_ += bytes; }
   void uncommit(size_t bytes) { tail_ -= bytes; }  // takes back the newest
 
@@ -60,7 +61,7 @@ class ByteQueue {
       tail_ = held;
       return;
     }
-    grow(held + bytes > capacity_ * 2 ? held + bytes : capacity_ * 2);
+    grow(std::max(held + bytes, capacity_ + capacity_ / 4));
   }
 
   void grow(size_t capacity) {

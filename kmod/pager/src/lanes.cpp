@@ -284,6 +284,14 @@ bool Lanes::bulk_has_room(const Node& node) const {
   return node.bulk && node.bulk->queued_bytes() < kBulkQueueBytesMax;
 }
 
+size_t Lanes::buffer_bytes() const {
+  size_t bytes = 0;
+  for (const auto& [index, node] : nodes_)
+    for (const Lane* lane : {node->urgent.get(), node->bulk.get()})
+      if (lane != nullptr) bytes += lane->buffer_bytes();
+  return bytes;
+}
+
 void Lanes::flush() {
   std::vector<std::pair<uint16_t, const char*>> broken;
   for (const auto& [index, node] : nodes_) {

@@ -19,7 +19,7 @@ namespace elastic {
 
 constexpr uint16_t kHome = 0;
 constexpr uint16_t kNodesMax = 64;
-constexpr size_t kBulkQueueBytesMax = 512 * 1024;
+constexpr size_t kBulkQueueBytesMax = 256 * 1024;
 constexpr size_t kQueueBytesMax = 64 << 20;  // who lets so much lie does not read at all
 
 // What a lease allows its holder on the other side, as one pager sees it.
@@ -92,6 +92,7 @@ class Lanes {
   bool send_text(Node& node, FrameType type, const std::string& text);
   void flush();
   bool bulk_has_room(const Node& node) const;
+  size_t buffer_bytes() const;                             // allocated for the queues of all lanes
   void take_status(Node& node, const Frame& frame) const;  // of another image: renews the lease, no more
 
   uint32_t epoch = 1;

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <poll.h>
 
+#include <malloc.h>
+
 #include <cstdio>
 
 #include "conformance.hpp"
@@ -108,6 +110,9 @@ int dispatch(int argc, char** argv) {
 }  // namespace elastic
 
 int main(int argc, char** argv) {
+  // What queues give back is to leave this process: glibc would keep ever larger blocks.
+  mallopt(M_MMAP_THRESHOLD, 128 << 10);
+  mallopt(M_TRIM_THRESHOLD, 256 << 10);
   try {
     return elastic::dispatch(argc, argv);
   } catch (const elastic::Failure& failure) {

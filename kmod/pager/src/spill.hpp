@@ -26,6 +26,7 @@ enum class SpillError { none, full, io };  // full: the file's limit or ENOSPC/E
 class Spill {
  public:
   static constexpr uint32_t kNoSlot = 0xffffffff;
+  static constexpr size_t kBufferBytes = 768 << 10;  // of all buffers together, once it is in use
 
   // Creates the file. Signals are blocked in the workers. Throws std::system_error (EOPNOTSUPP with a message
   // that names the remedy if `directory` is on tmpfs/ramfs; ENOENT, EACCES … as they come).
