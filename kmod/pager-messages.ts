@@ -83,7 +83,14 @@ export type PagerEvent =
       readonly nodeName: string
       readonly peerId: string
     }
-  | { readonly kind: 'exited'; readonly how: EndKind; readonly code: number; readonly message: string }
+  | {
+      readonly kind: 'exited'
+      readonly how: EndKind
+      readonly code: number
+      /** Children of the program that live on; while there are any the pager stays, as their tracer. */
+      readonly childrenLeft: number
+      readonly message: string
+    }
   | { readonly kind: 'log'; readonly level: LogLevel; readonly text: string }
   | { readonly kind: 'room-wanted'; readonly pages: number }
   | { readonly kind: 'started'; readonly appPid: number }
@@ -227,7 +234,11 @@ export function encodePagerEvent(event: PagerEvent): Uint8Array {
     case 'lane-wanted':
       return encodeFrame(type, [event.node], [event.nodeName, event.peerId])
     case 'exited':
-      return encodeFrame(type, [END_KINDS.indexOf(event.how), event.code], [event.message])
+      return encodeFrame(
+        type,
+        [END_KINDS.indexOf(event.how), event.code, event.childrenLeft],
+        [event.message],
+      )
     case 'log':
       return encodeFrame(type, [LOG_LEVELS.indexOf(event.level)], [event.text])
     case 'room-wanted':
@@ -258,6 +269,7 @@ export function decodePagerEvent(body: Uint8Array): Decoded<PagerEvent> {
           kind: 'exited',
           how: fields.choice(END_KINDS),
           code: fields.integer(),
+          childrenLeft: fields.count(),
           message: fields.text(),
         }
       case TYPE.log:

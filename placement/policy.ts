@@ -40,6 +40,8 @@ export type PullReason =
   | 'always-pull'
   /** The window holds too few pulls from that node. */
   | 'below-threshold'
+  /** The last jumps were not worth it: more pulls first. */
+  | 'restless'
   /** A jump was wished, but the thread has not pulled enough pages since it arrived. */
   | 'just-arrived'
   /** A jump was wished, but at the instruction of the last jump, which may not have made progress. */

@@ -109,6 +109,7 @@ function obey(order: PagerCommand, client: Socket): void {
             kind: 'exited',
             how: 'failed',
             code: 0,
+            childrenLeft: 0,
             message: 'no userfaultfd here; mend it',
           }),
         )
@@ -167,7 +168,7 @@ function start(): void {
   process.once('exit', () => child.kill('SIGKILL'))
   child.once('error', (error: NodeJS.ErrnoException) => {
     const how = error.code === 'ENOENT' ? 'not-found' : 'cannot-execute'
-    end({ kind: 'exited', how, code: 0, message: `${command[0]}: ${error.code}` })
+    end({ kind: 'exited', how, code: 0, childrenLeft: 0, message: `${command[0]}: ${error.code}` })
   })
   child.once('spawn', () => {
     applicationPid = child.pid ?? 0
@@ -176,7 +177,7 @@ function start(): void {
     if (misbehaviour === 'death') setTimeout(() => process.kill(process.pid, 'SIGKILL'), 50)
   })
   child.once('exit', (code, signal) => {
-    if (signal === null) end({ kind: 'exited', how: 'exit', code: code ?? 0, message: '' })
-    else end({ kind: 'exited', how: 'signal', code: constants.signals[signal], message: '' })
+    if (signal === null) end({ kind: 'exited', how: 'exit', code: code ?? 0, childrenLeft: 0, message: '' })
+    else end({ kind: 'exited', how: 'signal', code: constants.signals[signal], childrenLeft: 0, message: '' })
   })
 }

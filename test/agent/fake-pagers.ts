@@ -73,7 +73,7 @@ export class FakePager {
     if (!this.alive) return
     this.alive = false
     for (const node of [...this.lanes.keys()]) this.#hangUp(node, 'the other pager ended')
-    this.emit({ kind: 'exited', how: 'exit', code: 0, message })
+    this.emit({ kind: 'exited', how: 'exit', code: 0, childrenLeft: 0, message })
     this.#world.gone(this)
     for (const connection of [...this.connections]) connection.end('the pager has closed the connection')
   }

@@ -94,6 +94,7 @@ const event: fc.Arbitrary<PagerEvent> = fc.oneof(
     kind: fc.constant('exited' as const),
     how: fc.constantFrom('exit', 'signal', 'failed', 'cannot-execute', 'not-found'),
     code: fc.integer(),
+    childrenLeft: count,
     message: text,
   }),
   fc.record({
@@ -179,11 +180,17 @@ test('the bytes of a frame are those of the protocol', t => {
     [...encodePagerCommand({ kind: 'hello', role: 'agent' })],
     [16, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
   )
-  const frame = encodePagerEvent({ kind: 'exited', how: 'not-found', code: -1, message: 'ab' })
+  const frame = encodePagerEvent({
+    kind: 'exited',
+    how: 'not-found',
+    code: -1,
+    childrenLeft: 0,
+    message: 'ab',
+  })
   const body = [
     106,
     0,
-    2,
+    3,
     0,
     1,
     0,
@@ -198,6 +205,7 @@ test('the bytes of a frame are those of the protocol', t => {
     0,
     0,
     ...Array<number>(8).fill(255),
+    ...Array<number>(8).fill(0),
     2,
     0,
     0,

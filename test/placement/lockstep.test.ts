@@ -26,8 +26,9 @@ const RULES: [string, number][] = [
   ['multinode-adaptive-lru:window=1,threshold=1', 0],
   ['multinode-adaptive-lru:window=2,threshold=0.01,localUs=1', 0],
   ['multinode-adaptive-lru:window=64,threshold=0.07', 0],
+  ['multinode-adaptive-lru:window=3,threshold=0.3,localUs=5,patience=2', 0],
   ['multinode-adaptive-lru:window=33,threshold=0.3,localUs=20', 0],
-  ['multinode-adaptive-lru:window=50,threshold=0.14,localUs=1000', 0],
+  ['multinode-adaptive-lru:window=50,threshold=0.14,localUs=1000,patience=0', 0],
   ['multinode-adaptive-lru:window=10,threshold=1e-9', 3],
   ['multinode-adaptive-lru:window=7,threshold=.99999,localUs=3600000000', 500],
 ]

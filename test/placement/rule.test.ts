@@ -44,7 +44,7 @@ test('always-pull pulls', t => {
 })
 
 test('the window fills from one node: jump there, and the window is empty again', t => {
-  const driver = new Driver('multinode-adaptive-lru:window=10,threshold=0.3')
+  const driver = new Driver('multinode-adaptive-lru:window=10,threshold=0.3,patience=0')
   t.is(
     driver.faults([1, 2, 1, 2, 1]),
     'below-threshold below-threshold below-threshold below-threshold jump1',
@@ -78,6 +78,32 @@ test('after an arrival four pages are pulled before the next jump', t => {
   t.is(driver.faults([1]), 'jump1')
   driver.arrive()
   t.is(driver.faults([2, 2, 2, 2, 2]), 'just-arrived just-arrived just-arrived just-arrived jump2')
+})
+
+test('stays that are not worth their jumps get longer, twice each time, and one that is ends that', t => {
+  const driver = new Driver('multinode-adaptive-lru:window=2,threshold=0.5,localUs=50,patience=3')
+  const pullsBeforeJump = () => {
+    driver.arrive()
+    let pulls = 0
+    while (!driver.faults([1]).startsWith('jump')) pulls++
+    return pulls
+  }
+  t.is(driver.faults([1]), 'jump1')
+  t.deepEqual([1, 2, 3, 4, 5, 6].map(pullsBeforeJump), [4, 8, 16, 32, 32, 32])
+  driver.arrive()
+  driver.now += 50 * 4 * 32
+  for (let i = 0; i < 32; i++) t.regex(driver.faults([1]), /below-threshold|just-arrived|restless/)
+  t.is(driver.faults([1]), 'jump1')
+  t.is(pullsBeforeJump(), 4, 'four local events for each pull: it was worth it')
+})
+
+test('patience 0 is the plain rule', t => {
+  const driver = new Driver('multinode-adaptive-lru:window=2,threshold=0.5,patience=0')
+  driver.faults([1])
+  for (let jump = 0; jump < 6; jump++) {
+    driver.arrive()
+    t.is(driver.faults([2, 2, 2, 2, 2]), 'just-arrived just-arrived just-arrived just-arrived jump2')
+  }
 })
 
 test('jump-every counts faults since the last jump', t => {
@@ -123,7 +149,7 @@ test('policy specs: defaults are filled in, and the full form is stable', t => {
   const parsed = parsePolicy('multinode-adaptive-lru:threshold=.5')
   t.is(parsed.kind, 'ok')
   if (parsed.kind !== 'ok') return
-  t.is(parsed.value.spec, 'multinode-adaptive-lru:window=10,threshold=0.5,localUs=50')
+  t.is(parsed.value.spec, 'multinode-adaptive-lru:window=10,threshold=0.5,localUs=50,patience=10')
   const again = parsePolicy(parsed.value.spec)
   t.is(again.kind === 'ok' ? again.value.spec : '', parsed.value.spec)
 })

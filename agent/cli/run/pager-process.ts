@@ -113,8 +113,12 @@ export class PagerProcess {
   }
 
   async #finish(): Promise<void> {
-    const how = await this.#gone()
-    const { kind: _kind, ...end } = this.#exited ?? { kind: '', ...this.#loss(how) }
+    const how = (this.#exited?.childrenLeft ?? 0) > 0 ? this.#leave() : await this.#gone()
+    const {
+      kind: _kind,
+      childrenLeft: _left,
+      ...end
+    } = this.#exited ?? { kind: '', childrenLeft: 0, ...this.#loss(how) }
     this.#resolve({ ...end, started: this.#started, stats: this.#stats })
   }
 
@@ -135,6 +139,13 @@ export class PagerProcess {
     // After a kill the closed channel says nothing more; otherwise it may be why (a malformed frame).
     const why = this.#lost === undefined || how.startsWith('killed') ? '' : `: ${this.#lost}`
     return `the pager ended (${how})${why}, and the program with it; run it again`
+  }
+
+  /** The program has ended, and children of it live on: the pager stays with them, nobody waits for it. */
+  #leave(): string {
+    this.#child.unref()
+    this.#client?.close()
+    return ''
   }
 
   /** Waits for the child's exit, killing it when it overstays; says how it ended. */

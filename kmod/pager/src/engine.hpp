@@ -89,8 +89,8 @@ class Engine {
   // spilled).
   void rename(uint64_t from, uint64_t to);
   void reset();  // exec: a new image
-  // Resident pages among `wanted` go to `node` ahead of a jump. Returns how many.
-  uint64_t ship_with_jump(Node& node, const std::vector<uint64_t>& wanted);
+  // Pages that are here go to `node` ahead of a jump: the first few of `likely`, all of `hot`.
+  void ship_with_jump(Node& node, const std::vector<uint64_t>& likely, const std::vector<uint64_t>& hot);
   void reclaim_ahead();  // after each round: keeps the reserve
   void set_limit(uint64_t pages) { config_.pages_limit = pages; }
   // Home: asks for pages that `node` owns, as many as there is room for. True when none is left there.

@@ -7,7 +7,8 @@ namespace elastic {
 
 namespace {
 constexpr size_t kDeferredMax = 4096;
-constexpr size_t kJumpPagesMax = 8;       // each costs some 10 µs of the jump
+constexpr size_t kLikelyPagesMax = 8;     // each costs some 10 µs of the jump
+constexpr size_t kJumpPagesMax = 64;      // with those that were missed after earlier jumps
 constexpr uint64_t kUrgentPagesMax = 16;  // larger answers take the bulk connection
 // docs/architecture.md, "Ownership": a page just received is held from 30 µs, doubling while the same nodes
 // fight.
@@ -230,16 +231,21 @@ void Engine::send_pages(Node& to, FrameType type, std::vector<PageMeta>& metas, 
   lanes_.send(to, type, header, {parts, data_pages > 0 ? 2u : 1u}, bulk);
 }
 
-uint64_t Engine::ship_with_jump(Node& node, const std::vector<uint64_t>& wanted) {
+void Engine::ship_with_jump(Node& node, const std::vector<uint64_t>& likely,
+                            const std::vector<uint64_t>& hot) {
   std::vector<uint64_t> pages;
-  for (const uint64_t page : wanted) {
-    const PageEntry& e = table_.peek(page);
-    if (e.state() != PageState::resident || e.pinned || e.replica || pages.size() >= kJumpPagesMax) continue;
-    if (std::find(pages.begin(), pages.end(), page) == pages.end()) pages.push_back(page);
-  }
+  const auto add = [&](const std::vector<uint64_t>& wanted, size_t most) {
+    for (const uint64_t page : wanted) {
+      if (pages.size() >= most) return;
+      const PageEntry& e = table_.peek(page);
+      if (e.state() != PageState::resident || e.pinned || e.replica) continue;
+      if (std::find(pages.begin(), pages.end(), page) == pages.end()) pages.push_back(page);
+    }
+  };
+  add(likely, kLikelyPagesMax);
+  add(hot, kJumpPagesMax);
   if (!pages.empty()) push(node, pages, false);
   counters_.pages_with_jumps += pages.size();
-  return pages.size();
 }
 
 }  // namespace elastic

@@ -86,7 +86,6 @@ Guest* Guests::take_guest(uint32_t slot, size_t tasks_max) {
     guests_[fresh->tid] = std::move(fresh);
   }
   guest->slot = slot;
-  guest->recent.fill(0);
   return guest;
 }
 
@@ -112,8 +111,10 @@ void Guests::on_jump(Node& home, const Frame& frame, uint32_t threads_max) {
   if (slot == 0) return;
   if (running_ >= threads_max) return refuse(home, frame, "as many threads as the lease allows run here");
   ThreadRule rule{};
+  WorkingSet working_set;
   Context context;
-  if (!decode_jump(frame.payload, rule, context)) return refuse(home, frame, "malformed context");
+  if (!decode_jump(frame.payload, rule, working_set, context))
+    return refuse(home, frame, "malformed context");
   Guest* guest = nullptr;
   try {
     if (!has_shell()) make_shell();
@@ -125,6 +126,7 @@ void Guests::on_jump(Node& home, const Frame& frame, uint32_t threads_max) {
   }
   if (guest == nullptr || guest->running) return refuse(home, frame, "no task for this thread");
   guest->rule = rule;
+  guest->working_set = working_set;
   guest->leaving = false;
   guest->fault_page = 0;
   rule_->on_arrival(guest->rule, now_us(), register_mark(&context.registers, sizeof context.registers));
@@ -141,7 +143,7 @@ void Guests::note_fault(const FaultEvent& fault) {
   Guest* guest = by_own_tid(fault.tid);
   if (guest == nullptr) return;
   guest->fault_page = fault.page;
-  guest->recent[guest->recent_next++ % guest->recent.size()] = fault.page;
+  guest->working_set.on_fault(fault.page);
 }
 
 void Guests::on_local_fault(const FaultEvent& fault) {
@@ -242,9 +244,13 @@ void Guests::go(Guest& guest, BackReason why, uint16_t to) {
   header.flags = static_cast<uint16_t>(why);
   header.page = to;
   if (why == BackReason::syscall) header.version = context.registers.orig_rax;
-  if (why != BackReason::jump || to == kHome)
-    engine_->ship_with_jump(*home, working_set(guest.recent, context.registers, 0));
-  const std::vector<uint8_t> bytes = encode_jump(guest.rule, context);
+  // Through home goes the context alone; its pages take the direct lane, if there is one.
+  Node* next = why == BackReason::jump && to != kHome ? lanes_.find(to) : home;
+  if (next != nullptr && next->up && next->synced && !next->left)
+    engine_->ship_with_jump(*next, guest.working_set.likely(context.registers, guest.fault_page),
+                            guest.working_set.hot());
+  guest.working_set.on_jump();
+  const std::vector<uint8_t> bytes = encode_jump(guest.rule, guest.working_set, context);
   const iovec part{const_cast<uint8_t*>(bytes.data()), bytes.size()};
   lanes_.send(*home, FrameType::back, header, {&part, 1});
 }

@@ -26,8 +26,7 @@ struct Guest {
   uint64_t rip = 0;
   ThreadRule rule{};
   Fd syscall_file;
-  std::array<uint64_t, 8> recent{};
-  size_t recent_next = 0;
+  WorkingSet working_set;
 };
 
 class Guests {

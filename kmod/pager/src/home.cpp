@@ -3,6 +3,7 @@
 #include "launch.hpp"
 #include "spill_file.hpp"
 
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -71,6 +72,7 @@ Ending Home::run() {
     }
   }
   finish();
+  if (!foreign_.empty()) stay_with_children();
   return ending_value_;
 }
 
@@ -142,7 +144,7 @@ void Home::on_faults() {
   for (size_t i = 0; i < count; i++) {
     if (Thread* thread = find_thread(events[i].tid)) {
       thread->fault_page = events[i].page;
-      thread->recent[thread->recent_next++ % thread->recent.size()] = events[i].page;
+      thread->working_set.on_fault(events[i].page);
     }
     engine_->on_fault(events[i]);
   }
@@ -210,11 +212,42 @@ void Home::finish() {
   if (memory_.injector()) kill(memory_.injector().tid(), SIGKILL);
   if (application_ > 0) kill(application_, SIGKILL);
   for (const auto& [tid, thread] : threads_)
-    if (!thread->in_group) kill(tid, SIGKILL);
+    if (!thread->in_group) kill(tid, SIGKILL);  // borrows the application's memory, which ends now
+  // Children that the program left behind live on after its own end, as without us, but not after ours.
+  if (ending_value_.kind > 1) foreign_.clear();
+  if (!foreign_.empty()) prctl(PR_SET_PDEATHSIG, 0);
   holder_.release();
   control_->to_all({ControlType::stats, {}, {stats_json()}});
-  control_->to_all({ControlType::exited, {ending_value_.kind, ending_value_.code}, {ending_value_.message}});
+  control_->to_all({ControlType::exited,
+                    {ending_value_.kind, ending_value_.code, static_cast<int64_t>(foreign_.size())},
+                    {ending_value_.message}});
   control_->flush(1000);
+}
+
+// What is left needs its tracer, because the filter it inherited asks one; it holds no elastic memory.
+void Home::stay_with_children() {
+  threads_.clear();
+  control_.reset();
+  engine_.reset();
+  lanes_.reset();
+  spill_.reset();
+  memory_.reset();
+  table_.clear();
+  const Fd nothing(open("/dev/null", O_RDWR | O_CLOEXEC));
+  for (const int standard : {0, 1, 2}) dup2(nothing.get(), standard);
+  if (chdir("/") != 0) return;
+  while (!foreign_.empty()) {
+    int status = 0;
+    const pid_t pid = waitpid(-1, &status, __WALL);
+    if (pid < 0 && errno != EINTR) return;
+    if (pid <= 0) continue;
+    if (WIFSTOPPED(status)) {
+      on_stop(pid, status);
+    } else {
+      foreign_.erase(pid);
+      early_.erase(pid);
+    }
+  }
 }
 
 }  // namespace elastic

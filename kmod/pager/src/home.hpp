@@ -21,6 +21,7 @@
 #include "control.hpp"
 #include "engine.hpp"
 #include "holder.hpp"
+#include "jump.hpp"
 #include "policy.hpp"
 #include "tracee.hpp"
 
@@ -65,9 +66,8 @@ struct Thread {
   uint64_t jump_started_ns = 0;
   uint32_t stay_faults = 0;  // it came back because a page could not leave here: so many faults are pulled
   ThreadRule rule{};
-  Fd syscall_file;                   // /proc/PID/task/TID/syscall
-  std::array<uint64_t, 8> recent{};  // pages it faulted on last: its working set
-  size_t recent_next = 0;
+  Fd syscall_file;  // /proc/PID/task/TID/syscall
+  WorkingSet working_set;
   user_regs_struct call{};       // registers at the entry of the call being handled
   bool wants_exit_stop = false;  // resumed to the end of a native call
   uint64_t clear_tid_address = 0;
@@ -113,6 +113,7 @@ class Home : public EngineHost, public LaneEvents {
   void tick();
   void end(Ending ending);
   void finish();
+  void stay_with_children();
   ControlMessage describe() const;
   // home_nodes.cpp
   void add_lane(const ControlMessage& message);

@@ -83,8 +83,10 @@ void Home::jump_out(Thread& thread) {
 }
 
 void Home::send_context(Node& node, Thread& thread, const Context& context) {
-  engine_->ship_with_jump(node, working_set(thread.recent, context.registers, thread.fault_page));
-  const std::vector<uint8_t> bytes = encode_jump(thread.rule, context);
+  engine_->ship_with_jump(node, thread.working_set.likely(context.registers, thread.fault_page),
+                          thread.working_set.hot());
+  thread.working_set.on_jump();
+  const std::vector<uint8_t> bytes = encode_jump(thread.rule, thread.working_set, context);
   FrameHeader header;
   header.argument = thread.slot;
   header.version = thread.jump_started_ns;
@@ -120,7 +122,7 @@ void Home::on_back(Node& node, const Frame& frame) {
   Context context;
   if (thread == nullptr || thread->node != node.index) return;  // ended meanwhile
   if (thread->state != ThreadState::away && thread->state != ThreadState::recalling) return;
-  if (!decode_jump(frame.payload, thread->rule, context))
+  if (!decode_jump(frame.payload, thread->rule, thread->working_set, context))
     throw Failure(format("node %s sent a malformed context", node.name.c_str()));
   node.threads_there -= node.threads_there > 0 ? 1 : 0;
   const bool recalled = thread->state == ThreadState::recalling;

@@ -1,41 +1,78 @@
 // See jump.hpp.
 #include "jump.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace elastic {
 
 namespace {
 constexpr uint8_t kStuckJumpsMax = 8;  // it is an exponent
+constexpr uint8_t kRestlessMax = 12;   // as well
+constexpr uint64_t kHotJumps = 8, kHotJumpsMax = 64;
+}  // namespace
+
+void WorkingSet::on_fault(uint64_t page) {
+  last_[last_next_++ % last_.size()] = page;
+  const auto known = std::find_if(hot_.begin(), hot_.end(), [page](const Hot& h) { return h.page == page; });
+  if (known != hot_.end()) {
+    known->jumps = std::min<uint64_t>(known->jumps * 2u, kHotJumpsMax);
+    known->jumps_left = known->jumps;
+    return;
+  }
+  const auto hash = static_cast<uint16_t>(page * 0x9e3779b97f4a7c15ull >> 48);
+  if (std::find(seen_.begin(), seen_.end(), hash) == seen_.end()) {
+    seen_[seen_next_++ % seen_.size()] = hash;
+    return;
+  }
+  Hot& place = *std::min_element(hot_.begin(), hot_.end(), [](const Hot& a, const Hot& b) {
+    return a.jumps_left != b.jumps_left ? a.jumps_left < b.jumps_left : a.jumps < b.jumps;
+  });
+  place.page = page;
+  place.jumps = place.jumps_left = kHotJumps;
 }
 
-std::vector<uint8_t> encode_jump(const ThreadRule& rule, const Context& context) {
-  const std::vector<uint8_t> tail = context.encode();
-  std::vector<uint8_t> out(sizeof rule + tail.size());
-  memcpy(out.data(), &rule, sizeof rule);
-  memcpy(out.data() + sizeof rule, tail.data(), tail.size());
-  return out;
+void WorkingSet::on_jump() {
+  for (Hot& hot : hot_) hot.jumps_left -= hot.jumps_left > 0 ? 1 : 0;
 }
 
-bool decode_jump(std::span<const uint8_t> bytes, ThreadRule& rule, Context& context) {
-  if (bytes.size() <= sizeof rule) return false;
-  memcpy(&rule, bytes.data(), sizeof rule);
-  if (rule.events_count > kPolicyWindowMax || rule.events_next >= kPolicyWindowMax) return false;
-  if (rule.stuck_jumps > kStuckJumpsMax) return false;
-  return context.decode(bytes.subspan(sizeof rule));
-}
-
-std::vector<uint64_t> working_set(const std::array<uint64_t, 8>& recent, const user_regs_struct& r,
-                                  uint64_t wanted) {
+std::vector<uint64_t> WorkingSet::likely(const user_regs_struct& r, uint64_t leaves_for) const {
   std::vector<uint64_t> pages{page_of(r.rsp), page_of(r.rsp) + 1, page_of(r.fs_base), page_of(r.rbp)};
   for (const uint64_t value :
        {r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15})
     if (value >= kPageBytes && value < kUserSpaceEnd) pages.push_back(page_of(value));
-  for (const uint64_t page : recent)
-    if (page != 0) pages.push_back(page);
+  pages.insert(pages.end(), last_.begin(), last_.end());
   // Any register may hold anything, the stack pointer and base too.
-  std::erase_if(pages, [wanted](uint64_t page) { return page == wanted || page >= page_of(kUserSpaceEnd); });
+  std::erase_if(pages, [leaves_for](uint64_t page) {
+    return page == 0 || page == leaves_for || page >= page_of(kUserSpaceEnd);
+  });
   return pages;
+}
+
+std::vector<uint64_t> WorkingSet::hot() const {
+  std::vector<uint64_t> pages;
+  for (const Hot& hot : hot_)
+    if (hot.jumps_left > 0 && hot.page < page_of(kUserSpaceEnd)) pages.push_back(hot.page);
+  return pages;
+}
+
+std::vector<uint8_t> encode_jump(const ThreadRule& rule, const WorkingSet& set, const Context& context) {
+  const std::vector<uint8_t> tail = context.encode();
+  std::vector<uint8_t> out(sizeof rule + sizeof set + tail.size());
+  memcpy(out.data(), &rule, sizeof rule);
+  memcpy(out.data() + sizeof rule, &set, sizeof set);
+  memcpy(out.data() + sizeof rule + sizeof set, tail.data(), tail.size());
+  return out;
+}
+
+bool decode_jump(std::span<const uint8_t> bytes, ThreadRule& rule, WorkingSet& set, Context& context) {
+  static_assert(std::is_trivially_copyable_v<WorkingSet>);
+  if (bytes.size() <= sizeof rule + sizeof set) return false;
+  memcpy(&rule, bytes.data(), sizeof rule);
+  memcpy(&set, bytes.data() + sizeof rule, sizeof set);
+  if (rule.events_count > kPolicyWindowMax || rule.events_next >= kPolicyWindowMax) return false;
+  if (rule.stuck_jumps > kStuckJumpsMax || rule.restless > kRestlessMax) return false;
+  return context.decode(bytes.subspan(sizeof rule + sizeof set));
 }
 
 }  // namespace elastic

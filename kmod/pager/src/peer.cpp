@@ -83,7 +83,7 @@ void Peer::stop(const std::string& reason, int status) {
   exit_status_ = status;
   for (auto& [index, node] : lanes_->all()) lanes_->send_text(*node, FrameType::bye, reason);
   lanes_->flush();
-  control_->to_all({ControlType::exited, {status == 0 ? 0 : 2, status}, {reason}});
+  control_->to_all({ControlType::exited, {status == 0 ? 0 : 2, status, 0}, {reason}});
   loop_.stop();
 }
 

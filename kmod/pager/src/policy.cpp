@@ -20,11 +20,18 @@ constexpr uint8_t kStuckDoublingsMax = 4;
 constexpr uint8_t kSaturated = 255;
 constexpr uint64_t kLocalUsMax = 3'600'000'000;
 constexpr double kShareSlack = 1e-9;
+constexpr uint32_t kRestlessPulls = 4, kLocalsPerPullMin = 4;
+constexpr uint64_t kPatienceMax = 12;
+
+void count(uint16_t& counter, uint64_t more) {
+  counter = static_cast<uint16_t>(std::min<uint64_t>(counter + more, UINT16_MAX));
+}
 
 struct Parameters {
   uint64_t window = 10;
   double threshold = 0.2;
   uint64_t local_us = 50;
+  uint64_t patience = 10;
 };
 
 template <typename Number>
@@ -44,6 +51,7 @@ bool set_parameter(std::string_view key, std::string_view value, Parameters& par
     return parse(value, parameters.local_us) && parameters.local_us >= 1 &&
            parameters.local_us <= kLocalUsMax;
   }
+  if (key == "patience") return parse(value, parameters.patience) && parameters.patience <= kPatienceMax;
   return false;
 }
 
@@ -88,6 +96,7 @@ JumpRule::JumpRule(const std::string& spec, uint64_t jump_every) : jump_every_(j
   window_ = static_cast<uint32_t>(parameters.window);
   needed_ = std::max<uint32_t>(1, static_cast<uint32_t>(std::max(0.0, needed)));
   local_us_ = parameters.local_us;
+  patience_ = static_cast<uint8_t>(parameters.patience);
 }
 
 Decision JumpRule::on_remote_fault(ThreadRule& thread, uint8_t owner, uint64_t now_us, uint64_t rip) const {
@@ -107,6 +116,7 @@ Decision JumpRule::on_remote_fault(ThreadRule& thread, uint8_t owner, uint64_t n
   thread.faults_since_jump = 0;
   thread.events_count = 0;
   thread.events_next = 0;
+  judge_stay(thread);
   return decision;
 }
 
@@ -114,6 +124,14 @@ void JumpRule::on_local(ThreadRule& thread, uint64_t now_us) const {
   if (!adaptive_) return;
   enter_execution(thread, now_us);
   enter(thread, kLocalEvent);
+  count(thread.stay_locals, 1);
+}
+
+// The fault that ends the stay is none of its pulls.
+void JumpRule::judge_stay(ThreadRule& thread) const {
+  if (!adaptive_) return;
+  const bool worth_it = thread.stay_locals + kLocalsPerPullMin >= kLocalsPerPullMin * thread.stay_pulls;
+  thread.restless = worth_it ? 0 : std::min<uint8_t>(thread.restless + 1, patience_);
 }
 
 void JumpRule::on_resume(ThreadRule& thread, uint64_t now_us) const {
@@ -129,6 +147,8 @@ void JumpRule::on_arrival(ThreadRule& thread, uint64_t now_us, uint64_t mark) co
   thread.jumping = 0;
   thread.mark = mark;
   thread.pulls_since_arrival = 0;
+  thread.stay_pulls = 0;
+  thread.stay_locals = 0;
   on_resume(thread, now_us);
 }
 
@@ -136,8 +156,12 @@ Decision JumpRule::wish(ThreadRule& thread, uint8_t owner, uint64_t now_us) cons
   if (!adaptive_) return {false, 0, DecisionReason::always_pull};
   enter_execution(thread, now_us);
   enter(thread, owner);
+  const uint32_t stay_pulls = thread.stay_pulls;
+  count(thread.stay_pulls, 1);
   const auto pulls = std::count(thread.events, thread.events + thread.events_count, owner);
   if (pulls < static_cast<int64_t>(needed_)) return {false, 0, DecisionReason::below_threshold};
+  if (thread.restless > 0 && stay_pulls < kRestlessPulls << thread.restless)
+    return {false, 0, DecisionReason::restless};
   return {true, owner, DecisionReason::threshold};
 }
 
@@ -145,6 +169,7 @@ void JumpRule::enter_execution(ThreadRule& thread, uint64_t now_us) const {
   const bool forward = thread.started && now_us > thread.last_event_us;
   const uint64_t locals = forward ? (now_us - thread.last_event_us) / local_us_ : 0;
   for (uint64_t i = 0; i < std::min<uint64_t>(locals, window_); i++) enter(thread, kLocalEvent);
+  count(thread.stay_locals, locals);
   on_resume(thread, now_us);
 }
 
@@ -170,6 +195,7 @@ const char* reason_name(DecisionReason reason) {
   switch (reason) {
     case DecisionReason::always_pull: return "always-pull";
     case DecisionReason::below_threshold: return "below-threshold";
+    case DecisionReason::restless: return "restless";
     case DecisionReason::just_arrived: return "just-arrived";
     case DecisionReason::same_instruction: return "same-instruction";
     case DecisionReason::threshold: return "threshold";

@@ -15,6 +15,7 @@ namespace elastic {
 enum class DecisionReason : uint8_t {
   always_pull,       // pull: the policy never jumps
   below_threshold,   // pull: the window holds too few pulls from that node
+  restless,          // pull: the last jumps were not worth it, so more pulls first
   just_arrived,      // pull: a jump was wished, but too few pages were pulled since the arrival
   same_instruction,  // pull: a jump was wished at the instruction of the last jump, which may have made no
                      // progress
@@ -37,14 +38,16 @@ struct ThreadRule {
   uint64_t last_jump_rip = 0;  // 0: none
   uint64_t mark = 0;           // register digest at the last arrival, 0: unknown
   uint32_t faults_since_jump = 0;
+  uint16_t stay_pulls = 0;          // since the arrival: faults on other nodes' pages; saturates
+  uint16_t stay_locals = 0;         // since the arrival: local events; saturates
   uint8_t pulls_since_arrival = 4;  // saturates
   uint8_t stuck_jumps = 0;
   uint8_t jumped_at_same_rip = 0;
   uint8_t jumping = 0;
   uint8_t started = 0;  // last_event_us is valid
   uint8_t events_count = 0;
-  uint8_t events_next = 0;  // ring: where the next event goes
-  uint8_t spare[5] = {};
+  uint8_t events_next = 0;                // ring: where the next event goes
+  uint8_t restless = 0;                   // jumps in a row that ended a stay which was not worth its own
   uint8_t events[kPolicyWindowMax] = {};  // owner of a pull, or kLocalEvent
 };
 static_assert(sizeof(ThreadRule) == 104);
@@ -75,11 +78,13 @@ class JumpRule {
   Decision wish(ThreadRule& thread, uint8_t owner, uint64_t now_us) const;
   void enter_execution(ThreadRule& thread, uint64_t now_us) const;
   void enter(ThreadRule& thread, uint8_t event) const;
+  void judge_stay(ThreadRule& thread) const;
 
   bool adaptive_ = false;
   uint32_t window_ = 10;
   uint32_t needed_ = 2;  // pulls from one node in the window
   uint64_t local_us_ = 50;
+  uint8_t patience_ = 10;
   uint64_t jump_every_ = 0;
 };
 
