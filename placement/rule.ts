@@ -16,7 +16,7 @@ import type { ThreadId } from './ids.js'
 import type { Decision, Observation, Policy, PullReason, RemoteFault } from './policy.js'
 import type { Micros } from './units.js'
 
-/** Pulls after an arrival before the next jump (DESIGN section 5, "minimum progress"). */
+/** Pulls after an arrival before the next jump (docs/architecture.md, "Ownership": minimum progress). */
 export const PULLS_AFTER_ARRIVAL_MIN = 4
 /** 4 << 4 = 64 pulls, more than one instruction can need. */
 export const STUCK_DOUBLINGS_MAX = 4

@@ -1,5 +1,5 @@
 /**
- * The benchmark's report has the shape that CLI.md promises. Nothing is asserted about times: they are the machine's
+ * The benchmark's report has the shape that test/bench/README.md promises. Nothing is asserted about times: they are the machine's
  * business, and it has neighbours.
  */
 

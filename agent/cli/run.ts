@@ -29,7 +29,7 @@ Examples:
   elasticos run --memory 512M -- python3 big.py
   elasticos run --memory 25M --participants 1 -- sort big.txt      this machine and its disk only
   elasticos run --memory 64M --participants-min 3 --wait 10s --stats stats.json -- ./simulation
-  elasticos run --memory 64M --policy multinode-adaptive-lru:window=10,threshold=0.2 -- ./scan`
+  elasticos run --memory 64M --policy multinode-adaptive-lru -- ./scan`
 
 export function addRunCommand(program: Command, finish: Finish): void {
   program

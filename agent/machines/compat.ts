@@ -14,7 +14,7 @@
 
 import type { CompatibilityFacts, Refusal } from './types.js'
 
-/** The oldest kernel that has what the pager uses (DESIGN section 1: Debian 12). */
+/** The oldest kernel that has what the pager uses (that of Debian 12). */
 const KERNEL_MIN: readonly [number, number] = [6, 1]
 /** Missing features that are listed in a refusal before it says "and n more". */
 const LISTED_MAX = 4

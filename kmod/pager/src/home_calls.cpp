@@ -141,7 +141,7 @@ void Home::call_mprotect(Thread& thread) {
   if ((r.rdi & (kPageBytes - 1)) != 0 || r.rdi + bytes > kUserSpaceEnd || r.rdi + bytes < r.rdi ||
       (r.rdx & ~7ull) != 0)
     return run_native(thread, true);  // odd arguments: the kernel's own answer, then a fresh look
-  if (bytes == 0) return answer(thread, 0);
+  if (bytes == 0) return answer(thread, r.rsi == 0 ? 0 : -ENOMEM);
   answer(thread, protect_range(page_of(r.rdi), page_of(r.rdi + bytes), static_cast<int>(r.rdx)));
 }
 
@@ -183,7 +183,8 @@ void Home::call_madvise(Thread& thread) {
   const user_regs_struct& r = thread.call;
   const uint64_t first = page_of(r.rdi), end = page_of(r.rdi + round_up_page(r.rsi));
   bool elastic = false;
-  if ((r.rdi & (kPageBytes - 1)) == 0 && end >= first && end <= kUserSpaceEnd >> kPageShift)
+  if (r.rsi + kPageBytes - 1 >= r.rsi && (r.rdi & (kPageBytes - 1)) == 0 && end >= first &&
+      end <= kUserSpaceEnd >> kPageShift)
     regions_.visit(first, end,
                    [&](const Region& region) { elastic = elastic || region.kind == RegionKind::elastic; });
   if (!elastic) return run_native(thread, false);
@@ -196,10 +197,21 @@ void Home::call_madvise(Thread& thread) {
   };
   uint64_t covered = 0;
   regions_.visit(first, end, [&](const Region& region) { covered += region.end - region.start; });
-  const int64_t result = covered == end - first ? 0 : -ENOMEM;
+  int64_t result = covered == end - first ? 0 : -ENOMEM;
   switch (static_cast<int>(r.rdx)) {
+    case MADV_FREE: {  // may be taken away at any time: now; of files' pages it is refused, from there on
+      uint64_t anonymous_end = end;
+      regions_.visit(first, end, [&](const Region& region) {
+        if (region.kind != RegionKind::elastic || region.backing)
+          anonymous_end = std::min(anonymous_end, region.start);
+      });
+      if (anonymous_end < end) result = -EINVAL;
+      each_elastic([&](const Region& part) {
+        if (part.start < anonymous_end) engine_->forget(part.start, part.end);
+      });
+      return answer(thread, result);
+    }
     case MADV_DONTNEED:
-    case MADV_FREE:  // may be taken away at any time: now
     case kMadvDontneedLocked:
       each_elastic([this](const Region& part) { engine_->forget(part.start, part.end); });
       return answer(thread, result);

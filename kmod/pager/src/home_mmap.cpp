@@ -45,8 +45,8 @@ int64_t Home::map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
   uint64_t page = page_of(address);
   const bool replace = (flags & MAP_FIXED) != 0, exact = replace || (flags & MAP_FIXED_NOREPLACE) != 0;
   if (exact) {
-    if (address & (kPageBytes - 1)) return -EINVAL;
     if (address > kUserSpaceEnd - bytes) return -ENOMEM;
+    if (address & (kPageBytes - 1)) return -EINVAL;
     if (page < kLowestPage) return -EPERM;
     if (!replace && regions_.overlaps(page, page + pages)) return -EEXIST;
   } else if (address == 0 || page < kLowestPage || address > kUserSpaceEnd - bytes ||
@@ -182,7 +182,8 @@ int64_t Home::unmap_range(uint64_t first, uint64_t end) {
 void Home::call_mremap(Thread& thread) {
   const user_regs_struct& r = thread.call;
   const uint64_t old_bytes = round_up_page(r.rsi), new_bytes = round_up_page(r.rdx);
-  const uint64_t first = page_of(r.rdi), old_pages = page_of(old_bytes), new_pages = page_of(new_bytes);
+  const uint64_t first = page_of(r.rdi), new_pages = page_of(new_bytes);
+  uint64_t old_pages = page_of(old_bytes);
   const Region* found = regions_.find(first);
   if (found == nullptr || found->kind != RegionKind::elastic) return run_native(thread, true);
   const Region region = *found;
@@ -190,16 +191,21 @@ void Home::call_mremap(Thread& thread) {
   if ((r.rdi & (kPageBytes - 1)) != 0 || new_bytes == 0 || old_bytes == 0 || (fixed && !may_move) ||
       (r.r10 & ~7ull) != 0 || ((r.r10 & MREMAP_DONTUNMAP) && (!may_move || old_bytes != new_bytes)))
     return answer(thread, -EINVAL);
-  if (first + old_pages > region.end) return answer(thread, -EFAULT);
+  const bool keeps_old = r.r10 & MREMAP_DONTUNMAP;
   uint64_t target = 0;
-  if (fixed) {
-    target = page_of(r.r8);
-    if ((r.r8 & (kPageBytes - 1)) != 0 || r.r8 + new_bytes > kUserSpaceEnd ||
-        (target < first + old_pages && first < target + new_pages))
-      return answer(thread, -EINVAL);
-  } else if (!(r.r10 & MREMAP_DONTUNMAP)) {
-    if (new_pages < old_pages) unmap_range(first + new_pages, first + old_pages);
-    if (new_pages <= old_pages) return answer(thread, static_cast<int64_t>(r.rdi));
+  if (fixed || keeps_old) target = page_of(r.r8);
+  if (fixed &&
+      ((r.r8 & (kPageBytes - 1)) != 0 || new_bytes > kUserSpaceEnd || r.r8 > kUserSpaceEnd - new_bytes ||
+       (target < first + old_pages && first < target + new_pages)))
+    return answer(thread, -EINVAL);
+  if (new_pages < old_pages) {  // what lies there goes, be it another mapping or a hole
+    const int64_t result = unmap_range(first + new_pages, first + old_pages);
+    if (result != 0) return answer(thread, result);
+    old_pages = new_pages;
+  }
+  if (!fixed && !keeps_old && new_pages == old_pages) return answer(thread, static_cast<int64_t>(r.rdi));
+  if (first + old_pages > region.end) return answer(thread, -EFAULT);
+  if (!fixed && !keeps_old) {
     const uint64_t grown_from = first + old_pages, grown_to = first + new_pages;
     if (!regions_.overlaps(grown_from, grown_to) &&
         map_elastic(address_of(grown_from), (new_pages - old_pages) << kPageShift, region.prot,
