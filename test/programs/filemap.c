@@ -1,9 +1,12 @@
 /*
  * Private mappings of a file: reading them shows the file, writing them does not reach it; made writable by
- * mprotect too. The last page's tail is zero. A shared mapping beside it works as ever. Arguments: path of a
- * file to make, pages.
+ * mprotect too. The last page's tail is zero, what lies beyond raises SIGBUS. A shared mapping beside it
+ * works as ever. Arguments: path of a file to make, pages.
  */
+#define _GNU_SOURCE
 #include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -24,6 +27,43 @@ static void verify_file(int fd, uint64_t pages) {
   for (uint64_t page = 0; page < pages; page++) {
     if (pread(fd, buffer, PAGE_BYTES, (off_t)(page * PAGE_BYTES)) != PAGE_BYTES) fail("reading the file");
     verify(buffer, 1, 1 + page * PAGE_WORDS, "the file");
+  }
+}
+
+static sigjmp_buf back;
+static volatile uintptr_t fault_at;
+static volatile int fault_code;
+
+static void on_bus(int number, siginfo_t* info, void* context) {
+  (void)number, (void)context;
+  fault_at = (uintptr_t)info->si_addr;
+  fault_code = info->si_code;
+  siglongjmp(back, 1);
+}
+
+static void expect_bus(char* beyond) {
+  fault_at = 0;
+  if (sigsetjmp(back, 1) == 0) {
+    const char seen = *(volatile char*)beyond;
+    fail("beyond the file's end there is %d", seen);
+  }
+  if (fault_at != (uintptr_t)beyond || fault_code != BUS_ADRERR)
+    fail("SIGBUS at %#lx, code %d", fault_at, fault_code);
+}
+
+/* The file has `pages` pages and a bit: the page after those is there, the ones beyond raise SIGBUS. */
+static void beyond_the_end(int fd, uint64_t pages) {
+  struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO};
+  sigaction(SIGBUS, &action, NULL);
+  for (int writable = 0; writable < 3; writable++) {
+    const int protection = writable == 1 ? PROT_READ | PROT_WRITE : PROT_READ;
+    char* map = mmap(NULL, (pages + 5) * PAGE_BYTES, protection, MAP_PRIVATE, fd, 0);
+    if (map == MAP_FAILED) fail("mmap beyond the end");
+    if (writable == 2 && mprotect(map, (pages + 5) * PAGE_BYTES, PROT_READ | PROT_WRITE) != 0)
+      fail("mprotect");
+    expect_bus(map + (pages + 1) * PAGE_BYTES + 100);
+    if (map[pages * PAGE_BYTES] != 't' || map[(pages + 1) * PAGE_BYTES - 1] != 0) fail("the last page");
+    munmap(map, (pages + 5) * PAGE_BYTES);
   }
 }
 
@@ -61,6 +101,7 @@ int main(int argc, char** argv) {
   verify(map, pages - 1, 9, "written");
   verify_file(fd, pages);
   munmap(map, bytes);
+  beyond_the_end(fd, pages);
   uint64_t* shared = mmap(NULL, pages * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (shared == MAP_FAILED) fail("shared mmap");
   verify(shared, pages, 1, "the shared mapping");

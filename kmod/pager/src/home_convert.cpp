@@ -135,7 +135,19 @@ void Home::copy_in(uint64_t first, uint64_t end, bool present_only) {
 }
 
 void Home::convert_range(const Region& part, int prot) {
-  const uint64_t first = part.start, end = part.end;
+  const uint64_t first = part.start;
+  uint64_t end = part.end;
+  if (part.backing) {
+    end = first + part.backing->pages_from(part.backing_page, end - first);
+    if (end < part.end) {
+      Region beyond = part;
+      beyond.start = end;
+      beyond.kind = RegionKind::native;
+      tell_unmapped(end, part.end);
+      regions_.insert(beyond);
+    }
+    if (end == first) return;
+  }
   if (!part.backing)
     copy_in(first, end, false);  // mapped by the kernel's exec: no descriptor to read it from later
   tell_unmapped(first, end);

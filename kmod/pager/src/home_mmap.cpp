@@ -135,9 +135,12 @@ void Home::after_native_mmap(Thread& thread, int64_t result) {
     auto backing = std::make_shared<BackingFile>();
     backing->fd = std::move(file);
     if (regular && (prot & PROT_WRITE)) {
+      region.start = first + backing->pages_from(page_of(thread.call.r9), end - first);
       regions_.erase(first, end);
-      const int64_t mapped = map_elastic(address_of(first), (end - first) << kPageShift, prot, MAP_FIXED,
-                                         std::move(backing), page_of(thread.call.r9));
+      if (region.start < end) regions_.insert(region);
+      if (region.start == first) return tell_unmapped(first, end);
+      const int64_t mapped = map_elastic(address_of(first), (region.start - first) << kPageShift, prot,
+                                         MAP_FIXED, std::move(backing), page_of(thread.call.r9));
       if (mapped < 0)
         throw Failure(
             format("cannot make a private file mapping elastic: %s", strerror(static_cast<int>(-mapped))));

@@ -1,9 +1,18 @@
 // See regions.hpp.
 #include "regions.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 
 namespace elastic {
+
+uint64_t BackingFile::pages_from(uint64_t page, uint64_t most) const {
+  struct stat info {};
+  if (fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) return most;
+  const uint64_t pages = page_of(round_up_page(static_cast<uint64_t>(info.st_size)));
+  return pages <= page ? 0 : std::min(most, pages - page);
+}
 
 namespace {
 // Mappings of at least this many pages get room to grow (mremap and realloc of large blocks are common, and a

@@ -23,6 +23,9 @@ enum class RegionKind : uint32_t {
 // A file whose private, writable mapping became elastic: untouched pages still come from it.
 struct BackingFile {
   Fd fd;
+  // Pages that the file has now, from `page` of it on, at most `most`. What is mapped beyond them stays the
+  // kernel's own mapping: touching it raises SIGBUS, and the file may grow. /dev/zero has no end.
+  uint64_t pages_from(uint64_t page, uint64_t most) const;
 };
 
 struct Region {
