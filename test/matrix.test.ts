@@ -1,10 +1,12 @@
 /**
- * A small part of the correctness matrix in every test run, on real agents in processes of their own: each node count,
- * pulls, jumps and threads, with rows that are quick on two cores. `npm run matrix` has the rest.
+ * A part of the correctness matrix in every test run, on real agents in processes of their own: each program, node
+ * count and mode, and one row on hosts of their own (network namespaces). `npm run matrix` has the rest.
  */
 
 import test from 'ava'
+import { namespacesMissing } from './helpers/namespaces.js'
 import { runMatrix } from './matrix/matrix.js'
+import { runInNamespaces } from './matrix/namespaces.js'
 import { PROGRAMS } from './matrix/programs.js'
 import { repeatCommand } from './matrix/report.js'
 import { allRows, type Row } from './matrix/rows.js'
@@ -14,14 +16,20 @@ const ROW_TIMEOUT_MS = 120_000
 /** Program, share of its footprint, nodes, mode. */
 const QUICK: readonly (readonly [string, number, number, string])[] = [
   ['sort', 25, 1, 'always-pull'],
-  ['sqlite-memory', 50, 1, 'always-pull'],
+  ['awk', 50, 1, 'always-pull'],
+  ['sort-one-thread', 25, 2, 'jump-7'],
   ['sqlite-memory', 25, 2, 'always-pull'],
-  ['sort', 50, 2, 'jump-500'],
-  ['linear-search', 25, 2, 'adaptive'],
+  ['python-dict', 50, 2, 'adaptive'],
+  ['perl', 25, 2, 'jump-500'],
+  ['shell-exec', 50, 2, 'jump-500'],
   ['counter', 25, 2, 'jump-1'],
   ['threads', 25, 2, 'jump-7'],
-  ['linear-search', 50, 3, 'always-pull'],
+  ['zstd', 50, 3, 'always-pull'],
+  ['python-list', 25, 3, 'adaptive'],
   ['sqlite-file', 50, 3, 'always-pull'],
+  ['sort', 25, 3, 'jump-7'],
+  ['linear-search', 25, 3, 'adaptive'],
+  ['counter', 50, 3, 'jump-1'],
 ]
 
 function rowNamed([name, share, nodes, mode]: (typeof QUICK)[number]): Row | undefined {
@@ -30,7 +38,7 @@ function rowNamed([name, share, nodes, mode]: (typeof QUICK)[number]): Row | und
   )
 }
 
-test('programs give the same bytes stretched as alone', async t => {
+test.serial('programs give the same bytes stretched as alone', async t => {
   t.timeout(900_000)
   const rows = QUICK.map(rowNamed).filter(row => row !== undefined)
   t.is(rows.length, QUICK.length, 'a row of the list is not in the matrix')
@@ -38,4 +46,15 @@ test('programs give the same bytes stretched as alone', async t => {
   const results = await runMatrix(rows, 'small', observer, { timeoutMs: ROW_TIMEOUT_MS })
   t.is(results.length, rows.length)
   for (const result of results) t.deepEqual(result.problems, [], repeatCommand(result, false))
+})
+
+const missing = namespacesMissing()
+if (missing !== undefined) console.error(`the matrix in network namespaces is skipped: ${missing}`)
+
+const hosts = missing === undefined ? test.serial : test.serial.skip
+hosts('a program on three hosts of their own, joined by a bridge', async t => {
+  t.timeout(ROW_TIMEOUT_MS * 2)
+  const result = await runInNamespaces({ timeoutMs: ROW_TIMEOUT_MS })
+  if (typeof result === 'string') return t.fail(result)
+  t.deepEqual(result.problems, [])
 })
