@@ -54,7 +54,7 @@ int run_home(int argc, char** argv) {
     const int channel = run_channel.release();
     Control control(
         loop, "", channel, [](const auto&, bool, const auto&) {}, nullptr);
-    control.to_all({ControlType::exited, {kind, problem.exit_status}, {problem.message}});
+    control.to_all({ControlType::exited, {kind, problem.exit_status, 0}, {problem.message}});
     control.flush(1000);
     await_hello(channel);
     if (home.run_fd < 0) fprintf(stderr, "%s\n", problem.message.c_str());
