@@ -36,6 +36,20 @@ function wanted(options: Options, names: readonly string[]): boolean {
   )
 }
 
+/** The names that `--only` may ask for a program by. */
+function namesOf(program: { readonly name: string }): readonly string[] {
+  return [`program/${program.name}`, 'program']
+}
+
+/** Whether `--only`, where given, asks for something that there is. */
+function isFigure(options: Options): boolean {
+  return (
+    PLANE.some(one => wanted(options, [one.name, ...one.reports])) ||
+    FITS.some(one => wanted(options, [one.name, 'fits'])) ||
+    PROGRAMS.some(program => wanted(options, namesOf(program)))
+  )
+}
+
 /** Several short rounds rather than one long one, so that a busy moment spoils one of them only. */
 async function measure(one: Measure, on: 1 | 2, count: number, quick: boolean): Promise<Figure[]> {
   const rounds = new Rounds(on)
@@ -69,9 +83,8 @@ async function measureAll(
       await attempt(one.name, () => measure(one, 2, quick ? 3 : 5, quick))
   }
   for (const program of PROGRAMS) {
-    const name = `program/${program.name}`
-    if (!wanted(options, [name, 'program'])) continue
-    await attempt(name, () => measureProgram(program, quick ? 1 : 3, quick, progress))
+    if (!wanted(options, namesOf(program))) continue
+    await attempt(`program/${program.name}`, () => measureProgram(program, quick ? 1 : 3, quick, progress))
   }
   return figures
 }
@@ -106,16 +119,17 @@ async function main(): Promise<void> {
     options: { json: { type: 'boolean' }, quick: { type: 'boolean' }, only: { type: 'string' } },
   })
   const options = { json: values.json ?? false, quick: values.quick ?? false, only: values.only }
+  if (!isFigure(options)) {
+    progress(`there is no figure ${options.only}`)
+    process.exitCode = 1
+    return
+  }
   progress('building the reference programs')
   buildAll()
   const figures = await measureAll(options, (name, error) => {
     progress(`${name} could not be measured: ${error instanceof Error ? error.message : error}`)
     process.exitCode = 1
   })
-  if (figures.length === 0 && process.exitCode === undefined) {
-    progress(`there is no figure ${options.only}`)
-    process.exitCode = 1
-  }
   const report = {
     machine: machine(),
     node: process.version,

@@ -14,13 +14,17 @@ const TIMEOUT_MS = 120_000
 
 const execute = promisify(execFile)
 
-/** Builds the reference programs and the test programs. Throws Error with the compiler's words. */
+/**
+ * Builds the reference programs and the test programs, one process at a time (flock). Throws Error with the compiler's
+ * words.
+ */
 export function buildAll(): void {
-  run('make', ['-s', '-C', join(ROOT, 'kmod', 'pager', 'bench')])
+  const folder = join(ROOT, 'kmod', 'pager', 'bench')
+  run('flock', [folder, 'make', '-s', '-C', folder])
   mkdirSync(PROGRAMS_DIR, { recursive: true })
   for (const name of ['pull', 'jump', 'scan', 'fits']) {
     const source = join(ROOT, 'test', 'bench', 'programs', `${name}.c`)
-    run('cc', ['-O2', '-Wall', '-Wextra', '-Werror', '-o', programPath(name), source])
+    run('flock', [folder, 'cc', '-O2', '-Wall', '-Wextra', '-Werror', '-o', programPath(name), source])
   }
 }
 
