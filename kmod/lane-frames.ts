@@ -51,7 +51,7 @@ export const FrameType = {
   setup: 23,
   /** Reserved for checkpoints: argument is the number of the cut. */
   cut: 24,
-  /** Reserved for resumed lanes: nothing but its header's `ack`. */
+  /** Its header's `ack`, and in `version` the last sequence received on the other connection of the lane. */
   ack: 25,
 } as const
 const FRAME_TYPE_LAST = FrameType.ack

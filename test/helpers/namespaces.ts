@@ -62,6 +62,15 @@ export class Hosts {
     ip('-n', this.#bridge, 'link', 'set', `port${index + 1}`, state)
   }
 
+  /** Two hosts hear no more of one another; nothing tells them. */
+  cut(one: number, other: number): void {
+    for (const [at, to] of [
+      [one, other],
+      [other, one],
+    ] as const)
+      ip('-n', this.#names[at] ?? '', 'route', 'add', 'blackhole', `${this.address(to)}/32`)
+  }
+
   remove(): void {
     for (const name of [...this.#names, this.#bridge])
       spawnSync('ip', ['netns', 'del', name], { timeout: TIMEOUT_MS })

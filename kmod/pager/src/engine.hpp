@@ -73,7 +73,9 @@ class Engine {
   void on_fault(const FaultEvent& fault);
   bool on_frame(Node& node, const Frame& frame);  // false: not one of the engine's frames
   void on_drained();                              // a bulk queue or the spill writer has room again
-  void on_node_down(Node& node);
+  // Participants: what the table believed to be at `node` is asked from home from now on. The number of pages
+  // that had been asked from it and may have been on their way.
+  uint64_t on_node_down(Node& node);
 
   // Runs `done` when all pages are resident; with `pin` they stay until unpin(). At most kAskMax pages a
   // call.

@@ -214,6 +214,7 @@ void Engine::on_owner_note(const FrameHeader& header) {
     if (e.state() != PageState::remote || e.version >= header.version) continue;
     leave_remote(e);
     note_remote(e, static_cast<uint16_t>(header.argument), header.version);
+    retry_if_deferred(page);  // whoever asks for this version is told where it went
   }
 }
 
@@ -327,6 +328,7 @@ void Engine::reset() {
     node->pages_owned_hint = 0;
     node->pages_pushed = 0;
     node->pages_taken = 0;
+    node->moved_sequence = {};
     node->status.pages_taken = 0;
   }
   expected_ = 0;

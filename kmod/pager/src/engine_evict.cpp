@@ -278,11 +278,11 @@ void Engine::tell_owned(Node& to) {
   });
 }
 
-void Engine::on_node_down(Node& node) {
+uint64_t Engine::on_node_down(Node& node) {
   if (last_target_ == node.index) target_left_ = 0;
   std::erase_if(deferred_, [&](const Deferred& d) { return d.from == node.index; });
-  if (config_.self == kHome) return;  // home decides whether the run can go on without it
-  // It gave its pages to home before it left: whoever waits for one asks there.
+  if (config_.self == kHome) return 0;  // home decides whether the run can go on without it
+  // Home knows where they went, if it gave them away before it left: whoever waits for one asks there.
   std::vector<uint64_t> pages;
   table_.for_each_touched(0, page_of(kUserSpaceEnd), [&](uint64_t page, PageEntry& e) {
     if ((e.state() != PageState::remote && e.state() != PageState::in_flight) || e.where != node.index)
@@ -295,6 +295,7 @@ void Engine::on_node_down(Node& node) {
     memory_.wake(page, 1);
     retry_if_deferred(page);
   }
+  return pages.size();
 }
 
 }  // namespace elastic

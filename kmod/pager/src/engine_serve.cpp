@@ -228,7 +228,12 @@ void Engine::send_pages(Node& to, FrameType type, std::vector<PageMeta>& metas, 
   header.count = static_cast<uint32_t>(metas.size());
   const iovec parts[2] = {{metas.data(), metas.size() * sizeof(PageMeta)},
                           {buffer_.data(), data_pages << kPageShift}};
-  lanes_.send(to, type, header, {parts, data_pages > 0 ? 2u : 1u}, bulk);
+  const auto moves = [](const PageMeta& meta) { return meta.flags == kPageData || meta.flags == kPageZero; };
+  const std::span<const iovec> whole{parts, data_pages > 0 ? 2u : 1u};
+  if (std::any_of(metas.begin(), metas.end(), moves))
+    lanes_.send_moving(to, type, header, whole, bulk);
+  else
+    lanes_.send(to, type, header, whole, bulk);
 }
 
 void Engine::ship_with_jump(Node& node, const std::vector<uint64_t>& likely,

@@ -125,6 +125,7 @@ class Home : public EngineHost, public LaneEvents {
   void send_status(Node& node);
   void check_silence();
   void lost(Node& node, const std::string& reason);
+  void on_bye(Node& node, const Frame& frame);
   void remember(const Node& node);
   void serve_file_pages(Node& node, const FrameHeader& header);
   // home_stops.cpp

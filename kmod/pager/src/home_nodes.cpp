@@ -171,11 +171,7 @@ void Home::on_frame(Node& node, const Frame& frame, bool) {
       node.pages_peak = std::max(node.pages_peak, node.counters.peak_resident);
       return;
     case FrameType::bye:
-      node.left = true;
-      if (node.pages_owned_hint > 0 || node.threads_there > 0)
-        lost(node, "left: " + std::string(reinterpret_cast<const char*>(frame.payload.data()),
-                                          frame.payload.size()));
-      return;
+      return on_bye(node, frame);
     case FrameType::back: return on_back(node, frame);
     case FrameType::layout_ack: return on_layout_ack(frame.header.argument, node.index);
     case FrameType::give_back:
@@ -192,6 +188,15 @@ void Home::on_frame(Node& node, const Frame& frame, bool) {
     case FrameType::owner: engine_->on_frame(node, frame); return;
     default: counters_.frames_refused++;  // only home speaks of layout, threads and file pages
   }
+}
+
+void Home::on_bye(Node& node, const Frame& frame) {
+  node.left = true;
+  const std::string reason = "left: " + std::string(reinterpret_cast<const char*>(frame.payload.data()),
+                                                    frame.payload.size());
+  if (frame.header.argument == 1 && !ending_)  // pages that were at nobody: the table cannot know of them
+    throw Failure(format("node %s was lost (%s)", node.name.c_str(), reason.c_str()));
+  if (node.pages_owned_hint > 0 || node.threads_there > 0) lost(node, reason);
 }
 
 // Read-only file pages as the application sees them; what cannot be read (beyond the file's end) is absent.

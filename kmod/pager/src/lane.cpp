@@ -237,6 +237,7 @@ const std::string& Lane::last_error() const { return state_->problem; }
 uint64_t Lane::bytes_sent() const { return state_->bytes_sent; }
 uint64_t Lane::bytes_received() const { return state_->bytes_received; }
 uint64_t Lane::sequence_sent() const { return state_->sequence_sent; }
+uint64_t Lane::sequence_received() const { return state_->sequence_received; }
 uint64_t Lane::sequence_acked() const { return state_->sequence_acked; }
 
 size_t Lane::queued_bytes() const {

@@ -65,6 +65,7 @@ class Lane {
   uint64_t bytes_sent() const;
   uint64_t bytes_received() const;
   uint64_t sequence_sent() const;
+  uint64_t sequence_received() const;
   uint64_t sequence_acked() const;  // by the peer, from the headers it sent
 
  private:

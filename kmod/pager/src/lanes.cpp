@@ -198,8 +198,12 @@ void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
     if (node == nullptr || (bulk ? node->bulk.get() : node->urgent.get()) != lane) return;
   }
   if (io == LaneIo::refused) refuse(lane->last_error());
-  if (io != LaneIo::ok)
+  if (io != LaneIo::ok) {
+    // Who said bye has sent all it had, on both connections: the other one is read to its end as well.
+    const Lane* other = bulk ? node->urgent.get() : node->bulk.get();
+    if (node->left && other != nullptr && other->status() == LaneIo::ok) return loop_.forget(lane->fd());
     return lose(*node, lane->last_error().empty() ? "connection closed" : lane->last_error());
+  }
   // What was queued meanwhile leaves with the end of the round; only what the kernel then does not take waits
   // for EPOLLOUT.
   if (lane->queued_bytes() == 0 || !lane->established()) loop_.change(lane->fd(), lane->wanted_events());
@@ -228,8 +232,14 @@ void Lanes::refuse(const std::string& reason) {
   events_.on_refused(reason);
 }
 
+void Lanes::cut(uint16_t index, const std::string& reason) {
+  if (Node* node = find(index)) lose(*node, reason);
+}
+
 void Lanes::lose(Node& node, const std::string& reason) {
   const uint16_t index = node.index;
+  node.moves_lost = (node.urgent && node.urgent->sequence_acked() < node.moved_sequence[0]) ||
+                    (node.bulk && node.bulk->sequence_acked() < node.moved_sequence[1]);
   for (auto* lane : {&node.urgent, &node.bulk}) {
     if (*lane) loop_.forget((*lane)->fd());
     lane->reset();
@@ -270,9 +280,21 @@ bool Lanes::send(Node& node, FrameType type, FrameHeader header, std::span<const
   return true;
 }
 
-bool Lanes::send_text(Node& node, FrameType type, const std::string& text) {
+bool Lanes::send_text(Node& node, FrameType type, const std::string& text, FrameHeader header) {
   const iovec part{const_cast<char*>(text.data()), text.size()};
-  return send(node, type, {}, {&part, 1});
+  return send(node, type, header, {&part, 1});
+}
+
+void Lanes::send_moving(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts,
+                        bool bulk) {
+  if (send(node, type, header, parts, bulk))
+    node.moved_sequence[bulk] = (bulk ? node.bulk : node.urgent)->sequence_sent();
+}
+
+void Lanes::acknowledge(Node& node) {
+  FrameHeader header;
+  if (node.urgent) header.version = node.urgent->sequence_received();
+  send(node, FrameType::ack, header, {}, true);
 }
 
 void Lanes::take_status(Node& node, const Frame& frame) const {

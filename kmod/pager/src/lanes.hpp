@@ -5,6 +5,7 @@
 // inactive here, so there are never two owners. What that means for the run is the caller's decision.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -53,6 +54,8 @@ struct Node {
   uint64_t pages_owned_hint = 0;  // pages our table believes to be there
   uint32_t threads_there = 0;     // home only: its guest threads
   uint64_t pages_peak = 0;
+  std::array<uint64_t, 2> moved_sequence{};  // urgent, bulk: the last frame by which pages moved to it
+  bool moves_lost = false;                   // it went down before it had acknowledged all of them
   bool draining = false;  // being contracted: nothing new goes there
   Counters counters;      // as it last reported
 };
@@ -84,12 +87,17 @@ class Lanes {
   Node* find(uint16_t index);
   std::map<uint16_t, std::unique_ptr<Node>>& all() { return nodes_; }
   void remove(uint16_t index, const std::string& reason);  // closes its lanes; no on_down
+  void cut(uint16_t index, const std::string& reason);     // the same, as if they had been lost
 
   // Stamps epoch and image. False if the node is not up. Frames leave with the end of the loop's round, or
   // flush().
   bool send(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts = {},
             bool bulk = false);
-  bool send_text(Node& node, FrameType type, const std::string& text);
+  bool send_text(Node& node, FrameType type, const std::string& text, FrameHeader header = {});
+  // A frame that moves pages to the node: it is noted until its acknowledgement.
+  void send_moving(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts, bool bulk);
+  // Says on the bulk connection what has come on both: nothing else may go that way for long.
+  void acknowledge(Node& node);
   void flush();
   bool bulk_has_room(const Node& node) const;
   size_t buffer_bytes() const;                             // allocated for the queues of all lanes

@@ -20,6 +20,7 @@ constexpr uint64_t kTickUs = 100'000;
 constexpr uint64_t kFirstLaneUs = 10'000'000;  // no home within this time: nobody needs this pager
 constexpr uint64_t kSilentUs = 4'000'000;
 constexpr uint64_t kAskAgainUs = 1'000'000;
+constexpr uint64_t kNamedByHomeUs = 500'000;  // if the other node is dead, home says so better
 // Pages that go along with jumps are not counted against the lease before they are sent; more than this is no
 // accident.
 constexpr uint64_t kBeyondLeaseMax = 4096;
@@ -81,7 +82,12 @@ int Peer::run() {
 void Peer::stop(const std::string& reason, int status) {
   if (loop_.stopped()) return;
   exit_status_ = status;
-  for (auto& [index, node] : lanes_->all()) lanes_->send_text(*node, FrameType::bye, reason);
+  FrameHeader bye;
+  bye.argument = pages_lost_ ? 1 : 0;
+  for (auto& [index, node] : lanes_->all()) {
+    if (index != kHome) lanes_->acknowledge(*node);
+    lanes_->send_text(*node, FrameType::bye, reason, bye);
+  }
   lanes_->flush();
   control_->to_all({ControlType::exited, {status == 0 ? 0 : 2, status, 0}, {reason}});
   loop_.stop();
@@ -194,9 +200,19 @@ void Peer::on_up(Node& node) {
 
 void Peer::on_down(Node& node, const std::string& reason) {
   control_->to_all({ControlType::lane_down, {node.index}, {node.name, reason}});
-  engine_->on_node_down(node);
-  if (node.index == kHome && home_seen_)
-    stop(node.left ? "the process ended" : "home was lost: " + reason, node.left ? 0 : 1);
+  const uint64_t asked = engine_->on_node_down(node);
+  if (node.index == kHome) {
+    if (home_seen_) stop(node.left ? "the process ended" : "home was lost: " + reason, node.left ? 0 : 1);
+    return;
+  }
+  // Who left in order has answered all it ever will, but reads no more; else an answer may have been on the lane.
+  if (!node.moves_lost && (asked == 0 || node.left)) return;
+  const std::string text = format("the lane to node %s was lost (%s) with pages on their way",
+                                  node.name.c_str(), reason.c_str());
+  loop_.at(now_us() + kNamedByHomeUs, [this, text] {
+    pages_lost_ = true;
+    throw Failure(text);
+  });
 }
 
 void Peer::on_refused(const std::string& reason) { control_->log(LogLevel::warning, "refused: " + reason); }
@@ -211,6 +227,7 @@ void Peer::on_frame(Node& node, const Frame& frame, bool) {
     throw Failure(format("%s pushed pages far beyond the lease", node.name.c_str()));
   if (type == FrameType::drop && frame.header.argument != 0 && node.index != kHome) return;
   if (node.index == kHome) return on_home_frame(node, frame);
+  if (type == FrameType::bye) node.left = true;
   if (type == FrameType::get || type == FrameType::pages || type == FrameType::push)
     engine_->on_frame(node, frame);
 }
@@ -326,10 +343,22 @@ void Peer::send_status(Node& node) {
   lanes_->send(node, FrameType::status, {}, {&part, 1});
 }
 
+// Of the other participants: home's is the end of this pager.
+void Peer::check_silence() {
+  std::vector<uint16_t> silent;
+  for (const auto& [index, node] : lanes_->all())
+    if (index != kHome && node->up && now_us() - node->last_heard_us > kSilentUs) silent.push_back(index);
+  for (const uint16_t index : silent) lanes_->cut(index, "silent for 4 s");
+}
+
 void Peer::tick() {
   loop_.at(now_us() + kTickUs, [this] { tick(); });
   const uint64_t now = now_us();
-  for (auto& [index, node] : lanes_->all()) send_status(*node);
+  for (auto& [index, node] : lanes_->all()) {
+    send_status(*node);
+    if (index != kHome) lanes_->acknowledge(*node);
+  }
+  check_silence();
   Node* home = lanes_->find(kHome);
   if (!home_seen_ && now - started_us_ > kFirstLaneUs) return stop("home never came", 1);
   if (home == nullptr || !home->up) return;

@@ -57,6 +57,7 @@ class Peer : public EngineHost, public LaneEvents {
   void start_draining();
   void on_child_events();
   void on_faults();
+  void check_silence();
   void tick();
   void send_status(Node& node);
   void stop(const std::string& reason, int status);
@@ -81,6 +82,7 @@ class Peer : public EngineHost, public LaneEvents {
   uint64_t lease_report_us_ = 0;
   bool home_seen_ = false;
   bool draining_ = false;
+  bool pages_lost_ = false;  // with a lane to another participant: nobody can go on
   int exit_status_ = 0;
   std::map<uint16_t, uint64_t> lane_wanted_us_;
 };

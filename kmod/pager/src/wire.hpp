@@ -35,16 +35,17 @@ enum class FrameType : uint16_t {
   file_pages = 14,  // answer: PageMeta array, then data
   status = 15,      // payload: StatusPayload; every 100 ms, renews leases
   stats = 16,       // payload: the sender's Counters (stats.hpp)
-  bye = 17,         // payload: reason as text; the sender leaves for good
+  bye = 17,         // payload: reason as text; the sender leaves for good. argument 1: with pages of the run
   reset = 18,       // argument: new image number; everything of the old image is forgotten
   owner = 19,       // page, count, version, argument: node: a hint to home about who owns pages now
   give_back = 20,   // page 0. argument 0: this participant's pages are to go home, 1: it has none any more
   echo = 21,        // payload comes back as echo_reply with `argument` bytes (benchmarks)
   echo_reply = 22,
   setup = 23,  // home, once: how threads decide to jump; argument: --jump-every; payload: the policy's text
-  // Reserved for checkpoints and resumed lanes (docs/architecture.md, "The lane header"); received, ignored.
+  // Reserved for checkpoints (docs/architecture.md, "The lane header"); received, ignored.
   cut = 24,  // marker, on both connections: what came before it belongs to cut `argument`
-  ack = 25,  // nothing but its header's `ack`, for a connection on which nothing else goes that way
+  ack = 25,  // its header's `ack`, for a connection on which nothing else goes that way; version: the last
+             // sequence received on the other connection of the lane
   last = ack,
 };
 
