@@ -138,20 +138,23 @@ void Lanes::on_pending(const std::shared_ptr<Pending>& pending, uint32_t events)
       frame.header.type == static_cast<uint16_t>(FrameType::hello) && frame.payload.size() == sizeof hello;
   if (shaped) memcpy(&hello, frame.payload.data(), sizeof hello);
   const bool bulk = shaped && hello.lane_kind == 1;
-  if (owner == nullptr || !take_hello(*owner, lane, frame, false) || (bulk ? owner->bulk : owner->urgent)) {
+  if (owner == nullptr || !take_hello(*owner, frame) || (bulk ? owner->bulk : owner->urgent)) {
     refuse("a lane whose hello does not fit its lease");
     return drop_pending(pending);
   }
   loop_.forget(lane.fd());
   (bulk ? owner->bulk : owner->urgent) = std::move(pending->lane);
+  owner->greeted[bulk] = true;
   std::erase(pending_, pending);
   say_hello(*owner, *(bulk ? owner->bulk : owner->urgent), bulk);
   watch(*owner, bulk);
   check_up(*owner);
-  if (owner->up) on_lane(owner->index, bulk, 0);  // frames that came in the same read
+  if (!owner->up) return;
+  const uint16_t index = owner->index;  // frames that came in the same read, or before the other hello
+  if (read_frames(index, !bulk)) on_lane(index, bulk, 0);
 }
 
-bool Lanes::take_hello(Node& node, Lane&, const Frame& frame, bool) {
+bool Lanes::take_hello(Node& node, const Frame& frame) {
   HelloPayload hello;
   if (frame.header.type != static_cast<uint16_t>(FrameType::hello) || frame.payload.size() != sizeof hello)
     return false;
@@ -166,13 +169,34 @@ bool Lanes::take_hello(Node& node, Lane&, const Frame& frame, bool) {
 }
 
 void Lanes::check_up(Node& node) {
-  if (node.up || !node.urgent || !node.bulk || !node.urgent->established() || !node.bulk->established())
-    return;
-  // A dialled pair is up when both hellos came back (they count as received frames).
-  if (node.port != 0 && (node.urgent->bytes_received() == 0 || node.bulk->bytes_received() == 0)) return;
+  if (node.up || !node.urgent || !node.bulk || !node.greeted[0] || !node.greeted[1]) return;
   node.up = true;
   node.last_heard_us = now_us();
   events_.on_up(node);
+}
+
+// False if the lane has ended meanwhile. An answer to what is read before the node is up would find nobody.
+bool Lanes::read_frames(uint16_t index, bool bulk) {
+  Node* node = find(index);
+  Lane* lane = node == nullptr ? nullptr : bulk ? node->bulk.get() : node->urgent.get();
+  if (lane == nullptr) return false;
+  Frame frame;
+  while ((node->up || !node->greeted[bulk]) && lane->next_frame(frame)) {
+    node->last_heard_us = now_us();
+    if (!node->up || frame.header.type == static_cast<uint16_t>(FrameType::hello)) {
+      if (!take_hello(*node, frame)) {
+        lose(*node, "its hello does not fit the lease");
+        return false;
+      }
+      node->greeted[bulk] = true;
+      check_up(*node);
+      continue;
+    }
+    if (fits(*node, frame)) events_.on_frame(*node, frame, bulk);
+    node = find(index);  // the callback may have removed it
+    if (node == nullptr || (bulk ? node->bulk.get() : node->urgent.get()) != lane) return false;
+  }
+  return true;
 }
 
 void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
@@ -184,19 +208,9 @@ void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
   const uint64_t received = lane->bytes_received();
   const LaneIo io = events == 0 ? LaneIo::ok : lane->on_event(events);
   counters_.bytes_received += lane->bytes_received() - received;
-  check_up(*node);
-  Frame frame;
-  while (lane->next_frame(frame)) {
-    node->last_heard_us = now_us();
-    if (frame.header.type == static_cast<uint16_t>(FrameType::hello)) {
-      if (!take_hello(*node, *lane, frame, true)) return lose(*node, "its hello does not fit the lease");
-      check_up(*node);
-      continue;
-    }
-    if (fits(*node, frame)) events_.on_frame(*node, frame, bulk);
-    node = find(index);  // the callback may have removed it
-    if (node == nullptr || (bulk ? node->bulk.get() : node->urgent.get()) != lane) return;
-  }
+  const bool was_up = node->up;
+  if (!read_frames(index, bulk)) return;
+  if (!was_up && node->up && !read_frames(index, !bulk)) return;  // they came before the hello of this one
   if (io == LaneIo::refused) refuse(lane->last_error());
   if (io != LaneIo::ok) {
     // Who said bye has sent all it had, on both connections: the other one is read to its end as well.

@@ -42,6 +42,7 @@ struct Node {
   LaneKey key{};
   Lease lease;
   std::unique_ptr<Lane> urgent, bulk;
+  std::array<bool, 2> greeted{};  // urgent, bulk: its hello has come; nothing else is read before both have
   bool up = false;
   bool left = false;        // said bye: its end is no loss
   bool synced = false;      // speaks of the same image as we do
@@ -111,7 +112,8 @@ class Lanes {
   void accept_lane();
   void on_pending(const std::shared_ptr<Pending>& pending, uint32_t events);
   void on_lane(uint16_t index, bool bulk, uint32_t events);
-  bool take_hello(Node& node, Lane& lane, const Frame& frame, bool dialled);
+  bool take_hello(Node& node, const Frame& frame);
+  bool read_frames(uint16_t index, bool bulk);
   void say_hello(Node& node, Lane& lane, bool bulk);
   void watch(Node& node, bool bulk);
   void check_up(Node& node);
