@@ -19,6 +19,8 @@ bool Engine::accept(const PageMeta& meta, uint16_t) {
   if (e.state() == PageState::resident) {  // an older life of this address, not yet dropped here
     memory_.drop(meta.page, 1);
     table_.remove(meta.page);
+    if (e.replica) replicas_--;  // of a mapping whose end is still on its way here
+    e.replica = 0;
   } else if (e.state() == PageState::spilled) {
     spill_.free_slot(e.where);
   }
@@ -65,7 +67,13 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
     }
     const PageEntry& before = table_.peek(meta.page);
     const bool demanded = before.state() == PageState::in_flight && !before.prefetched;
-    if (!accept(meta, node.index)) continue;
+    if (!accept(meta, node.index)) {
+      if (!asked) continue;
+      place_run();  // as above
+      meta.flags = kPageAbsent;
+      on_answer_without_page(node, meta);
+      continue;
+    }
     table_.insert_front(meta.page);
     here.emplace_back(meta.page, demanded);
     if (has_data && run_count > 0 && run_page + run_count == meta.page &&
@@ -283,6 +291,8 @@ void Engine::adopt(uint64_t page, const uint8_t* data) {
 }
 
 void Engine::rename(uint64_t from, uint64_t to) {
+  // Another thread's fault may have filled or fetched the target. Twice at most: a GET that waited for it is served.
+  while (table_.peek(to).state() != PageState::untouched) forget(to, to + 1);
   PageEntry& source = table_.entry(from);
   PageEntry& target = table_.entry(to);
   target.last_written_cut = source.last_written_cut;

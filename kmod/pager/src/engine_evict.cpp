@@ -96,7 +96,7 @@ size_t Engine::pick_victims(std::vector<uint64_t>& victims, size_t wanted) {
     index = table_.before(index);
     const PageEntry& e = table_.peek(page);
     const Held& held = held_[page % held_.size()];
-    if (e.pinned || (held.page == page && held.until_us > now)) continue;
+    if (e.state() != PageState::resident || e.pinned || (held.page == page && held.until_us > now)) continue;
     victims.push_back(page);
   }
   return victims.size();

@@ -148,7 +148,9 @@ void Engine::fill_meta_of_owned(Node& to, uint64_t page, PageMeta& meta, uint8_t
       throw Failure("reading the spill file failed: its disk returned an error");
     spill_.free_slot(slot);
     zero = is_zero(out);
-  } else {  // untouched, at home
+  } else if (e.state() != PageState::untouched) {
+    throw Failure(format("bug: page %#lx is given away and is not here", page));
+  } else {  // at home
     const Region* region = regions_.find(page);
     zero = !(region->backing && host_.fill_from_backing(page, out));
     counters_.pages_touched++;

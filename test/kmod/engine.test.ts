@@ -1,0 +1,26 @@
+/**
+ * Builds and runs the native tests of the ownership engine (kmod/pager/test/engine_test.cpp): frames in orders that
+ * two connections allow and no run can be made to show.
+ */
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+
+import test from 'ava'
+import { ROOT } from '../helpers/native.js'
+import { buildNative, runNative } from '../helpers/native-tests.js'
+
+test.serial('native engine tests', t => {
+  t.timeout(240_000)
+  const built = buildNative('engine.mk', '../build/engine-test')
+  t.is(built.status, 0, built.text)
+  // Not in /tmp, which may be memory: the spill refuses that.
+  const directory = mkdtempSync(join(ROOT, 'kmod', 'pager', 'build', 'engine-'))
+  try {
+    const tested = runNative('engine-test', [directory])
+    t.is(tested.status, 0, tested.text)
+    t.true(tested.text.endsWith('all engine tests passed\n'), tested.text)
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
