@@ -153,6 +153,7 @@ class Home : public EngineHost, public LaneEvents {
   void call_exit(Thread& thread);
   void call_futex(Thread& thread);
   void release_pins(Thread& thread);
+  void release_pins(const std::vector<uint64_t>& pages);  // but for those that a thread still pins
   void call_mprotect(Thread& thread);
   int protect_range(uint64_t first, uint64_t end, int prot);
   void tell_protect(uint64_t first, uint64_t end, int prot);

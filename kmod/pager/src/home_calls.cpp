@@ -264,8 +264,9 @@ void Home::call_exit(Thread& thread) {
 }
 
 // A page that another thread's call needs as well stays.
-void Home::release_pins(Thread& thread) {
-  const std::vector<uint64_t> pages = std::exchange(thread.pinned, {});
+void Home::release_pins(Thread& thread) { release_pins(std::exchange(thread.pinned, {})); }
+
+void Home::release_pins(const std::vector<uint64_t>& pages) {
   for (const uint64_t page : pages) {
     const bool shared = std::any_of(threads_.begin(), threads_.end(), [page](const auto& other) {
       const std::vector<uint64_t>& pinned = other.second->pinned;

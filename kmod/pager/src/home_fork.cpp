@@ -136,13 +136,15 @@ void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t inde
       if (away.empty()) break;
       const pid_t tid = thread.tid;
       const uint64_t first_away = away.front();
-      engine_->make_resident(away, true, [this, tid, child, away, regions, index, first_away] {
+      thread.pinned = away;
+      engine_->make_resident(away, true, [this, tid, child, regions, index, first_away] {
         // Again from the first that was away: what lies behind it was read at another moment, but the parent
         // stands.
         Thread* parent = find_thread(tid);
-        if (parent != nullptr && parent->fork_child == child)
-          copy_regions(*parent, regions, index, first_away);
-        for (const uint64_t at : away) engine_->unpin(at);
+        if (parent == nullptr || parent->fork_child != child) return;  // its pins ended with it
+        const std::vector<uint64_t> copied = std::exchange(parent->pinned, {});
+        copy_regions(*parent, regions, index, first_away);
+        release_pins(copied);
       });
       return;
     }
@@ -156,6 +158,7 @@ void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t inde
 // The parent goes on; also when the child is gone.
 void Home::finish_fork(Thread& thread) {
   thread.fork_child.reset();
+  release_pins(thread);
   thread.state = ThreadState::running;
   user_regs_struct r{};
   if (std::exchange(thread.child_tid_address, 0) != 0 && get_registers(thread.tid, r)) {

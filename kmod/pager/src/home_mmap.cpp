@@ -248,15 +248,14 @@ void Home::move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint6
   const auto go_on = [this, tid, from, old_pages, to, whole, reached, away] {
     Thread* moving = find_thread(tid);
     if (moving == nullptr) return;
-    for (const uint64_t page : away) {
-      engine_->rename(page, to + (page - from));  // while nobody can have it
-      engine_->unpin(page);
-    }
+    for (const uint64_t page : away) engine_->rename(page, to + (page - from));  // while nobody can have it
+    release_pins(*moving);
     if (reached < from + old_pages) return move_mapping(*moving, from, old_pages, to, whole, reached);
     if (!(moving->call.r10 & MREMAP_DONTUNMAP)) unmap_range(from, from + whole);
     answer(*moving, static_cast<int64_t>(address_of(to)));
   };
   if (away.empty()) return go_on();
+  thread.pinned = away;
   engine_->make_resident(away, true, go_on);
 }
 
