@@ -97,7 +97,8 @@ class Engine {
   void set_limit(uint64_t pages) { config_.pages_limit = pages; }
   // Home: asks for pages that `node` owns, as many as there is room for. True when none is left there.
   bool fetch_from(uint16_t node);
-  void tell_owned(Node& to);  // participants: owner notes for every page held
+  // Participants: owner notes for every page held, as many as the queue takes well. True: that was the last.
+  bool tell_owned(Node& to);
   bool empty() const { return table_.resident() == replicas_ && spill_.slots_used() == 0 && expected_ == 0; }
   uint64_t resident() const { return table_.resident(); }
   uint64_t limit() const { return config_.pages_limit; }
@@ -195,7 +196,8 @@ class Engine {
   bool reclaiming_ = false;
   uint16_t last_target_ = 0;
   uint64_t target_left_ = 0;
-  bool room_reported_ = false;
+  uint64_t spill_broken_until_us_ = 0;
+  uint64_t tell_from_ = 0;  // where the notes of tell_owned go on
   std::deque<Deferred> deferred_;
   uint64_t held_timer_us_ = 0;
   std::deque<FaultEvent> starved_;

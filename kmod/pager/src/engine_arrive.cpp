@@ -291,7 +291,8 @@ void Engine::adopt(uint64_t page, const uint8_t* data) {
 }
 
 void Engine::rename(uint64_t from, uint64_t to) {
-  // Another thread's fault may have filled or fetched the target. Twice at most: a GET that waited for it is served.
+  // Another thread's fault may have filled or fetched the target. Twice at most: a GET that waited for it is
+  // served.
   while (table_.peek(to).state() != PageState::untouched) forget(to, to + 1);
   PageEntry& source = table_.entry(from);
   PageEntry& target = table_.entry(to);

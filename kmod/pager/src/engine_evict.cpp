@@ -15,6 +15,8 @@ constexpr uint64_t kTargetPages = 1024;
 constexpr uint64_t kHomeRoomMin = 256;
 // Buffers up to here are no burden on the limit: staging, and the queues of two lenders as they usually are.
 constexpr size_t kBufferBytesFree = 512 << 10;
+constexpr size_t kNotesQueueBytes = 256 << 10;  // of owner notes at once
+constexpr uint64_t kSpillPauseUs = 1'000'000;  // after a failed write
 constexpr int64_t kFetchPagesMax = 256;  // asked for at once when a participant is contracted
 }  // namespace
 
@@ -26,6 +28,8 @@ void Engine::count_buffers() {
   const size_t bytes =
       buffer_.size() + lanes_.buffer_bytes() + (counters_.pages_spilled > 0 ? Spill::kBufferBytes : 0);
   pages_in_buffers_ = bytes > kBufferBytesFree ? (bytes - kBufferBytesFree) >> kPageShift : 0;
+  // A burst of layout must not leave the program without any room.
+  pages_in_buffers_ = std::min(pages_in_buffers_, config_.pages_limit / 2);
 }
 
 // One batch a round of the loop, a small one while a thread waits for a page: the answer to its GET, and the
@@ -195,7 +199,8 @@ void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk) {
 }
 
 bool Engine::spill_pages(const std::vector<uint64_t>& pages) {
-  if (spill_.buffers_busy() || !spill_.has_buffers(pages.size())) return false;
+  if (now_us() < spill_broken_until_us_ || spill_.buffers_busy() || !spill_.has_buffers(pages.size()))
+    return false;
   const bool protect = host_.threads_may_run();
   for (size_t i = 0; i < pages.size(); i++) {
     if (protect) memory_.protect_written(pages[i], 1);
@@ -203,9 +208,10 @@ bool Engine::spill_pages(const std::vector<uint64_t>& pages) {
   }
   auto slots = std::make_shared<std::vector<uint32_t>>(pages.size());
   const auto restore = [this, pages, slots](SpillError error) {
-    if (error == SpillError::none) return on_drained();
+    if (error == SpillError::none) return;  // who waits for room is looked at after each round
     // The disk failed after we let go of the pages: they come back from the write buffer, beyond the limit if
-    // need be.
+    // need be. Whether anybody has to do without them shows when a fault finds no room.
+    spill_broken_until_us_ = now_us() + kSpillPauseUs;
     for (size_t i = 0; i < pages.size(); i++) {
       PageEntry& e = table_.entry(pages[i]);
       const uint8_t* bytes = spill_.buffered_page((*slots)[i]);
@@ -213,7 +219,6 @@ bool Engine::spill_pages(const std::vector<uint64_t>& pages) {
       memory_.place(pages[i], bytes, 1);
       table_.insert_front(pages[i]);
     }
-    host_.out_of_room(pages.front());
   };
   const SpillError error = spill_.write({buffer_.data(), pages.size() << kPageShift}, *slots, restore);
   if (error != SpillError::none) {
@@ -263,19 +268,36 @@ bool Engine::fetch_from(uint16_t node) {
   return none_left;
 }
 
-void Engine::tell_owned(Node& to) {
+bool Engine::tell_owned(Node& to) {
+  FrameHeader note;
+  note.argument = config_.self;
+  const auto flush = [&] {
+    if (note.count > 0) lanes_.send(to, FrameType::owner, note);
+    note.count = 0;
+  };
+  bool full = false;
   table_.for_each_touched_chunk([&](uint64_t first, uint64_t end) {
+    if (full || end <= tell_from_) return;
+    if (to.urgent == nullptr || to.urgent->queued_bytes() > kNotesQueueBytes) {
+      full = true;
+      tell_from_ = first;
+      return;
+    }
     for (uint64_t page = first; page < end; page++) {
       const PageEntry& e = table_.peek(page);
       if (e.replica || (e.state() != PageState::resident && e.state() != PageState::spilled)) continue;
-      FrameHeader note;
-      note.page = page;
-      note.count = 1;
-      note.version = e.version;
-      note.argument = config_.self;
-      lanes_.send(to, FrameType::owner, note);
+      if (note.count > 0 && (note.page + note.count != page || note.version != e.version ||
+                             note.count == kMaxPagesPerFrame))
+        flush();
+      if (note.count++ == 0) {
+        note.page = page;
+        note.version = e.version;
+      }
     }
+    flush();
   });
+  if (!full) tell_from_ = 0;
+  return !full;
 }
 
 uint64_t Engine::on_node_down(Node& node) {

@@ -250,8 +250,8 @@ void Engine::on_drained() {
     const FaultEvent fault = starved_.front();
     if (!make_room(1)) {
       if (room_may_come()) return;
-      starved_.clear();
-      return host_.out_of_room(fault.page);
+      for (const FaultEvent& each : std::exchange(starved_, {})) host_.out_of_room(each.page);
+      return;
     }
     starved_.pop_front();
     on_fault(fault);

@@ -20,6 +20,7 @@ namespace elastic {
 
 constexpr uint16_t kHome = 0;
 constexpr uint16_t kNodesMax = 64;
+constexpr uint64_t kThreadPagesMin = 64;  // with less room no thread can make progress
 constexpr size_t kBulkQueueBytesMax = 256 * 1024;
 constexpr size_t kQueueBytesMax = 64 << 20;  // who lets so much lie does not read at all
 

@@ -20,6 +20,7 @@ constexpr uint64_t kTickUs = 100'000;
 constexpr uint64_t kFirstLaneUs = 10'000'000;  // no home within this time: nobody needs this pager
 constexpr uint64_t kSilentUs = 4'000'000;
 constexpr uint64_t kAskAgainUs = 1'000'000;
+constexpr uint64_t kNotesPauseUs = 2000;
 constexpr uint64_t kNamedByHomeUs = 500'000;  // if the other node is dead, home says so better
 // Pages that go along with jumps are not counted against the lease before they are sent; more than this is no
 // accident.
@@ -173,9 +174,16 @@ void Peer::start_draining() {
   draining_ = true;
   if (Node* home = lanes_->find(kHome)) {
     lanes_->send(*home, FrameType::give_back, {});
-    engine_->tell_owned(*home);
+    tell_owned();
   }
   guests_.all_go_home();
+}
+
+// In pieces, so that what is urgent passes between them; one pass at a time.
+void Peer::tell_owned() {
+  Node* home = lanes_->find(kHome);
+  telling_ = home != nullptr && home->up && !engine_->tell_owned(*home);
+  if (telling_) loop_.at(now_us() + kNotesPauseUs, [this] { tell_owned(); });
 }
 
 void Peer::want_lane(uint16_t index) {
@@ -186,10 +194,8 @@ void Peer::want_lane(uint16_t index) {
   control_->to_agents({ControlType::lane_wanted, {index}, {"", ""}});
 }
 
-void Peer::out_of_room(uint64_t page) {
-  throw Failure(format("%s has no room for page %#lx: its lease and its disk are full",
-                       options_.node_name.c_str(), page));
-}
+// Home has the page as soon as a thread there wants it; a lease may shrink to nothing while threads are here.
+void Peer::out_of_room(uint64_t page) { guests_.must_go_home(page); }
 
 void Peer::on_up(Node& node) {
   node.synced = node.index == kHome;  // others by their first frame: one of us may not have heard of an exec
@@ -205,7 +211,8 @@ void Peer::on_down(Node& node, const std::string& reason) {
     if (home_seen_) stop(node.left ? "the process ended" : "home was lost: " + reason, node.left ? 0 : 1);
     return;
   }
-  // Who left in order has answered all it ever will, but reads no more; else an answer may have been on the lane.
+  // Who left in order has answered all it ever will, but reads no more; else an answer may have been on the
+  // lane.
   if (!node.moves_lost && (asked == 0 || node.left)) return;
   const std::string text = format("the lane to node %s was lost (%s) with pages on their way",
                                   node.name.c_str(), reason.c_str());
@@ -251,7 +258,7 @@ void Peer::on_home_frame(Node& home, const Frame& frame) {
           std::string(reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size()),
           frame.header.argument);
     case FrameType::jump:
-      return guests_.on_jump(home, frame, draining_ || home.lease.revoked ? 0 : lease_threads_);
+      return guests_.on_jump(home, frame, may_host(home) ? lease_threads_ : 0);
     case FrameType::give_back:
       if (!draining_) start_draining();
       return;
@@ -267,6 +274,10 @@ void Peer::on_home_frame(Node& home, const Frame& frame) {
     }
     default: engine_->on_frame(home, frame);
   }
+}
+
+bool Peer::may_host(const Node& home) const {
+  return !draining_ && !home.lease.revoked && lease_pages_ >= kThreadPagesMin;
 }
 
 // map, protect, and the end of a mapping, as home did them.
@@ -379,8 +390,8 @@ void Peer::tick() {
     FrameHeader empty;
     empty.argument = 1;
     lanes_->send(*home, FrameType::give_back, empty);
-  } else if (now / 1'000'000 != (now - kTickUs) / 1'000'000) {
-    engine_->tell_owned(*home);
+  } else if (!telling_ && now / 1'000'000 != (now - kTickUs) / 1'000'000) {
+    tell_owned();
   }
 }
 

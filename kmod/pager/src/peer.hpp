@@ -53,8 +53,10 @@ class Peer : public EngineHost, public LaneEvents {
   void update_lease(const ControlMessage& message);
   void on_home_frame(Node& home, const Frame& frame);
   void on_layout(const Frame& frame);
+  bool may_host(const Node& home) const;
   void on_reset(uint32_t image);
   void start_draining();
+  void tell_owned();
   void on_child_events();
   void on_faults();
   void check_silence();
@@ -82,6 +84,7 @@ class Peer : public EngineHost, public LaneEvents {
   uint64_t lease_report_us_ = 0;
   bool home_seen_ = false;
   bool draining_ = false;
+  bool telling_ = false;  // a pass of owner notes is not out yet
   bool pages_lost_ = false;  // with a lane to another participant: nobody can go on
   int exit_status_ = 0;
   std::map<uint16_t, uint64_t> lane_wanted_us_;
