@@ -71,10 +71,9 @@ void Home::give_child_tid(Thread& thread, pid_t child) {
 }
 
 void Home::on_fork_event(Thread& thread, pid_t child) {
-  foreign_.insert(child);
   children_++;
-  if (kill(child, 0) != 0)
-    return finish_fork(thread);  // killed, and reported as ended, before we heard of it
+  if (!is_traced(child)) return finish_fork(thread);  // killed, and reported as ended, before we heard of it
+  foreign_.insert(child);
   thread.fork_child = child;
   thread.state = ThreadState::held;
   if (early_.contains(child)) copy_for_child(thread);

@@ -37,7 +37,8 @@ class Injector {
   user_regs_struct base_{};
 };
 
-// Executes one call in any stopped task by way of its own registers, which are restored afterwards. Used
+// Executes one call in any stopped task by way of its own registers, which are restored afterwards. Signals
+// are blocked meanwhile, and stay pending; a task that such a call makes begins with them blocked. Used
 // before an injector exists, on new guest threads, and in the child of a fork. `ip`: address of a `syscall;
 // int3`.
 int64_t call_in(pid_t tid, uint64_t ip, long number, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0,

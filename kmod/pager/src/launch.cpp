@@ -36,14 +36,10 @@ int64_t open_in(Injector& injector, pid_t pid, const std::string& path) {
   return injector.call(SYS_open, kPathAt, O_RDWR | O_CLOEXEC);
 }
 
-[[noreturn]] void run_child(const std::string& path, const std::vector<char*>& argv, int report) {
+[[noreturn]] void run_child(const std::string& path, const std::vector<char*>& argv, SignalSet ignored,
+                            int report) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-  for (const int signal :
-       {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2})
-    ::signal(signal, SIG_DFL);
+  restore_signals(ignored);
   personality(static_cast<unsigned long>(personality(0xffffffff)) | ADDR_NO_RANDOMIZE);
   raise(SIGSTOP);  // the tracer seizes us here
   int error = 0;
@@ -68,7 +64,7 @@ void wait_for_stop(pid_t pid, int& status, const char* what) {
 
 }  // namespace
 
-Launched launch(const std::string& path, const std::vector<std::string>& arguments) {
+Launched launch(const std::string& path, const std::vector<std::string>& arguments, SignalSet ignored) {
   std::vector<char*> argv;
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -77,7 +73,7 @@ Launched launch(const std::string& path, const std::vector<std::string>& argumen
   Fd read_end(ends[0]), write_end(ends[1]);
   const pid_t pid = fork();
   if (pid < 0) fail_errno("fork");
-  if (pid == 0) run_child(path, argv, write_end.get());
+  if (pid == 0) run_child(path, argv, ignored, write_end.get());
   write_end.reset();
   int status = 0;
   if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status))
