@@ -24,8 +24,8 @@ struct Launched {
 Launched launch(const std::string& path, const std::vector<std::string>& arguments, SignalSet ignored);
 
 // `pid` is at its exec event. Steps to the end of execve, plants the trampoline, makes the injector and the
-// userfaultfd and attaches `memory`. The injector opens the memfd through /proc/PAGER/fd, so that the
-// application never has a descriptor of ours, after an exec as little as at the start.
+// userfaultfd and attaches `memory`. The injector is handed the memfd; the application never has a
+// descriptor of ours, after an exec as little as at the start.
 void attach_memory(pid_t pid, Memory& memory);
 
 }  // namespace elastic

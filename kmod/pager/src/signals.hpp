@@ -9,8 +9,8 @@ namespace elastic {
 
 using SignalSet = uint64_t;  // bit n - 1 for signal n
 
-// No signal that can be ignored ends this process from here on. Returns those that it ignored before, which is
-// what a program that is started from here expects to inherit.
+// No signal that can be ignored ends this process from here on. Returns those that it ignored before, which
+// is what a program that is started from here expects to inherit.
 SignalSet outlive_signals();
 // In a new process that becomes somebody else's program: nothing blocked, nothing ignored but `ignored`.
 void restore_signals(SignalSet ignored);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -115,6 +116,14 @@ std::optional<pid_t> new_task(pid_t tid) {
   if (!alive(ptrace(PTRACE_GETEVENTMSG, tid, nullptr, &message), "GETEVENTMSG") || message == 0)
     return std::nullopt;
   return static_cast<pid_t>(message);
+}
+
+Fd take_descriptor(pid_t from, int number) {
+  const Fd process(static_cast<int>(syscall(SYS_pidfd_open, from, 0)));
+  if (!process) fail_errno("pidfd_open");
+  Fd taken(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), number, 0)));
+  if (!taken) fail_errno("pidfd_getfd");
+  return taken;
 }
 
 bool is_traced(pid_t tid) {

@@ -45,6 +45,9 @@ bool listen(pid_t tid);                  // stay in a group stop
 // Of the task that an event has made, as the tracer sees it; nothing if `tid` died before it could be asked.
 std::optional<pid_t> new_task(pid_t tid);
 
+// A duplicate of `from`'s descriptor `number`; throws Failure.
+Fd take_descriptor(pid_t from, int number);
+
 // False once the end of `tid` has been reported, although its parent may still have it as a zombie.
 bool is_traced(pid_t tid);
 
