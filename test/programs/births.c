@@ -1,12 +1,14 @@
 /*
- * Unusual ways to make a child. The argument names one: `vfork-copy` clone with CLONE_VFORK but without CLONE_VM has
- * memory of its own; `heap` a child's heap grows and shrinks; `undumpable` a process that is not dumpable forks.
+ * Unusual ways to make a child. The argument names one: `vfork-copy` clone with CLONE_VFORK but without
+ * CLONE_VM has memory of its own; `heap` a child's heap grows and shrinks; `undumpable` a process that is not
+ * dumpable forks, and maps what the kernel places.
  */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -57,7 +59,15 @@ static void undumpable(void) {
     _exit(0);
   }
   expect_end(child);
-  if (prctl(PR_GET_DUMPABLE) != 0) fail("the parent has become dumpable");
+  const int segment = shmget(IPC_PRIVATE, PAGE_BYTES, 0600 | IPC_CREAT);
+  int* const shared = shmat(segment, NULL, 0);
+  shmctl(segment, IPC_RMID, NULL);
+  if (shared == (void*)-1) fail("no shared memory");
+  *shared = 4;
+  uint64_t* const pages = malloc(64 * PAGE_BYTES);
+  fill(pages, 64, 5);
+  verify(pages, 64, 5, "memory after shmat");
+  if (*shared != 4 || prctl(PR_GET_DUMPABLE) != 0) fail("the parent has become dumpable");
 }
 
 int main(int argc, char** argv) {

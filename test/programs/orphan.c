@@ -1,6 +1,7 @@
 /*
- * Children of two threads: one forks without end, the other ends the process, often in the middle of a fork. Every
- * grandchild has to run and end as well, so the pipe that all of them hold is closed soon. Argument: children.
+ * Children of two threads: one forks without end, the other ends the process, often in the middle of a fork.
+ * Every grandchild has to run and end as well, so the pipe that all of them hold is closed soon. Argument:
+ * children.
  */
 #include <poll.h>
 #include <pthread.h>

@@ -3,7 +3,7 @@
  * And its process group, of which `run` and the pager are members: a signal for all of it is the program's affair.
  */
 
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
@@ -53,6 +53,7 @@ test.serial('a process that ends in the middle of a fork leaves a child that run
 
 for (const [way, title] of [
   ['vfork-copy', 'a child that its parent waits for, but with memory of its own'],
+  ['heap', 'a child whose heap grows and shrinks'],
 ] as const) {
   test.serial(title, async t => {
     t.timeout(TIMEOUT_MS)
@@ -83,4 +84,23 @@ test.serial('a time limit for the whole group leaves the program its last words'
   const options = { prefix: ['timeout', '4'], timeoutMs: TIMEOUT_MS }
   const end = await cluster.run('a', HERE, ['sh', '-c', script], options).outcome
   t.is(end.stdout.toString(), 'up\nsaved\n', end.stderr)
+})
+
+const asRoot = process.getuid?.() === 0 ? test.serial : test.serial.skip
+
+asRoot('a program that gives up its user, or its root directory, can still execute others', async t => {
+  t.timeout(TIMEOUT_MS)
+  const root = join(cluster.directory, 'root')
+  mkdirSync(root)
+  buildProgram('births', root, ['-static'])
+  for (const before of [
+    ['setpriv', '--reuid=65534', '--clear-groups'],
+    ['chroot', root],
+  ]) {
+    const program = before[0] === 'chroot' ? '/births' : '/bin/echo'
+    const command = [...before, program, before[0] === 'chroot' ? 'heap' : 'as alone']
+    const end = await cluster.run('a', HERE, command, { timeoutMs: TIMEOUT_MS }).outcome
+    t.is(end.stdout.toString(), 'as alone\n', end.stderr)
+    t.is(end.status, 0)
+  }
 })

@@ -28,6 +28,9 @@
 
 namespace elastic {
 
+// Native pages for the kernel to read: a prctl_mm_map, then the program's arguments and environment.
+constexpr uint64_t kArgumentsAt = kTrampoline + (1 << 16);
+
 struct HomeOptions {
   std::string id;
   std::string socket_path;
@@ -184,7 +187,8 @@ class Home : public EngineHost, public LaneEvents {
   // home_fork.cpp
   bool fork_fits();
   void call_fork(Thread& thread);
-  void give_child_tid(Thread& thread, pid_t child);
+  void give_child_tid(Thread& thread, pid_t child, const Fd& memory);
+  void give_child_heap(pid_t child, const Fd& memory);
   void finish_fork(Thread& thread);
   void on_fork_event(Thread& thread, pid_t child);
   void copy_for_child(Thread& thread);

@@ -26,7 +26,8 @@ bool maps_memory_file(pid_t pid, bool if_unreadable) {
   if (file == nullptr) return if_unreadable;
   char line[4352];
   bool found = false;
-  while (!found && fgets(line, sizeof line, file) != nullptr) found = strstr(line, "/memfd:elastic") != nullptr;
+  while (!found && fgets(line, sizeof line, file) != nullptr)
+    found = strstr(line, "/memfd:elastic") != nullptr;
   fclose(file);
   return found;
 }

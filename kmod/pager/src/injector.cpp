@@ -1,6 +1,8 @@
 // See injector.hpp.
 #include "injector.hpp"
 
+#include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -88,6 +90,25 @@ int64_t call_in(pid_t tid, uint64_t ip, long number, uint64_t a, uint64_t b, uin
   if (result != -ESRCH && !(set_registers(tid, saved) && set_signal_mask(tid, mask))) return -ESRCH;
   if (stopped) syscall(SYS_tkill, tid, SIGSTOP);
   return result;
+}
+
+Fd open_of_task(pid_t pid, const char* name, int flags, Injector* injector) {
+  const std::string path = format("/proc/%d/%s", pid, name);
+  Fd file(open(path.c_str(), flags | O_CLOEXEC));
+  if (file || (errno != EACCES && errno != EPERM)) return file;
+  const auto set_dumpable = [&](uint64_t value) {
+    if (injector != nullptr) return injector->call(SYS_prctl, PR_SET_DUMPABLE, value);
+    return call_in(pid, kTrampoline, SYS_prctl, PR_SET_DUMPABLE, value);
+  };
+  if (set_dumpable(1) != 0) {
+    errno = EACCES;
+    return file;
+  }
+  file.reset(open(path.c_str(), flags | O_CLOEXEC));
+  const int error = errno;
+  set_dumpable(0);
+  errno = error;
+  return file;
 }
 
 }  // namespace elastic

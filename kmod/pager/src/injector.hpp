@@ -12,6 +12,8 @@
 
 #include <cstdint>
 
+#include "util.hpp"
+
 namespace elastic {
 
 // 16.5 TB: above every program's own mappings, below the mmap area.
@@ -43,5 +45,10 @@ class Injector {
 // int3`.
 int64_t call_in(pid_t tid, uint64_t ip, long number, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0,
                 uint64_t d = 0, uint64_t e = 0, uint64_t f = 0, pid_t* child = nullptr);
+
+// /proc/PID/NAME of a stopped task that has a trampoline. A process that is not dumpable is closed to a tracer
+// without privilege, but makes system calls for it: `injector`, or the task itself without one, makes it
+// dumpable for as long as the open takes. errno as open's: ENOENT or ESRCH if the task is gone.
+Fd open_of_task(pid_t pid, const char* name, int flags, Injector* injector = nullptr);
 
 }  // namespace elastic
