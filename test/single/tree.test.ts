@@ -104,3 +104,14 @@ asRoot('a program that gives up its user, or its root directory, can still execu
     t.is(end.status, 0)
   }
 })
+
+test.serial('a program whose sanitizer wants most of the address space for itself starts', async t => {
+  t.timeout(TIMEOUT_MS)
+  const directory = join(cluster.directory, 'sanitized')
+  mkdirSync(directory)
+  const program = buildProgram('births', directory, ['-fsanitize=thread'])
+  const flags = ['--memory', '64M', '--participants', '1']
+  const end = await cluster.run('a', flags, [program, 'heap'], { timeoutMs: TIMEOUT_MS }).outcome
+  t.is(end.stdout.toString(), 'as alone\n', end.stderr)
+  t.is(end.status, 0)
+})

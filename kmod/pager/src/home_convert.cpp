@@ -203,8 +203,9 @@ void Home::move_arguments(uint64_t stack_first, uint64_t stack_end) {
   const bool copied =
       pread(memory_view_.get(), strings.data(), strings.size(), static_cast<off_t>(start)) ==
           static_cast<ssize_t>(strings.size()) &&
-      injector.call(SYS_mmap, kArgumentsAt, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull,
-                    0) == static_cast<int64_t>(kArgumentsAt) &&
+      injector.call(SYS_mmap, kArgumentsAt, bytes, PROT_READ,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~0ull, 0) ==
+          static_cast<int64_t>(kArgumentsAt) &&
       pwrite(memory_view_.get(), &map, sizeof map, static_cast<off_t>(kArgumentsAt)) == sizeof map &&
       pwrite(memory_view_.get(), strings.data(), strings.size(), static_cast<off_t>(map.arg_start)) ==
           static_cast<ssize_t>(strings.size());

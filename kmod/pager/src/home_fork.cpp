@@ -69,8 +69,8 @@ void Home::give_child_tid(Thread& thread, pid_t child, const Fd& memory) {
   if (pwrite(memory.get(), &tid, sizeof tid, static_cast<off_t>(thread.child_tid_address)) < 0) return;
 }
 
-// The kernel's end of the heap has stayed where exec put it, because the pager answers brk. The child asks the
-// kernel, so it is told; what to say lies where move_arguments left it.
+// The kernel's end of the heap has stayed where exec put it, because the pager answers brk. The child asks
+// the kernel, so it is told; what to say lies where move_arguments left it.
 void Home::give_child_heap(pid_t child, const Fd& memory) {
   const Region* told = regions_.find(page_of(kArgumentsAt));
   if (told == nullptr || told->kind != RegionKind::native) return;  // this kernel cannot be told

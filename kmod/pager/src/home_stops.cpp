@@ -146,9 +146,9 @@ void Home::on_stop(pid_t pid, int status) {
     resume(pid, WSTOPSIG(status));
 }
 
-// The first stop of a task that its creator has not reported, and never will if it has died meanwhile. Without
-// the memory file it is a process of another one of the tree and runs. With it, it waits to be told from
-// others by the creator's event; it has not run an instruction.
+// The first stop of a task that its creator has not reported, and never will if it has died meanwhile.
+// Without the memory file it is a process of another one of the tree and runs. With it, it waits to be told
+// from others by the creator's event; it has not run an instruction.
 void Home::on_unknown_stop(pid_t pid) {
   if (!maps_memory_file(pid, application_ > 0)) {
     foreign_.insert(pid);

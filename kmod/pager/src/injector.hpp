@@ -16,8 +16,9 @@
 
 namespace elastic {
 
-// 16.5 TB: above every program's own mappings, below the mmap area.
-constexpr uint64_t kTrampoline = 0x0f0000000000ull;
+// 1 MB: above every usual vm.mmap_min_addr and below where programs are linked. What lies higher up, up to
+// the mmap area, is taken by the shadow memory of sanitizers.
+constexpr uint64_t kTrampoline = 0x100000;
 constexpr uint64_t kTrampolineBytes = 8192;  // code page, then (shell only) a page of constants
 
 class Injector {
@@ -46,9 +47,9 @@ class Injector {
 int64_t call_in(pid_t tid, uint64_t ip, long number, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0,
                 uint64_t d = 0, uint64_t e = 0, uint64_t f = 0, pid_t* child = nullptr);
 
-// /proc/PID/NAME of a stopped task that has a trampoline. A process that is not dumpable is closed to a tracer
-// without privilege, but makes system calls for it: `injector`, or the task itself without one, makes it
-// dumpable for as long as the open takes. errno as open's: ENOENT or ESRCH if the task is gone.
+// /proc/PID/NAME of a stopped task that has a trampoline. A process that is not dumpable is closed to a
+// tracer without privilege, but makes system calls for it: `injector`, or the task itself without one, makes
+// it dumpable for as long as the open takes. errno as open's: ENOENT or ESRCH if the task is gone.
 Fd open_of_task(pid_t pid, const char* name, int flags, Injector* injector = nullptr);
 
 }  // namespace elastic

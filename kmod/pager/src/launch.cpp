@@ -78,8 +78,8 @@ int64_t succeed(int64_t result) {
   fail_errno("handing descriptors to the application's process");
 }
 
-// Gives the injector `fds`, one or two, in its own descriptor table; their numbers there. Through a socket and
-// not by a path: a program that has given up rights, or has another root, could not open any.
+// Gives the injector `fds`, one or two, in its own descriptor table; their numbers there. Through a socket
+// and not by a path: a program that has given up rights, or has another root, could not open any.
 std::vector<int> hand_over(Injector& injector, pid_t pid, std::span<const int> fds) {
   succeed(injector.call(SYS_mmap, kExchangeAt, kPageBytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull, 0));
@@ -190,9 +190,11 @@ void attach_memory(pid_t pid, Memory& memory) {
   const long original = ptrace(PTRACE_PEEKTEXT, pid, entry.rip, nullptr);
   ptrace(PTRACE_POKETEXT, pid, entry.rip, (original & ~0xffffffl) | kSyscallInt3);
   const int64_t at = call_in(pid, entry.rip, SYS_mmap, kTrampoline, kPageBytes, PROT_READ | PROT_EXEC,
-                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull, 0);
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~0ull, 0);
   ptrace(PTRACE_POKETEXT, pid, entry.rip, original);
-  if (static_cast<uint64_t>(at) != kTrampoline) throw Failure("cannot map the trampoline page");
+  if (static_cast<uint64_t>(at) != kTrampoline)
+    throw Failure(format(
+        "cannot map the trampoline page at %#lx, which the program or vm.mmap_min_addr takes", kTrampoline));
   ptrace(PTRACE_POKETEXT, pid, kTrampoline, kSyscallInt3);
   pid_t injector = 0;
   const int64_t made =
