@@ -96,6 +96,15 @@ asNobody('nobody: two agents and a run, where the device may be opened', async t
   t.true((end.stats?.participants ?? []).filter(each => each.peakPages > 0).length === 2)
 })
 
+asNobody('nobody: a program that is not dumpable forks, and has its mappings read', async t => {
+  t.teardown(setDeviceMode(EVERYBODY))
+  const program = buildProgram('births', cluster.directory)
+  const flags = ['--memory', '8M', '--participants', '1']
+  const end = await cluster.run('a', flags, [program, 'undumpable'], { uid: NOBODY }).outcome
+  t.is(end.stdout.toString(), 'as alone\n', end.stderr)
+  t.is(end.status, 0)
+})
+
 asNobody('nobody: the demo', async t => {
   t.teardown(setDeviceMode(EVERYBODY))
   const args = ['demo', '--json', '--only', 'linear search']

@@ -1,16 +1,20 @@
 /**
  * A program and its children: those it leaves behind live on after its end, as they do alone, and nothing else does.
+ * And its process group, of which `run` and the pager are members: a signal for all of it is the program's affair.
  */
 
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import type { TestCluster } from '../helpers/cluster.js'
+import { buildProgram } from '../helpers/programs.js'
 import { startCluster } from '../matrix/matrix.js'
 
 const TIMEOUT_MS = 60_000
 const CHILD_SECONDS = 2
+
+const HERE = ['--memory', '8M', '--participants', '1']
 
 let cluster: TestCluster
 
@@ -37,4 +41,77 @@ test.serial('a child that is left behind lives on, and its pager only as long', 
   while (cluster.pagers().length > 0 && performance.now() < deadline) await sleep(100)
   t.deepEqual(cluster.pagers(), [])
   t.is(readFileSync(late, 'utf8'), 'late\n')
+})
+
+test.serial('a process that ends in the middle of a fork leaves a child that runs', async t => {
+  t.timeout(TIMEOUT_MS)
+  const program = buildProgram('orphan', cluster.directory)
+  const end = await cluster.run('a', HERE, [program], { timeoutMs: TIMEOUT_MS }).outcome
+  t.is(end.stdout.toString(), 'all ran\n', end.stderr)
+  t.is(end.status, 0)
+})
+
+for (const [way, title] of [
+  ['vfork-copy', 'a child that its parent waits for, but with memory of its own'],
+  ['heap', 'a child whose heap grows and shrinks'],
+] as const) {
+  test.serial(title, async t => {
+    t.timeout(TIMEOUT_MS)
+    const program = buildProgram('births', cluster.directory)
+    const end = await cluster.run('a', HERE, [program, way], { timeoutMs: TIMEOUT_MS }).outcome
+    t.is(end.stdout.toString(), 'as alone\n', end.stderr)
+    t.is(end.status, 0)
+  })
+}
+
+for (const signal of ['TERM', 'USR1', 'USR2', 'ALRM', 'HUP', 'INT']) {
+  test.serial(
+    `SIG${signal} to the process group reaches the program once, and ends nothing else`,
+    async t => {
+      t.timeout(TIMEOUT_MS)
+      const script = `trap 'echo caught' ${signal}; kill -${signal} 0; sleep 1; echo end`
+      const options = { prefix: ['setsid', '-w'], timeoutMs: TIMEOUT_MS }
+      const end = await cluster.run('a', HERE, ['sh', '-c', script], options).outcome
+      t.is(end.stdout.toString(), 'caught\nend\n', end.stderr)
+      t.is(end.status, 0)
+    },
+  )
+}
+
+test.serial('a time limit for the whole group leaves the program its last words', async t => {
+  t.timeout(TIMEOUT_MS)
+  const script = 'trap "echo saved; exit 0" TERM; echo up; while :; do sleep 0.1; done'
+  const options = { prefix: ['timeout', '4'], timeoutMs: TIMEOUT_MS }
+  const end = await cluster.run('a', HERE, ['sh', '-c', script], options).outcome
+  t.is(end.stdout.toString(), 'up\nsaved\n', end.stderr)
+})
+
+const asRoot = process.getuid?.() === 0 ? test.serial : test.serial.skip
+
+asRoot('a program that gives up its user, or its root directory, can still execute others', async t => {
+  t.timeout(TIMEOUT_MS)
+  const root = join(cluster.directory, 'root')
+  mkdirSync(root)
+  buildProgram('births', root, ['-static'])
+  for (const before of [
+    ['setpriv', '--reuid=65534', '--clear-groups'],
+    ['chroot', root],
+  ]) {
+    const program = before[0] === 'chroot' ? '/births' : '/bin/echo'
+    const command = [...before, program, before[0] === 'chroot' ? 'heap' : 'as alone']
+    const end = await cluster.run('a', HERE, command, { timeoutMs: TIMEOUT_MS }).outcome
+    t.is(end.stdout.toString(), 'as alone\n', end.stderr)
+    t.is(end.status, 0)
+  }
+})
+
+test.serial('a program whose sanitizer wants most of the address space for itself starts', async t => {
+  t.timeout(TIMEOUT_MS)
+  const directory = join(cluster.directory, 'sanitized')
+  mkdirSync(directory)
+  const program = buildProgram('births', directory, ['-fsanitize=thread'])
+  const flags = ['--memory', '64M', '--participants', '1']
+  const end = await cluster.run('a', flags, [program, 'heap'], { timeoutMs: TIMEOUT_MS }).outcome
+  t.is(end.stdout.toString(), 'as alone\n', end.stderr)
+  t.is(end.status, 0)
 })

@@ -4,6 +4,7 @@
  * On a terminal, SIGINT and SIGQUIT reach the whole foreground process group, the program included: `run` only has to
  * survive them. Otherwise, and for all other signals, they are handed on. Stopping and continuing (job control) is
  * left to the kernel: `run`, pager and program are one process group.
+ * A signal to the whole group is handed on as well; the pager, a member of it, knows that the program has had it.
  * Limit: Node resets inherited dispositions, so a SIGHUP that `nohup` had ignored is handed on; the program decides.
  */
 

@@ -47,7 +47,6 @@ bool receive(int socket, std::vector<Kept>& kept) {
   // A group of its own: the terminal's signals are the application's affair.
   setsid();
   prctl(PR_SET_NAME, "elasticos-hold");
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE}) ::signal(signal, SIG_IGN);
   const long limit = sysconf(_SC_OPEN_MAX);
   for (int fd = 0; fd < (limit > 0 && limit < 4096 ? limit : 4096); fd++)
     if (fd != socket) close(fd);

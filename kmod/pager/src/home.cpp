@@ -34,12 +34,13 @@ std::unique_ptr<Spill> make_spill(const std::string& directory, uint64_t bytes_m
 Home::Home(HomeOptions options) : options_(std::move(options)), rule_(options_.policy, options_.jump_every) {
   sigset_t blocked;
   sigemptyset(&blocked);
+  for (const int signal : kHandedOn) sigaddset(&blocked, signal);
+  sigprocmask(SIG_BLOCK, &blocked, nullptr);
+  group_signals_.reset(signalfd(-1, &blocked, SFD_NONBLOCK | SFD_CLOEXEC));
+  sigemptyset(&blocked);
   sigaddset(&blocked, SIGCHLD);
   sigprocmask(SIG_BLOCK, &blocked, nullptr);
   signal_fd_.reset(signalfd(-1, &blocked, SFD_NONBLOCK | SFD_CLOEXEC));
-  // The terminal speaks to the application; the pager has to outlive it.
-  for (const int signal : {SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGHUP})
-    ::signal(signal, SIG_IGN);
   if (options_.run_fd >= 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
   started_wall_ms_ = wall_ms();
   control_ = std::make_unique<Control>(
@@ -102,16 +103,27 @@ void Home::on_control(const ControlMessage& message, bool from_run,
       return;
     case ControlType::signal:
       if (from_run && application_ > 0 && message.numbers[0] > 0 && message.numbers[0] < 65)
-        kill(application_, static_cast<int>(message.numbers[0]));
+        hand_on(static_cast<int>(message.numbers[0]));
       return;
     default: return;
   }
 }
 
+// What `run` has received. If the whole group was signalled the program has had it: then so has this process.
+void Home::hand_on(int signal) {
+  signalfd_siginfo info;
+  while (read(group_signals_.get(), &info, sizeof info) == sizeof info)
+    group_had_ |= SignalSet{1} << (info.ssi_signo - 1);
+  const SignalSet bit = SignalSet{1} << (signal - 1);
+  const bool had = (group_had_ & bit) != 0;
+  group_had_ &= ~bit;
+  if (!had || getpgid(application_) != getpgrp()) kill(application_, signal);
+}
+
 void Home::start_application() {
   started_ = true;
   start_us_ = now_us();
-  const Launched launched = launch(options_.program_path, options_.arguments);
+  const Launched launched = launch(options_.program_path, options_.arguments, options_.ignored);
   if (launched.exec_error != 0) {
     const int error = launched.exec_error;
     return end({error == ENOENT ? 4 : 3, error == ENOENT ? 127 : 126,
@@ -181,6 +193,7 @@ void Home::tick() {
   loop_.at(now_us() + kTickUs, [this] { tick(); });
   for (auto& [index, node] : lanes_->all()) send_status(*node);
   check_silence();
+  end_orphans();
   const uint64_t now = now_us();
   if (started_ && !ending_ && now >= next_room_report_us_ &&
       table_.resident() * 10 > options_.memory_pages * 8) {

@@ -23,9 +23,13 @@
 #include "holder.hpp"
 #include "jump.hpp"
 #include "policy.hpp"
+#include "signals.hpp"
 #include "tracee.hpp"
 
 namespace elastic {
+
+// Native pages for the kernel to read: a prctl_mm_map, then the program's arguments and environment.
+constexpr uint64_t kArgumentsAt = kTrampoline + (1 << 16);
 
 struct HomeOptions {
   std::string id;
@@ -39,6 +43,7 @@ struct HomeOptions {
   int run_fd = -1;
   std::string program_path;
   std::vector<std::string> arguments;
+  SignalSet ignored = 0;  // as this process was started
 };
 
 // How the run ended, as EXITED reports it.
@@ -106,6 +111,7 @@ class Home : public EngineHost, public LaneEvents {
   // home.cpp
   void on_control(const ControlMessage& message, bool from_run,
                   const std::function<void(const ControlMessage&)>& reply);
+  void hand_on(int signal);
   void start_application();
   void prepare_image();
   void watch_image();
@@ -133,7 +139,9 @@ class Home : public EngineHost, public LaneEvents {
   void on_stop(pid_t pid, int status);
   void on_task_end(pid_t pid, int status);
   void on_thread_stop(Thread& thread, int status);
-  void on_new_task(Thread& parent, int event);
+  void on_unknown_stop(pid_t pid);
+  void end_orphans();
+  void on_new_task(Thread& parent);
   void on_exec(pid_t pid);
   void on_signal(Thread& thread, int signal);
   Thread& add_thread(pid_t tid, bool in_group);
@@ -181,7 +189,8 @@ class Home : public EngineHost, public LaneEvents {
   // home_fork.cpp
   bool fork_fits();
   void call_fork(Thread& thread);
-  void give_child_tid(Thread& thread, pid_t child);
+  void give_child_tid(Thread& thread, pid_t child, const Fd& memory);
+  void give_child_heap(pid_t child, const Fd& memory);
   void finish_fork(Thread& thread);
   void on_fork_event(Thread& thread, pid_t child);
   void copy_for_child(Thread& thread);
@@ -212,8 +221,9 @@ class Home : public EngineHost, public LaneEvents {
   std::unique_ptr<Lanes> lanes_;
   std::unique_ptr<Engine> engine_;
   JumpRule rule_;
-  Fd signal_fd_;
-  Fd device_;  // /dev/userfaultfd, where it may be opened
+  Fd signal_fd_;      // SIGCHLD
+  Fd group_signals_;  // kHandedOn
+  SignalSet group_had_ = 0;
   pid_t application_ = 0;
   bool started_ = false;
   bool draining_nodes_ = false;
@@ -224,7 +234,7 @@ class Home : public EngineHost, public LaneEvents {
   std::map<uint32_t, pid_t> slots_;
   uint32_t next_slot_ = 1;
   std::set<pid_t> foreign_;     // other processes of the application's tree: they run natively
-  std::map<pid_t, int> early_;  // stops of tasks whose parent's event has not come yet
+  std::map<pid_t, int> early_;  // stopped before their creator's event, or before they are copied; ticks
   uint64_t brk_start_ = 0, brk_now_ = 0;
   uint64_t mmap_top_ = 0;  // page: new mappings lie below
   uint32_t next_ticket_ = 1;

@@ -21,7 +21,6 @@ namespace {
 constexpr uint64_t kStackBytesMax = 1ull << 30;   // where the limit is "unlimited"
 constexpr uint64_t kGapPages = 256;               // between the stack and the mappings below it
 constexpr uint64_t kArgumentBytesMax = 8u << 20;  // the kernel's own limit is 6 MB
-constexpr uint64_t kArgumentsAt = kTrampoline + (1 << 16);
 const uint8_t kZeros[kPageBytes] = {};
 
 struct Mapping {
@@ -32,10 +31,12 @@ struct Mapping {
   std::string name;
 };
 
-std::vector<Mapping> read_maps(pid_t pid) {
+std::vector<Mapping> read_maps(pid_t pid, Injector& injector) {
   std::vector<Mapping> maps;
-  FILE* file = fopen(format("/proc/%d/maps", pid).c_str(), "re");
-  if (file == nullptr) return maps;
+  Fd opened = open_of_task(pid, "maps", O_RDONLY, &injector);
+  FILE* file = opened ? fdopen(opened.get(), "r") : nullptr;
+  if (file == nullptr) fail_errno("cannot read the mappings of process %d", pid);
+  opened.release();
   char line[4352];
   while (fgets(line, sizeof line, file) != nullptr) {
     Mapping mapping;
@@ -72,7 +73,7 @@ uint64_t stack_bytes() {
 }  // namespace
 
 void Home::convert_image() {
-  const std::vector<Mapping> maps = read_maps(application_);
+  const std::vector<Mapping> maps = read_maps(application_, memory_.injector());
   mmap_top_ = page_of(kUserSpaceEnd) - kGapPages;
   std::pair<uint64_t, uint64_t> stack_range;
   for (const Mapping& mapping : maps) {
@@ -202,8 +203,9 @@ void Home::move_arguments(uint64_t stack_first, uint64_t stack_end) {
   const bool copied =
       pread(memory_view_.get(), strings.data(), strings.size(), static_cast<off_t>(start)) ==
           static_cast<ssize_t>(strings.size()) &&
-      injector.call(SYS_mmap, kArgumentsAt, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull,
-                    0) == static_cast<int64_t>(kArgumentsAt) &&
+      injector.call(SYS_mmap, kArgumentsAt, bytes, PROT_READ,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~0ull, 0) ==
+          static_cast<int64_t>(kArgumentsAt) &&
       pwrite(memory_view_.get(), &map, sizeof map, static_cast<off_t>(kArgumentsAt)) == sizeof map &&
       pwrite(memory_view_.get(), strings.data(), strings.size(), static_cast<off_t>(map.arg_start)) ==
           static_cast<ssize_t>(strings.size());
@@ -228,7 +230,7 @@ void Home::resync_native() {
     if (region.kind == RegionKind::elastic) elastic.push_back(region);
   });
   RegionMap fresh;
-  for (const Mapping& mapping : read_maps(application_)) {
+  for (const Mapping& mapping : read_maps(application_, memory_.injector())) {
     if (mapping.end > kUserSpaceEnd) continue;
     Region region;
     region.start = page_of(mapping.start);

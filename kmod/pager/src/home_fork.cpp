@@ -4,6 +4,7 @@
 // Why eagerly: a forked child inherits shared mappings of the memfd, not copies, and no userfaultfd: away
 // pages would silently read as zeros. See home.hpp.
 #include <fcntl.h>
+#include <linux/prctl.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstddef>
 #include <cstdio>
 
 #include "home.hpp"
@@ -57,24 +59,30 @@ void Home::call_fork(Thread& thread) {
 }
 
 // Both find the first argument as it was given, and the child its tid.
-void Home::give_child_tid(Thread& thread, pid_t child) {
+void Home::give_child_tid(Thread& thread, pid_t child, const Fd& memory) {
   user_regs_struct r{};
   if (thread.child_tid_address == 0 || !get_registers(child, r)) return;
   r.rdi = thread.call.rdi;
   set_registers(child, r);
   const auto tid = static_cast<uint32_t>(call_in(child, kTrampoline, SYS_gettid));
-  const int memory = open(format("/proc/%d/mem", child).c_str(), O_RDWR | O_CLOEXEC);
-  if (memory < 0) return;
-  const Fd closes(memory);
   // As in the kernel, a bad address is nobody's error.
-  if (pwrite(memory, &tid, sizeof tid, static_cast<off_t>(thread.child_tid_address)) < 0) return;
+  if (pwrite(memory.get(), &tid, sizeof tid, static_cast<off_t>(thread.child_tid_address)) < 0) return;
+}
+
+// The kernel's end of the heap has stayed where exec put it, because the pager answers brk. The child asks
+// the kernel, so it is told; what to say lies where move_arguments left it.
+void Home::give_child_heap(pid_t child, const Fd& memory) {
+  const Region* told = regions_.find(page_of(kArgumentsAt));
+  if (told == nullptr || told->kind != RegionKind::native) return;  // this kernel cannot be told
+  if (pwrite(memory.get(), &brk_now_, sizeof brk_now_,
+             static_cast<off_t>(kArgumentsAt + offsetof(prctl_mm_map, brk))) == sizeof brk_now_)
+    call_in(child, kTrampoline, SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, kArgumentsAt, sizeof(prctl_mm_map));
 }
 
 void Home::on_fork_event(Thread& thread, pid_t child) {
-  foreign_.insert(child);
   children_++;
-  if (kill(child, 0) != 0)
-    return finish_fork(thread);  // killed, and reported as ended, before we heard of it
+  if (!is_traced(child)) return finish_fork(thread);  // killed, and reported as ended, before we heard of it
+  foreign_.insert(child);
   thread.fork_child = child;
   thread.state = ThreadState::held;
   if (early_.contains(child)) copy_for_child(thread);
@@ -108,8 +116,11 @@ void Home::copy_for_child(Thread& thread) {
 // each.
 void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t index, uint64_t page) {
   const pid_t child = *thread.fork_child;
-  const Fd memory(open(format("/proc/%d/mem", child).c_str(), O_RDWR | O_CLOEXEC));
-  if (!memory) return finish_fork(thread);  // killed meanwhile
+  const Fd memory(open_of_task(child, "mem", O_RDWR));
+  if (!memory) {
+    if (errno != ESRCH && errno != ENOENT) fail_errno("cannot write the memory of a forked child");
+    return finish_fork(thread);  // killed meanwhile
+  }
   std::vector<uint8_t> bytes(kPageBytes);
   static const uint8_t kZeros[kPageBytes] = {};
   for (; index < regions.size(); index++, page = 0) {
@@ -149,7 +160,8 @@ void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t inde
       return;
     }
   }
-  give_child_tid(thread, child);
+  give_child_tid(thread, child, memory);
+  give_child_heap(child, memory);
   early_.erase(child);
   resume(child);
   finish_fork(thread);

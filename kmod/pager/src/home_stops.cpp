@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdio>
 #include <fcntl.h>
 
 #include "facts.hpp"
@@ -15,6 +16,21 @@ namespace elastic {
 
 namespace {
 constexpr int kSyscallStop = SIGTRAP | 0x80;
+// A creator says what it made as soon as it runs again after waking it. Counted in ticks of ours, so that a
+// time in which nothing ran (a frozen container) is none.
+constexpr int kOrphanTicks = 10;
+
+// Whether `pid` maps our memory file, as the application's threads and a child not yet copied do.
+bool maps_memory_file(pid_t pid, bool if_unreadable) {
+  FILE* file = fopen(format("/proc/%d/maps", pid).c_str(), "re");
+  if (file == nullptr) return if_unreadable;
+  char line[4352];
+  bool found = false;
+  while (!found && fgets(line, sizeof line, file) != nullptr)
+    found = strstr(line, "/memfd:elastic") != nullptr;
+  fclose(file);
+  return found;
+}
 }  // namespace
 
 Thread& Home::add_thread(pid_t tid, bool in_group) {
@@ -97,6 +113,7 @@ void Home::on_task_end(pid_t pid, int status) {
     if (thread->fork_child == pid) finish_fork(*thread);
   if (pid != application_ || ending_) return;
   application_ = 0;
+  for (const auto& [early, ticks] : early_) kill(early, SIGKILL);  // nobody is left to say what they are
   if (WIFEXITED(status))
     end({0, WEXITSTATUS(status), ""});
   else
@@ -105,20 +122,17 @@ void Home::on_task_end(pid_t pid, int status) {
 
 void Home::on_stop(pid_t pid, int status) {
   if (Thread* thread = find_thread(pid)) return on_thread_stop(*thread, status);
+  if (!foreign_.contains(pid)) return on_unknown_stop(pid);
   const int event = stop_event(status);
-  if (!foreign_.contains(pid)) {
-    early_[pid] = status;  // its parent's event names it in a moment
-    return;
-  }
   for (auto& [tid, thread] : threads_)
     if (thread->fork_child == pid) {  // first stop of a child whose memory has to be made its own
-      early_[pid] = status;
+      early_[pid] = 0;
       return copy_for_child(*thread);
     }
   if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) {
-    const auto child = static_cast<pid_t>(event_message(pid));
-    foreign_.insert(child);
-    if (early_.erase(child) > 0) resume(child);
+    const std::optional<pid_t> child = new_task(pid);
+    if (child && is_traced(*child)) foreign_.insert(*child);
+    if (child && early_.erase(*child) > 0) resume(*child);
     resume(pid);
     return;
   }
@@ -132,6 +146,26 @@ void Home::on_stop(pid_t pid, int status) {
     resume(pid, WSTOPSIG(status));
 }
 
+// The first stop of a task that its creator has not reported, and never will if it has died meanwhile.
+// Without the memory file it is a process of another one of the tree and runs. With it, it waits to be told
+// from others by the creator's event; it has not run an instruction.
+void Home::on_unknown_stop(pid_t pid) {
+  if (!maps_memory_file(pid, application_ > 0)) {
+    foreign_.insert(pid);
+    resume(pid);
+  } else if (application_ > 0) {
+    early_[pid] = 0;
+  } else {
+    kill(pid, SIGKILL);
+  }
+}
+
+// Those whose creator has died: as if it had died before the fork.
+void Home::end_orphans() {
+  for (auto& [pid, ticks] : early_)
+    if (!foreign_.contains(pid) && ++ticks == kOrphanTicks) kill(pid, SIGKILL);
+}
+
 void Home::on_thread_stop(Thread& thread, int status) {
   const int event = stop_event(status);
   const pid_t tid = thread.tid;
@@ -140,7 +174,7 @@ void Home::on_thread_stop(Thread& thread, int status) {
     case PTRACE_EVENT_SECCOMP: return on_call(thread);
     case PTRACE_EVENT_CLONE:
     case PTRACE_EVENT_FORK:
-    case PTRACE_EVENT_VFORK: return on_new_task(thread, event);
+    case PTRACE_EVENT_VFORK: return on_new_task(thread);
     case PTRACE_EVENT_EXEC: return on_exec(tid);
     case PTRACE_EVENT_STOP:
       if (stops_group(WSTOPSIG(status)))
@@ -172,19 +206,18 @@ void Home::on_signal(Thread& thread, int signal) {
   if (thread.state == ThreadState::away) recall(thread);
 }
 
-void Home::on_new_task(Thread& parent, int event) {
-  const auto child = static_cast<pid_t>(event_message(parent.tid));
-  const bool by_clone = parent.call.orig_rax == SYS_clone;
-  const uint64_t flags = by_clone ? parent.call.rdi : 0;
-  const bool shares_memory = event == PTRACE_EVENT_VFORK || (flags & CLONE_VM) != 0;
-  parent.call.orig_rax = 0;
-  if (!shares_memory) return on_fork_event(parent, child);
-  const bool in_group = event != PTRACE_EVENT_VFORK && (flags & CLONE_THREAD) != 0;
-  Thread& thread = add_thread(child, in_group);
-  constexpr uint64_t kClearTid = 0x200000;
-  if (flags & kClearTid) thread.clear_tid_address = parent.call.r10;
-  thread.call = {};
-  if (early_.erase(child) > 0) resume(child);
+void Home::on_new_task(Thread& parent) {
+  const std::optional<pid_t> child = new_task(parent.tid);
+  user_regs_struct r{};
+  if (!child || !get_registers(parent.tid, r)) return;  // the parent is gone: see end_orphans
+  const uint64_t flags = r.orig_rax == SYS_clone ? r.rdi : r.orig_rax == SYS_vfork ? CLONE_VM : 0;
+  if ((flags & CLONE_VM) == 0) return on_fork_event(parent, *child);
+  if (is_traced(*child)) {
+    Thread& thread = add_thread(*child, (flags & CLONE_THREAD) != 0);
+    constexpr uint64_t kClearTid = 0x200000;
+    if (flags & kClearTid) thread.clear_tid_address = r.r10;
+  }
+  if (early_.erase(*child) > 0) resume(*child);
   resume(parent.tid);
 }
 

@@ -12,10 +12,13 @@
 
 #include <cstdint>
 
+#include "util.hpp"
+
 namespace elastic {
 
-// 16.5 TB: above every program's own mappings, below the mmap area.
-constexpr uint64_t kTrampoline = 0x0f0000000000ull;
+// 1 MB: above every usual vm.mmap_min_addr and below where programs are linked. What lies higher up, up to
+// the mmap area, is taken by the shadow memory of sanitizers.
+constexpr uint64_t kTrampoline = 0x100000;
 constexpr uint64_t kTrampolineBytes = 8192;  // code page, then (shell only) a page of constants
 
 class Injector {
@@ -37,10 +40,16 @@ class Injector {
   user_regs_struct base_{};
 };
 
-// Executes one call in any stopped task by way of its own registers, which are restored afterwards. Used
+// Executes one call in any stopped task by way of its own registers, which are restored afterwards. Signals
+// are blocked meanwhile, and stay pending; a task that such a call makes begins with them blocked. Used
 // before an injector exists, on new guest threads, and in the child of a fork. `ip`: address of a `syscall;
 // int3`.
 int64_t call_in(pid_t tid, uint64_t ip, long number, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0,
                 uint64_t d = 0, uint64_t e = 0, uint64_t f = 0, pid_t* child = nullptr);
+
+// /proc/PID/NAME of a stopped task that has a trampoline. A process that is not dumpable is closed to a
+// tracer without privilege, but makes system calls for it: `injector`, or the task itself without one, makes
+// it dumpable for as long as the open takes. errno as open's: ENOENT or ESRCH if the task is gone.
+Fd open_of_task(pid_t pid, const char* name, int flags, Injector* injector = nullptr);
 
 }  // namespace elastic

@@ -7,12 +7,14 @@
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstddef>
+#include <span>
 
 #include "seccomp_filter.hpp"
 #include "tracee.hpp"
@@ -24,26 +26,93 @@ namespace {
 constexpr long kSyscallInt3 = 0xcc050f;                  // `syscall; int3`, little-endian
 constexpr uint64_t kInjectorStack = kTrampoline + 4000;  // never used: the injector only makes calls
 
-constexpr uint64_t kPathAt = kTrampoline + 1024;  // read-only for the application
+// What the kernel reads and writes while descriptors are handed over. The page is there only before the
+// program's first instruction: nobody else can write it.
+constexpr uint64_t kExchangeAt = kTrampoline + kPageBytes;
+struct Exchange {
+  msghdr message;
+  iovec part;
+  int sockets[2];
+  uint64_t byte;
+  alignas(cmsghdr) char control[CMSG_SPACE(2 * sizeof(int))];
+};
+static_assert(sizeof(Exchange) % sizeof(long) == 0);
 
-// Opens `path` in the injector's own descriptor table; its number there, or -errno.
-int64_t open_in(Injector& injector, pid_t pid, const std::string& path) {
-  for (size_t at = 0; at <= path.size(); at += 8) {
+void poke(pid_t pid, const Exchange& exchange) {
+  for (size_t at = 0; at < sizeof exchange; at += sizeof(long)) {
     long word = 0;
-    memcpy(&word, path.c_str() + at, std::min<size_t>(8, path.size() + 1 - at));
-    if (ptrace(PTRACE_POKETEXT, pid, kPathAt + at, word) != 0) return -errno;
+    memcpy(&word, reinterpret_cast<const char*>(&exchange) + at, sizeof word);
+    if (ptrace(PTRACE_POKEDATA, pid, kExchangeAt + at, word) != 0) fail_errno("handing descriptors over");
   }
-  return injector.call(SYS_open, kPathAt, O_RDWR | O_CLOEXEC);
 }
 
-[[noreturn]] void run_child(const std::string& path, const std::vector<char*>& argv, int report) {
+void peek(pid_t pid, Exchange& exchange) {
+  for (size_t at = 0; at < sizeof exchange; at += sizeof(long)) {
+    errno = 0;
+    const long word = ptrace(PTRACE_PEEKDATA, pid, kExchangeAt + at, nullptr);
+    if (errno != 0) fail_errno("handing descriptors over");
+    memcpy(reinterpret_cast<char*>(&exchange) + at, &word, sizeof word);
+  }
+}
+
+void send_descriptors(int socket, std::span<const int> fds) {
+  char byte = 0;
+  iovec part{&byte, 1};
+  alignas(cmsghdr) char space[CMSG_SPACE(2 * sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = space;
+  message.msg_controllen = CMSG_SPACE(fds.size_bytes());
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(fds.size_bytes());
+  memcpy(CMSG_DATA(header), fds.data(), fds.size_bytes());
+  if (sendmsg(socket, &message, MSG_NOSIGNAL) < 0) fail_errno("handing descriptors over");
+}
+
+int64_t succeed(int64_t result) {
+  if (result >= 0 || result < -4095) return result;
+  errno = static_cast<int>(-result);
+  fail_errno("handing descriptors to the application's process");
+}
+
+// Gives the injector `fds`, one or two, in its own descriptor table; their numbers there. Through a socket
+// and not by a path: a program that has given up rights, or has another root, could not open any.
+std::vector<int> hand_over(Injector& injector, pid_t pid, std::span<const int> fds) {
+  succeed(injector.call(SYS_mmap, kExchangeAt, kPageBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull, 0));
+  Exchange exchange{};
+  succeed(injector.call(SYS_socketpair, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0,
+                        kExchangeAt + offsetof(Exchange, sockets)));
+  peek(pid, exchange);
+  const Fd ours = take_descriptor(injector.tid(), exchange.sockets[0]);
+  send_descriptors(ours.get(), fds);
+  exchange.part = {reinterpret_cast<void*>(kExchangeAt + offsetof(Exchange, byte)), 1};
+  exchange.message.msg_iov = reinterpret_cast<iovec*>(kExchangeAt + offsetof(Exchange, part));
+  exchange.message.msg_iovlen = 1;
+  exchange.message.msg_control = reinterpret_cast<void*>(kExchangeAt + offsetof(Exchange, control));
+  exchange.message.msg_controllen = sizeof exchange.control;
+  poke(pid, exchange);
+  succeed(injector.call(SYS_recvmsg, static_cast<uint64_t>(exchange.sockets[1]), kExchangeAt,
+                        MSG_CMSG_CLOEXEC | MSG_DONTWAIT));
+  peek(pid, exchange);
+  const auto* header = reinterpret_cast<const cmsghdr*>(exchange.control);
+  if (exchange.message.msg_controllen < CMSG_LEN(fds.size_bytes()) ||
+      header->cmsg_len != CMSG_LEN(fds.size_bytes()))
+    throw Failure("the application's process has no room for the pager's descriptors: raise `ulimit -n`");
+  std::vector<int> numbers(fds.size());
+  memcpy(numbers.data(), CMSG_DATA(header), fds.size_bytes());
+  for (const int socket : exchange.sockets) injector.call(SYS_close, static_cast<uint64_t>(socket));
+  injector.call(SYS_munmap, kExchangeAt, kPageBytes);
+  return numbers;
+}
+
+[[noreturn]] void run_child(const std::string& path, const std::vector<char*>& argv, SignalSet ignored,
+                            int report) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-  for (const int signal :
-       {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGPIPE, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2})
-    ::signal(signal, SIG_DFL);
+  restore_signals(ignored);
   personality(static_cast<unsigned long>(personality(0xffffffff)) | ADDR_NO_RANDOMIZE);
   raise(SIGSTOP);  // the tracer seizes us here
   int error = 0;
@@ -68,7 +137,7 @@ void wait_for_stop(pid_t pid, int& status, const char* what) {
 
 }  // namespace
 
-Launched launch(const std::string& path, const std::vector<std::string>& arguments) {
+Launched launch(const std::string& path, const std::vector<std::string>& arguments, SignalSet ignored) {
   std::vector<char*> argv;
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -77,7 +146,7 @@ Launched launch(const std::string& path, const std::vector<std::string>& argumen
   Fd read_end(ends[0]), write_end(ends[1]);
   const pid_t pid = fork();
   if (pid < 0) fail_errno("fork");
-  if (pid == 0) run_child(path, argv, write_end.get());
+  if (pid == 0) run_child(path, argv, ignored, write_end.get());
   write_end.reset();
   int status = 0;
   if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status))
@@ -121,9 +190,11 @@ void attach_memory(pid_t pid, Memory& memory) {
   const long original = ptrace(PTRACE_PEEKTEXT, pid, entry.rip, nullptr);
   ptrace(PTRACE_POKETEXT, pid, entry.rip, (original & ~0xffffffl) | kSyscallInt3);
   const int64_t at = call_in(pid, entry.rip, SYS_mmap, kTrampoline, kPageBytes, PROT_READ | PROT_EXEC,
-                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ull, 0);
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~0ull, 0);
   ptrace(PTRACE_POKETEXT, pid, entry.rip, original);
-  if (static_cast<uint64_t>(at) != kTrampoline) throw Failure("cannot map the trampoline page");
+  if (static_cast<uint64_t>(at) != kTrampoline)
+    throw Failure(format(
+        "cannot map the trampoline page at %#lx, which the program or vm.mmap_min_addr takes", kTrampoline));
   ptrace(PTRACE_POKETEXT, pid, kTrampoline, kSyscallInt3);
   pid_t injector = 0;
   const int64_t made =
@@ -137,15 +208,13 @@ void attach_memory(pid_t pid, Memory& memory) {
   entry.orig_rax = ~0ull;
   set_registers(pid, entry);
   Injector task(injector, base);
-  const int64_t file = open_in(task, pid, format("/proc/%d/fd/%d", getpid(), memory.file()));
-  if (file < 0)
-    throw Failure(
-        format("the application cannot reach the pager's memory file through /proc (%s): is /proc mounted?",
-               strerror(static_cast<int>(-file))));
-  const int64_t device = open_in(task, pid, "/dev/userfaultfd");
-  Uffd uffd = Uffd::create(task, device < 0 ? -1 : static_cast<int>(device), false);
-  if (device >= 0) task.call(SYS_close, static_cast<uint64_t>(device));
-  memory.attach(task, std::move(uffd), static_cast<int>(file));
+  const Fd device(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
+  std::vector<int> handed{memory.file()};
+  if (device) handed.push_back(device.get());
+  handed = hand_over(task, pid, handed);
+  Uffd uffd = Uffd::create(task, device ? handed[1] : -1, false);
+  if (device) task.call(SYS_close, static_cast<uint64_t>(handed[1]));
+  memory.attach(task, std::move(uffd), handed[0]);
 }
 
 }  // namespace elastic

@@ -9,6 +9,7 @@
 
 #include "injector.hpp"
 #include "memory.hpp"
+#include "signals.hpp"
 
 namespace elastic {
 
@@ -18,13 +19,13 @@ struct Launched {
 };
 
 // Forks, installs the filter, executes `path` and stops at the exec event (PTRACE_EVENT_EXEC). The child
-// inherits this process's standard descriptors and environment; ASLR is off so that addresses are the same on
-// every node.
-Launched launch(const std::string& path, const std::vector<std::string>& arguments);
+// inherits this process's standard descriptors and environment and ignores the signals in `ignored`; ASLR is
+// off so that addresses are the same on every node.
+Launched launch(const std::string& path, const std::vector<std::string>& arguments, SignalSet ignored);
 
 // `pid` is at its exec event. Steps to the end of execve, plants the trampoline, makes the injector and the
-// userfaultfd and attaches `memory`. The injector opens the memfd through /proc/PAGER/fd, so that the
-// application never has a descriptor of ours, after an exec as little as at the start.
+// userfaultfd and attaches `memory`. The injector is handed the memfd; the application never has a
+// descriptor of ours, after an exec as little as at the start.
 void attach_memory(pid_t pid, Memory& memory);
 
 }  // namespace elastic

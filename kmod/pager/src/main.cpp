@@ -44,6 +44,7 @@ int run_home(int argc, char** argv) {
   home.run_fd =
       static_cast<int>(options.number_or("run-fd", 0)) == 0 ? -1 : static_cast<int>(options.number("run-fd"));
   home.node_name = options.text_or("name", "home");
+  home.ignored = outlive_signals();
   home.arguments = options.rest();
   if (home.arguments.empty()) throw Failure("elasticos-pager: no program given");
   // A Home that cannot be made closes its channel; this one is left to say why.

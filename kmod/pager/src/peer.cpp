@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "frame_check.hpp"
+#include "signals.hpp"
 #include "spill_file.hpp"
 
 namespace elastic {
@@ -38,8 +39,7 @@ Peer::Peer(PeerOptions options)
   sigaddset(&blocked, SIGCHLD);
   sigprocmask(SIG_BLOCK, &blocked, nullptr);
   signal_fd_.reset(signalfd(-1, &blocked, SFD_NONBLOCK | SFD_CLOEXEC));
-  for (const int signal : {SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGHUP})
-    ::signal(signal, SIG_IGN);
+  outlive_signals();
   started_us_ = now_us();
   started_wall_ms_ = wall_ms();
   lease_pages_ = options_.memory_pages;

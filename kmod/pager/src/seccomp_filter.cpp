@@ -124,9 +124,10 @@ bool install_application_filter() {
   p.answer(error(ENOSYS));  // int 0x80
   // Injected calls come from the trampoline page and are not stopped.
   p.load(offsetof(seccomp_data, instruction_pointer) + 4);
-  p.unless_equal_skip(static_cast<uint32_t>(kTrampoline >> 32), 3);
+  p.unless_equal_skip(static_cast<uint32_t>(kTrampoline >> 32), 4);
   p.load(offsetof(seccomp_data, instruction_pointer));
-  p.add(BPF_JMP | BPF_JGT | BPF_K, 4096, 1, 0);
+  p.add(BPF_JMP | BPF_JGE | BPF_K, static_cast<uint32_t>(kTrampoline), 0, 2);
+  p.add(BPF_JMP | BPF_JGT | BPF_K, static_cast<uint32_t>(kTrampoline + kPageBytes), 1, 0);
   p.answer(SECCOMP_RET_ALLOW);
   p.load(kNumber);
   p.add(BPF_JMP | BPF_JGE | BPF_K, kX32Bit, 0, 1);

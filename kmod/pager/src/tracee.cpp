@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -21,6 +22,7 @@ namespace {
 constexpr size_t kXstateBytesMax = 32 * 1024;
 constexpr size_t kLegacyXstateBytes = 576;  // FXSAVE area and XSAVE header: never trimmed
 constexpr auto kGetSigmask = static_cast<__ptrace_request>(0x420a);
+constexpr auto kSetSigmask = static_cast<__ptrace_request>(0x420b);
 
 bool alive(long result, const char* what) {
   if (result >= 0) return true;
@@ -64,6 +66,14 @@ bool set_registers(pid_t tid, const user_regs_struct& registers) {
   return alive(ptrace(PTRACE_SETREGS, tid, nullptr, const_cast<user_regs_struct*>(&registers)), "SETREGS");
 }
 
+bool get_signal_mask(pid_t tid, uint64_t& mask) {
+  return alive(ptrace(kGetSigmask, tid, sizeof mask, &mask), "GETSIGMASK");
+}
+
+bool set_signal_mask(pid_t tid, uint64_t mask) {
+  return alive(ptrace(kSetSigmask, tid, sizeof mask, &mask), "SETSIGMASK");
+}
+
 bool get_context(pid_t tid, Context& context) {
   if (!get_registers(tid, context.registers)) return false;
   context.xstate.resize(kXstateBytesMax);
@@ -78,7 +88,7 @@ bool get_context(pid_t tid, Context& context) {
     used -= 8;
   }
   context.xstate.resize(used);
-  return alive(ptrace(kGetSigmask, tid, sizeof context.signal_mask, &context.signal_mask), "GETSIGMASK");
+  return get_signal_mask(tid, context.signal_mask);
 }
 
 bool set_context(pid_t tid, const Context& context) {
@@ -101,10 +111,24 @@ bool resume_to_syscall(pid_t tid) { return alive(ptrace(PTRACE_SYSCALL, tid, nul
 
 bool listen(pid_t tid) { return alive(ptrace(PTRACE_LISTEN, tid, nullptr, nullptr), "LISTEN"); }
 
-uint64_t event_message(pid_t tid) {
+std::optional<pid_t> new_task(pid_t tid) {
   unsigned long message = 0;
-  alive(ptrace(PTRACE_GETEVENTMSG, tid, nullptr, &message), "GETEVENTMSG");
-  return message;
+  if (!alive(ptrace(PTRACE_GETEVENTMSG, tid, nullptr, &message), "GETEVENTMSG") || message == 0)
+    return std::nullopt;
+  return static_cast<pid_t>(message);
+}
+
+Fd take_descriptor(pid_t from, int number) {
+  const Fd process(static_cast<int>(syscall(SYS_pidfd_open, from, 0)));
+  if (!process) fail_errno("pidfd_open");
+  Fd taken(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), number, 0)));
+  if (!taken) fail_errno("pidfd_getfd");
+  return taken;
+}
+
+bool is_traced(pid_t tid) {
+  siginfo_t info{};
+  return waitid(P_PID, static_cast<id_t>(tid), &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) == 0;
 }
 
 bool spin_for_stop(pid_t tid, int& status, uint64_t spin_us) {

@@ -7,6 +7,7 @@
 
 #include <csignal>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -34,12 +35,21 @@ bool get_registers(pid_t tid, user_regs_struct& registers);
 bool set_registers(pid_t tid, const user_regs_struct& registers);
 bool get_context(pid_t tid, Context& context);
 bool set_context(pid_t tid, const Context& context);
+bool get_signal_mask(pid_t tid, uint64_t& mask);
+bool set_signal_mask(pid_t tid, uint64_t mask);
 bool interrupt(pid_t tid);
 bool resume(pid_t tid, int signal = 0);  // PTRACE_CONT
 bool resume_sysemu(pid_t tid);           // PTRACE_SYSEMU: stops at the next system call, which never runs
 bool resume_to_syscall(pid_t tid);       // PTRACE_SYSCALL
 bool listen(pid_t tid);                  // stay in a group stop
-uint64_t event_message(pid_t tid);
+// Of the task that an event has made, as the tracer sees it; nothing if `tid` died before it could be asked.
+std::optional<pid_t> new_task(pid_t tid);
+
+// A duplicate of `from`'s descriptor `number`; throws Failure.
+Fd take_descriptor(pid_t from, int number);
+
+// False once the end of `tid` has been reported, although its parent may still have it as a zombie.
+bool is_traced(pid_t tid);
 
 // Waits at most `spin_us` for a stop of `tid`, without sleeping. True with `status` if there was one.
 bool spin_for_stop(pid_t tid, int& status, uint64_t spin_us);

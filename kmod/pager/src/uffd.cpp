@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <fcntl.h>
 
+#include "tracee.hpp"
+
 // Linux 6.1 headers know everything used here but these.
 #ifndef UFFD_FEATURE_WP_UNPOPULATED
 #define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
@@ -29,14 +31,6 @@ constexpr int kRetriesMax = 1'000'000;  // EAGAIN means the mapping is changing 
 constexpr const char* kRemedy =
     "no permission for userfaultfd: run `sudo setfacl -m u:$USER:rw /dev/userfaultfd`, or "
     "`sudo sysctl vm.unprivileged_userfaultfd=1`";
-
-Fd take_descriptor(pid_t from, int number) {
-  const Fd process(static_cast<int>(syscall(SYS_pidfd_open, from, 0)));
-  if (!process) fail_errno("pidfd_open");
-  Fd taken(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), number, 0)));
-  if (!taken) fail_errno("pidfd_getfd");
-  return taken;
-}
 
 }  // namespace
 
