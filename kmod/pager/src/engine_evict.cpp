@@ -1,6 +1,7 @@
 // Making room: which pages go, and where to. Kept ahead of demand by a free reserve, so that a fault seldom
 // waits for an eviction. See engine.hpp.
 #include <algorithm>
+#include <utility>
 
 #include "engine.hpp"
 
@@ -8,6 +9,8 @@ namespace elastic {
 
 namespace {
 constexpr size_t kBatch = 32, kSmallBatch = 16;
+constexpr size_t kPassedMax = 4096;  // pages that cannot leave, in one search for victims
+constexpr size_t kSparedMax = 4096;  // pages that were used lately, in the same
 constexpr uint64_t kReserveMin = 32, kReserveMax = 1024;
 // How many pages follow one another to one lender: neighbours stay together, so that prefetch finds them
 // there.
@@ -62,7 +65,7 @@ void Engine::age() {
   const auto scan = [&](uint64_t first, uint64_t end) {
     memory_.scan_used(first, end, [&](PageRun run) {
       for (uint64_t page = run.page; page < run.page + run.count; page++)
-        if (table_.peek(page).state() == PageState::resident) table_.move_front(page);
+        if (table_.peek(page).state() == PageState::resident) table_.mark_used(page);
       used.push_back(run);
     });
   };
@@ -92,16 +95,23 @@ void Engine::age() {
   placed_since_age_ = 0;
 }
 
+// What was used lately is spared, but not for ever: a batch must not become a walk over all of memory.
 size_t Engine::pick_victims(std::vector<uint64_t>& victims, size_t wanted) {
   const uint64_t now = now_us();
-  size_t looked = 0;
-  for (uint64_t index = table_.last(); index != 0 && victims.size() < wanted && looked < 4096; looked++) {
-    const uint64_t page = table_.page_at(index);
-    index = table_.before(index);
+  size_t passed = 0, spared = 0;
+  for (uint64_t index = table_.last(); index != 0 && victims.size() < wanted && passed < kPassedMax;) {
+    const uint64_t at = std::exchange(index, table_.before(index));
+    const uint64_t page = table_.page_at(at);
     const PageEntry& e = table_.peek(page);
     const Held& held = held_[page % held_.size()];
-    if (e.state() != PageState::resident || e.pinned || (held.page == page && held.until_us > now)) continue;
-    victims.push_back(page);
+    if (e.state() != PageState::resident || e.pinned || (held.page == page && held.until_us > now)) {
+      passed++;
+    } else if (spared < kSparedMax && table_.spare(at)) {
+      spared++;
+      if (index == 0) index = table_.last();
+    } else {
+      victims.push_back(page);
+    }
   }
   return victims.size();
 }

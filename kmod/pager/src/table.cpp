@@ -92,7 +92,7 @@ void PageTable::unlink(uint32_t index) {
   frames_[frames_[index].next].previous = frames_[index].previous;
 }
 
-// The list runs head → next (most recent) … → head; `previous` leads towards more recent use.
+// The list runs head → next (last to leave) … → head; `previous` leads away from those that leave first.
 void PageTable::insert_front(uint64_t page) {
   uint32_t index = free_head_;
   if (index != 0) {
@@ -102,6 +102,7 @@ void PageTable::insert_front(uint64_t page) {
     index = frames_used_++;
   }
   frames_[index].page = page;
+  frames_[index].uses = 0;
   link_front(index);
   PageEntry& e = entry(page);
   e.set_state(PageState::resident);
@@ -117,10 +118,17 @@ void PageTable::remove(uint64_t page) {
   resident_--;
 }
 
-void PageTable::move_front(uint64_t page) {
-  const uint32_t index = entries_[page].where;
-  unlink(index);
-  link_front(index);
+void PageTable::mark_used(uint64_t page) {
+  OrderFrame& frame = frames_[entries_[page].where];
+  if (frame.uses < kUsesMax) frame.uses++;
+}
+
+bool PageTable::spare(uint64_t index) {
+  if (frames_[index].uses == 0) return false;
+  frames_[index].uses--;
+  unlink(static_cast<uint32_t>(index));
+  link_front(static_cast<uint32_t>(index));
+  return true;
 }
 
 }  // namespace elastic

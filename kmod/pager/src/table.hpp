@@ -1,5 +1,8 @@
 // The elastic page table of one process on one node: for every page its state, version and where it is, and
-// the least-recently-used order of those that are resident.
+// the order in which those that are resident are to leave.
+//
+// That order is the clock of Corbato ("A Paging Experiment with the Multics System", 1968) with a count of up to
+// kUsesMax in place of its one bit: a page that was found in use gets that many more rounds.
 //
 // Both are flat arrays in reserved, unpopulated memory (MAP_NORESERVE): a look-up is one index, nothing is
 // allocated on the path of a fault, and only what is touched costs anything: 16 bytes a page in the table, 16
@@ -64,20 +67,21 @@ class PageTable {
   void clear();  // everything untouched with version 0 (exec)
 
   // The order of resident pages. Indices are stable while a page is resident.
-  void insert_front(uint64_t page);                      // entry(page) becomes resident, most recently used
+  void insert_front(uint64_t page);                      // entry(page) becomes resident, the last to leave
   void remove(uint64_t page);                            // no longer resident; the caller sets the new state
-  void move_front(uint64_t page);                        // was used
-  uint64_t last() const { return frames_[0].previous; }  // index of the least recently used, 0 if none
+  void mark_used(uint64_t page);                         // it gets one more round
+  bool spare(uint64_t index);                            // true: it had a round left, and is the last to leave now
+  uint64_t last() const { return frames_[0].previous; }  // index of the first to leave, 0 if none
   uint64_t page_at(uint64_t index) const { return frames_[index].page; }
-  uint64_t before(uint64_t index) const {
-    return frames_[index].previous;
-  }  // next in direction of more recent use
+  uint64_t before(uint64_t index) const { return frames_[index].previous; }  // the one to leave after it
   uint64_t resident() const { return resident_; }
 
  private:
+  static constexpr uint64_t kUsesMax = 3;
   struct OrderFrame {
-    uint64_t page;
-    uint32_t previous;  // frame 0 is the list head: previous = least recently used, next = most recently used
+    uint64_t page : 56;
+    uint64_t uses : 8;
+    uint32_t previous;  // frame 0 is the list head: previous = first to leave, next = last to leave
     uint32_t next;
   };
   void link_front(uint32_t index);
