@@ -71,16 +71,25 @@ void Home::on_call_end(Thread& thread) {
   thread.wants_exit_stop = false;
   user_regs_struct r{};
   if (!get_registers(thread.tid, r)) return;
+  const auto result = static_cast<int64_t>(r.rax);
   switch (thread.call.orig_rax) {
-    case SYS_mmap: after_native_mmap(thread, static_cast<int64_t>(r.rax)); break;
-    case SYS_futex: release_pins(thread); break;
+    case SYS_futex:
+      release_pins(thread);
+      resume(thread.tid);
+      return;
     case SYS_clone:  // a fork that failed: see call_fork
       r.rdi = thread.call.rdi;
       set_registers(thread.tid, r);
+      resume(thread.tid);
+      return;
+    case SYS_mmap: after_native_mmap(thread, result); break;
+    case SYS_mremap:  // a look at the mappings does not tell one file's pages from another's
+      if (result > 0) replaced(page_of(r.rax), page_of(r.rax + round_up_page(thread.call.rdx)));
+      resync_native();
       break;
     default: resync_native();
   }
-  resume(thread.tid);
+  answer(thread, result);  // with the registers as a call leaves them
 }
 
 // The result goes in at once; the thread runs on when every node on which threads run knows the new layout.

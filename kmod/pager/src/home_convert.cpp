@@ -221,12 +221,29 @@ void Home::move_arguments(uint64_t stack_first, uint64_t stack_end) {
     if (table_.peek(page).state() == PageState::resident) table_.entry(page).pinned = 1;
 }
 
-// Takes over what /proc/PID/maps says of everything that is not elastic.
-void Home::resync_native() {
-  std::vector<Region> elastic;
-  regions_.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
-    if (region.kind == RegionKind::elastic) elastic.push_back(region);
+namespace {
+
+// Parts of elastic and replica regions of `all` that `other` does not have as the same kind.
+void visit_missing(const RegionMap& all, const RegionMap& other,
+                   const std::function<void(RegionKind, uint64_t, uint64_t)>& found) {
+  all.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
+    if (region.kind == RegionKind::native) return;
+    uint64_t at = region.start;
+    other.visit(region.start, region.end, [&](const Region& part) {
+      if (part.kind != region.kind) return;
+      if (at < part.start) found(region.kind, at, part.start);
+      at = part.end;
+    });
+    if (at < region.end) found(region.kind, at, region.end);
   });
+}
+
+}  // namespace
+
+// Takes over what /proc/PID/maps says of everything that is not elastic. What was elastic and is no longer
+// ends here and everywhere: a later mapping at its place must not find its pages.
+void Home::resync_native() {
+  const RegionMap before = regions_;
   RegionMap fresh;
   for (const Mapping& mapping : read_maps(application_)) {
     if (mapping.end > kUserSpaceEnd) continue;
@@ -240,11 +257,14 @@ void Home::resync_native() {
     region.kind = replica ? RegionKind::replica : RegionKind::native;
     fresh.insert(region);
   }
-  // Of what was elastic, what still is, with the protection it has now.
-  for (const Region& region : elastic) {
+  // Of what was elastic or a replica, what still is, with the protection it has now.
+  before.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
+    if (region.kind == RegionKind::native) return;
     std::vector<Region> parts;
     fresh.visit(region.start, region.end, [&](const Region& now) {
-      if (!now.path.starts_with("/memfd:elastic")) return;
+      if (region.kind == RegionKind::elastic ? !now.path.starts_with("/memfd:elastic")
+                                             : now.kind != RegionKind::replica)
+        return;
       Region part = region;
       part.start = now.start;
       part.end = now.end;
@@ -253,8 +273,14 @@ void Home::resync_native() {
       parts.push_back(std::move(part));
     });
     for (Region& part : parts) fresh.insert(std::move(part));
-  }
+  });
   regions_ = std::move(fresh);
+  visit_missing(before, regions_, [this](RegionKind kind, uint64_t first, uint64_t end) {
+    if (kind == RegionKind::elastic) engine_->forget(first, end);
+    tell_unmapped(first, end);
+  });
+  visit_missing(regions_, before,
+                [this](RegionKind, uint64_t first, uint64_t end) { tell_mapped(first, end); });
 }
 
 }  // namespace elastic

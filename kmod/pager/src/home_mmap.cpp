@@ -108,13 +108,6 @@ void Home::native_mmap(Thread& thread, uint64_t bytes) {
 }
 
 void Home::after_native_mmap(Thread& thread, int64_t result) {
-  // The application finds its registers as a call leaves them.
-  user_regs_struct r{};
-  if (!get_registers(thread.tid, r)) return;
-  r.rdi = thread.call.rdi;
-  r.r10 = thread.call.r10;
-  r.orig_rax = ~0ull;
-  set_registers(thread.tid, r);
   if (result < 0 && result > -4096) return;
   const auto flags = static_cast<int>(thread.call.r10);
   const auto prot = static_cast<int>(thread.call.rdx) & 7;
@@ -175,11 +168,15 @@ void Home::call_munmap(Thread& thread) {
 
 int64_t Home::unmap_range(uint64_t first, uint64_t end) {
   const int64_t result = memory_.unmap(first, end - first);
-  if (result != 0) return result;
+  if (result == 0) replaced(first, end);
+  return result;
+}
+
+// What was there has ended, everywhere.
+void Home::replaced(uint64_t first, uint64_t end) {
   engine_->forget(first, end);
   regions_.erase(first, end);
   tell_unmapped(first, end);
-  return 0;
 }
 
 void Home::call_mremap(Thread& thread) {
