@@ -31,6 +31,7 @@ interface Case {
 
 const CASES: readonly Case[] = [
   { name: 'fresh', title: 'new memory is zeros, whatever the kernel mapped there in between' },
+  { name: 'convert', title: 'a file mapping that becomes writable is read by another thread all the while' },
 ]
 
 for (const { name, title, jumps } of CASES) {

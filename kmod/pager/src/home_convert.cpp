@@ -22,6 +22,7 @@ constexpr uint64_t kStackBytesMax = 1ull << 30;   // where the limit is "unlimit
 constexpr uint64_t kGapPages = 256;               // between the stack and the mappings below it
 constexpr uint64_t kArgumentBytesMax = 8u << 20;  // the kernel's own limit is 6 MB
 constexpr uint64_t kArgumentsAt = kTrampoline + (1 << 16);
+constexpr uint64_t kConvertPages = 16;  // few enough that none is evicted before it is mapped
 const uint8_t kZeros[kPageBytes] = {};
 
 struct Mapping {
@@ -134,6 +135,18 @@ void Home::copy_in(uint64_t first, uint64_t end, bool present_only) {
   }
 }
 
+// Every page of a few, so that a thread which reads them between their mapping and its registration finds them
+// in the memory file.
+void Home::copy_all(uint64_t first, uint64_t end) {
+  for (uint64_t page = first; page < end; page++) {
+    uint8_t bytes[kPageBytes] = {};
+    if (pread(memory_view_.get(), bytes, kPageBytes, static_cast<off_t>(address_of(page))) < 0 && errno != EIO)
+      fail_errno("reading file pages at %#lx", address_of(page));
+    engine_->adopt(page, bytes);
+  }
+}
+
+// The file may be in use by other threads all the while.
 void Home::convert_range(const Region& part, int prot) {
   const uint64_t first = part.start;
   uint64_t end = part.end;
@@ -148,12 +161,18 @@ void Home::convert_range(const Region& part, int prot) {
     }
     if (end == first) return;
   }
-  if (!part.backing)
-    copy_in(first, end, false);  // mapped by the kernel's exec: no descriptor to read it from later
   tell_unmapped(first, end);
-  if (const int error = memory_.map(first, end - first, prot); error != 0)
-    throw Failure(
-        format("cannot make file pages at %#" PRIx64 " elastic: %s", address_of(first), strerror(-error)));
+  // Untouched pages come from the file later, unless there is no descriptor to read it from (the kernel's exec
+  // mapped it), or other threads may be reading now.
+  const bool copies = !part.backing || threads_.size() > 1;
+  for (uint64_t from = first; from < end;) {
+    const uint64_t to = copies ? std::min(end, from + kConvertPages) : end;
+    if (copies) copy_all(from, to);
+    if (const int error = memory_.map(from, to - from, prot); error != 0)
+      throw Failure(
+          format("cannot make file pages at %#" PRIx64 " elastic: %s", address_of(from), strerror(-error)));
+    from = to;
+  }
   Region region;
   region.start = first;
   region.end = end;

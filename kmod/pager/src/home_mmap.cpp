@@ -61,7 +61,10 @@ int64_t Home::map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
     result = page == 0 ? -ENOMEM : memory_.map(page, pages, prot, true);
   }
   if (result != 0) return result;
-  if (replace) engine_->forget(page, page + pages);
+  if (replace) {
+    engine_->forget(page, page + pages);
+    memory_.drop(page, pages);  // also what threads that still used it touched before it was watched
+  }
   Region region;
   region.start = page;
   region.end = page + pages;

@@ -276,7 +276,7 @@ void Peer::on_layout(const Frame& frame) {
   region.kind = payload.kind == kRegionReplica ? RegionKind::replica : RegionKind::elastic;
   engine_->release_replicas(region.start, region.end);
   regions_.insert(region);
-  if (guests_.has_shell() && memory_.map(region.start, region.end - region.start, region.prot) != 0)
+  if (guests_.has_shell() && memory_.map_closed(region.start, region.end - region.start, region.prot) != 0)
     throw Failure("the shell process cannot map what home mapped");
 }
 
