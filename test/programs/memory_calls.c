@@ -3,12 +3,14 @@
  * Every case prints the same under elasticos as without.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -97,12 +99,94 @@ static void convert(void) {
   pthread_join(thread, NULL);
 }
 
+/* Enough to send everything else away. */
+static void crowd_out(void) {
+  enum { CROWD_PAGES = 4000 };
+  static char* crowd;
+  if (crowd == NULL) crowd = map((size_t)CROWD_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE, anonymous);
+  for (int round = 0; round < 2; round++)
+    for (size_t i = 0; i < CROWD_PAGES; i++) crowd[i * PAGE_BYTES] = (char)(i | 1);
+}
+
+static void make_robust(pthread_mutex_t* mutex, int shared) {
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+  pthread_mutexattr_setpshared(&attributes, shared);
+  pthread_mutex_init(mutex, &attributes);
+}
+
+static int lock_in_time(pthread_mutex_t* mutex) {
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec += 5;
+  return pthread_mutex_timedlock(mutex, &until);
+}
+
+enum { MUTEXES = 50 };
+static pthread_mutex_t* mutexes[MUTEXES];
+
+static void* lock_all(void* unused) {
+  (void)unused;
+  for (int i = 0; i < MUTEXES; i++) pthread_mutex_lock(mutexes[i]);
+  crowd_out();
+  return NULL;
+}
+
+/* A thread ends with robust mutexes that are away, each on a page of its own. */
+static void robust(void) {
+  for (int i = 0; i < MUTEXES; i++) {
+    mutexes[i] = (pthread_mutex_t*)map(2 * PAGE_BYTES, PROT_READ | PROT_WRITE, anonymous);
+    make_robust(mutexes[i], PTHREAD_PROCESS_PRIVATE);
+  }
+  pthread_t thread;
+  pthread_create(&thread, NULL, lock_all, NULL);
+  pthread_join(thread, NULL);
+  for (int i = 0; i < MUTEXES; i++) {
+    const int result = lock_in_time(mutexes[i]);
+    if (result != EOWNERDEAD) fail("mutex %d: %s", i, strerror(result));
+  }
+}
+
+static atomic_int locked;
+
+static void* lock_and_wait(void* mutex) {
+  pthread_mutex_lock(mutex);
+  locked = 1;
+  pause();
+  return NULL;
+}
+
+/* The process ends while a thread of it, whose list of robust mutexes is away, has one that a child wants. */
+static void robust_group(void) {
+  pthread_mutex_t* const mutex =
+      (pthread_mutex_t*)map(PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
+  make_robust(mutex, PTHREAD_PROCESS_SHARED);
+  int told[2];
+  if (pipe(told) != 0) fail("pipe");
+  if (fork() == 0) {
+    char byte = 0;
+    close(told[1]);
+    if (read(told[0], &byte, 1) != 0) fail("nothing was to be said");
+    const int result = lock_in_time(mutex);
+    if (result != EOWNERDEAD) fail("shared mutex: %s", strerror(result));
+    return;
+  }
+  pthread_t thread;
+  pthread_create(&thread, NULL, lock_and_wait, mutex);
+  while (!locked) continue;
+  crowd_out();
+  _exit(0);
+}
+
 static const struct {
   const char* name;
   void (*run)(void);
 } cases[] = {
     {"fresh", fresh},
     {"convert", convert},
+    {"robust", robust},
+    {"robust-group", robust_group},
 };
 
 int main(int argc, char** argv) {

@@ -32,6 +32,8 @@ interface Case {
 const CASES: readonly Case[] = [
   { name: 'fresh', title: 'new memory is zeros, whatever the kernel mapped there in between' },
   { name: 'convert', title: 'a file mapping that becomes writable is read by another thread all the while' },
+  { name: 'robust', title: 'robust mutexes of a thread that ends are released, wherever they are' },
+  { name: 'robust-group', title: 'robust mutexes are released at the end of a process, too' },
 ]
 
 for (const { name, title, jumps } of CASES) {

@@ -2,7 +2,7 @@
 // threads are, what is mapped, and who may join. The engine does the paging; this class does everything else.
 //
 // Files: home.cpp (life and control), home_stops.cpp (what the application's tasks report), home_calls.cpp
-// and home_mmap.cpp (calls that change mappings), home_convert.cpp (a new image's memory), home_fork.cpp
+// and home_mmap.cpp (calls that change mappings), home_exit.cpp (ends of threads), home_convert.cpp (a new image's memory), home_fork.cpp
 // (children), home_jumps.cpp (threads that leave and come back), home_nodes.cpp (participants),
 // home_stats.cpp.
 #pragma once
@@ -71,7 +71,8 @@ struct Thread {
   user_regs_struct call{};       // registers at the entry of the call being handled
   bool wants_exit_stop = false;  // resumed to the end of a native call
   uint64_t clear_tid_address = 0;
-  std::vector<uint64_t> pinned;  // until the call or the thread ends
+  std::vector<uint64_t> pinned;  // until the call ends
+  std::vector<uint64_t> kept;    // until the thread ends
   std::vector<int> signals;      // arrived while away
   int64_t call_result = 0;
   std::optional<pid_t> fork_child;
@@ -149,13 +150,22 @@ class Home : public EngineHost, public LaneEvents {
   void run_native(Thread& thread, bool exit_stop);
   void call_brk(Thread& thread, uint64_t wanted);
   void call_madvise(Thread& thread);
-  void call_exit(Thread& thread);
   void call_futex(Thread& thread);
-  void release_pins(Thread& thread);
   void call_mprotect(Thread& thread);
   int protect_range(uint64_t first, uint64_t end, int prot);
   void tell_protect(uint64_t first, uint64_t end, int prot);
   void resync_native();
+  // home_exit.cpp
+  struct RobustWalk {
+    uint64_t head = 0, at = 0;  // at: the entry to be looked at next
+    uint32_t seen = 0;
+  };
+  void call_exit(Thread& thread);
+  void prepare_ends(pid_t caller, std::vector<pid_t> ends, RobustWalk walk);
+  bool keep_for_end(pid_t caller, const std::vector<pid_t>& ends, const RobustWalk& walk, uint64_t address,
+                    uint64_t bytes);
+  bool read_word(uint64_t address, uint64_t& word);
+  void release(std::vector<uint64_t>& pinned);
   // home_mmap.cpp
   void call_mmap(Thread& thread);
   int64_t map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,

@@ -1,5 +1,5 @@
 // System calls of the application that the pager answers or prepares: the dispatch, the completion that waits
-// for threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp). See home.hpp.
+// for threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp) and what a thread's end needs (home_exit.cpp). See home.hpp.
 #include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -16,10 +16,6 @@ namespace {
 constexpr uint64_t kHeapBytesMax = 1ull << 44;
 // <linux/futex.h> operations 5..13; see seccomp_filter.cpp.
 constexpr int kMadvDontneedLocked = 24;
-
-struct RobustHead {
-  uint64_t next, futex_offset, pending;
-};
 }  // namespace
 
 void Home::on_call(Thread& thread) {
@@ -34,7 +30,8 @@ void Home::on_call(Thread& thread) {
     case SYS_mprotect:
     case SYS_pkey_mprotect: return call_mprotect(thread);
     case SYS_madvise: return call_madvise(thread);
-    case SYS_exit: return call_exit(thread);
+    case SYS_exit:
+    case SYS_exit_group: return call_exit(thread);
     case SYS_futex: return call_futex(thread);
     case SYS_mlock:
     case SYS_mlock2:
@@ -74,7 +71,7 @@ void Home::on_call_end(Thread& thread) {
   const auto result = static_cast<int64_t>(r.rax);
   switch (thread.call.orig_rax) {
     case SYS_futex:
-      release_pins(thread);
+      release(thread.pinned);
       resume(thread.tid);
       return;
     case SYS_clone:  // a fork that failed: see call_fork
@@ -245,42 +242,6 @@ void Home::call_madvise(Thread& thread) {
     case MADV_COLD:
     case MADV_PAGEOUT: return answer(thread, result);
     default: return answer(thread, -EINVAL);
-  }
-}
-
-// A thread's last words are written by the kernel where nothing can wait for a page any more: the tid word
-// and the robust list are made resident, and stay, before the thread may end.
-void Home::call_exit(Thread& thread) {
-  std::vector<uint64_t> pages;
-  const auto add = [&](uint64_t address, uint64_t bytes) {
-    if (address == 0 || address >= kUserSpaceEnd - bytes) return;
-    for (uint64_t page = page_of(address); page <= page_of(address + bytes - 1); page++)
-      if (std::find(pages.begin(), pages.end(), page) == pages.end()) pages.push_back(page);
-  };
-  add(thread.clear_tid_address, 4);
-  uint64_t head = 0;
-  size_t length = 0;
-  if (syscall(SYS_get_robust_list, thread.tid, &head, &length) == 0) add(head, sizeof(RobustHead));
-  thread.state = ThreadState::held;
-  thread.pinned = pages;  // from now on, so that nobody else's release lets one go while others are awaited
-  const pid_t tid = thread.tid;
-  engine_->make_resident(pages, true, [this, tid] {
-    Thread* exiting = find_thread(tid);
-    if (exiting == nullptr || exiting->state != ThreadState::held) return;
-    exiting->state = ThreadState::running;
-    resume(tid);
-  });
-}
-
-// A page that another thread's call needs as well stays.
-void Home::release_pins(Thread& thread) {
-  const std::vector<uint64_t> pages = std::exchange(thread.pinned, {});
-  for (const uint64_t page : pages) {
-    const bool shared = std::any_of(threads_.begin(), threads_.end(), [page](const auto& other) {
-      const std::vector<uint64_t>& pinned = other.second->pinned;
-      return std::find(pinned.begin(), pinned.end(), page) != pinned.end();
-    });
-    if (!shared) engine_->unpin(page);
   }
 }
 

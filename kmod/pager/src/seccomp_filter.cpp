@@ -36,6 +36,7 @@ constexpr int kTraced[] = {
     SYS_mremap,
     SYS_madvise,
     SYS_exit,
+    SYS_exit_group,
     SYS_fork,
     SYS_clone,
     SYS_set_tid_address,
@@ -81,7 +82,7 @@ class Program {
   sock_fprog finish() { return {static_cast<unsigned short>(count_), steps_}; }
 
  private:
-  sock_filter steps_[128];
+  sock_filter steps_[256];
   size_t count_ = 0;
 };
 
