@@ -1,6 +1,6 @@
 /*
- * Memory calls whose effect on contents, not only whose answer, has to be as it is alone; one case for each argument.
- * Every case prints the same under elasticos as without.
+ * Memory calls whose effect on contents, not only whose answer, has to be as it is alone; one case for each
+ * argument. Every case prints the same under elasticos as without.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -179,6 +179,37 @@ static void robust_group(void) {
   _exit(0);
 }
 
+static void expect_error(const char* what, int failed, int error) {
+  if (!failed || errno != error) fail("%s: %s", what, failed ? strerror(errno) : "done");
+}
+
+/* Where elasticos has pages of its own, which no call may change. Alone there is nothing. */
+static void reserved(void) {
+  char* const at = (char*)0xf0000000000;
+  if (munmap(at, PAGE_BYTES) == 0) return; /* alone */
+  expect_error("munmap", munmap(at - 4 * PAGE_BYTES, 9 * PAGE_BYTES) != 0, EINVAL);
+  expect_error("mmap", mmap(at, length, PROT_READ, anonymous | MAP_FIXED, -1, 0) == MAP_FAILED, ENOMEM);
+  expect_error("mprotect", mprotect(at, PAGE_BYTES, PROT_READ | PROT_WRITE) != 0, ENOMEM);
+  expect_error("madvise", madvise(at, PAGE_BYTES, MADV_DONTNEED) != 0, ENOMEM);
+  expect_error("mremap", mremap(at, PAGE_BYTES, 2 * PAGE_BYTES, MREMAP_MAYMOVE) == MAP_FAILED, EFAULT);
+  static const int kinds[] = {MAP_PRIVATE | MAP_ANONYMOUS, MAP_SHARED | MAP_ANONYMOUS};
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    char* const mine = map(length, PROT_READ | PROT_WRITE, kinds[i]);
+    expect_error("mremap there",
+                 mremap(mine, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, at - PAGE_BYTES) == MAP_FAILED,
+                 EINVAL);
+    char* const hinted = mmap(at, length, PROT_READ | PROT_WRITE, kinds[i], -1, 0);
+    if (hinted == MAP_FAILED || hinted == at) fail("mmap with a hint: %p", (void*)hinted);
+    hinted[0] = 1;
+  }
+  const int id = shmget(IPC_PRIVATE, length, 0600 | IPC_CREAT);
+  const int failed = shmat(id, at - PAGE_BYTES, SHM_REMAP) == (void*)-1;
+  const int error = errno;
+  shmctl(id, IPC_RMID, NULL);
+  errno = error;
+  expect_error("shmat", failed, EINVAL);
+}
+
 static const struct {
   const char* name;
   void (*run)(void);
@@ -187,6 +218,7 @@ static const struct {
     {"convert", convert},
     {"robust", robust},
     {"robust-group", robust_group},
+    {"reserved", reserved},
 };
 
 int main(int argc, char** argv) {

@@ -34,6 +34,7 @@ const CASES: readonly Case[] = [
   { name: 'convert', title: 'a file mapping that becomes writable is read by another thread all the while' },
   { name: 'robust', title: 'robust mutexes of a thread that ends are released, wherever they are' },
   { name: 'robust-group', title: 'robust mutexes are released at the end of a process, too' },
+  { name: 'reserved', title: "the pager's own pages are out of the application's reach" },
 ]
 
 for (const { name, title, jumps } of CASES) {

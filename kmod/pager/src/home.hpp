@@ -2,9 +2,9 @@
 // threads are, what is mapped, and who may join. The engine does the paging; this class does everything else.
 //
 // Files: home.cpp (life and control), home_stops.cpp (what the application's tasks report), home_calls.cpp
-// and home_mmap.cpp (calls that change mappings), home_exit.cpp (ends of threads), home_convert.cpp (a new image's memory), home_fork.cpp
-// (children), home_jumps.cpp (threads that leave and come back), home_nodes.cpp (participants),
-// home_stats.cpp.
+// and home_mmap.cpp (calls that change mappings), home_exit.cpp (ends of threads), home_convert.cpp (a new
+// image's memory), home_fork.cpp (children), home_jumps.cpp (threads that leave and come back),
+// home_nodes.cpp (participants), home_stats.cpp.
 #pragma once
 
 #include <sys/types.h>
@@ -144,6 +144,8 @@ class Home : public EngineHost, public LaneEvents {
   // home_calls.cpp
   void on_call(Thread& thread);
   void on_call_end(Thread& thread);
+  bool is_reserved(uint64_t address, uint64_t bytes) const;
+  int reserved_error(const user_regs_struct& r) const;
   void answer(Thread& thread, int64_t result);  // completes an emulated call, after acks if threads are away
   void on_layout_ack(uint32_t ticket, uint16_t node);
   void complete(Thread& thread);
@@ -236,6 +238,7 @@ class Home : public EngineHost, public LaneEvents {
   std::set<pid_t> foreign_;     // other processes of the application's tree: they run natively
   std::map<pid_t, int> early_;  // stops of tasks whose parent's event has not come yet
   uint64_t brk_start_ = 0, brk_now_ = 0;
+  uint64_t reserved_end_ = kTrampoline + kTrampolineBytes;  // address
   uint64_t mmap_top_ = 0;  // page: new mappings lie below
   uint32_t next_ticket_ = 1;
   struct Awaited {

@@ -1,8 +1,10 @@
 // System calls of the application that the pager answers or prepares: the dispatch, the completion that waits
-// for threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp) and what a thread's end needs (home_exit.cpp). See home.hpp.
+// for threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp) and the ends of threads
+// (home_exit.cpp). See home.hpp.
 #include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -22,6 +24,7 @@ void Home::on_call(Thread& thread) {
   if (!get_registers(thread.tid, thread.call)) return;
   const user_regs_struct& r = thread.call;
   const auto number = static_cast<long>(r.orig_rax);
+  if (const int refused = reserved_error(r)) return answer(thread, refused);
   switch (number) {
     case SYS_mmap: return call_mmap(thread);
     case SYS_munmap: return call_munmap(thread);
@@ -53,6 +56,33 @@ void Home::on_call(Thread& thread) {
       if (number == SYS_fork || (r.rdi & CLONE_VM) == 0) return call_fork(thread);
       return run_native(thread, false);
     default: return run_native(thread, false);
+  }
+}
+
+bool Home::is_reserved(uint64_t address, uint64_t bytes) const {
+  return address < reserved_end_ && bytes > 0 && address + bytes > kTrampoline;
+}
+
+// The pager makes its calls from pages of the application's address space, and shows the kernel others: a
+// call that would change them is answered as if they were beyond the end of it. 0 for every other call.
+int Home::reserved_error(const user_regs_struct& r) const {
+  switch (r.orig_rax) {
+    case SYS_mmap:
+      if (!(r.r10 & (MAP_FIXED | MAP_FIXED_NOREPLACE))) return 0;
+      return is_reserved(r.rdi, r.rsi) ? -ENOMEM : 0;
+    case SYS_munmap: return is_reserved(r.rdi, r.rsi) ? -EINVAL : 0;
+    case SYS_mprotect:
+    case SYS_pkey_mprotect:
+    case SYS_madvise: return is_reserved(r.rdi, r.rsi) ? -ENOMEM : 0;
+    case SYS_mremap:
+      if (is_reserved(r.rdi, std::max<uint64_t>(r.rsi, 1))) return -EFAULT;
+      return (r.r10 & MREMAP_FIXED) && is_reserved(r.r8, r.rdx) ? -EINVAL : 0;
+    case SYS_shmat: {
+      shmid_ds info{};
+      if (shmctl(static_cast<int>(r.rdi), IPC_STAT, &info) != 0) return 0;  // the kernel says why
+      return is_reserved(r.rsi, info.shm_segsz) ? -EINVAL : 0;
+    }
+    default: return 0;
   }
 }
 

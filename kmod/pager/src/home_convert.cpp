@@ -135,12 +135,13 @@ void Home::copy_in(uint64_t first, uint64_t end, bool present_only) {
   }
 }
 
-// Every page of a few, so that a thread which reads them between their mapping and its registration finds them
-// in the memory file.
+// Every page of a few, so that a thread which reads them between their mapping and its registration finds
+// them in the memory file.
 void Home::copy_all(uint64_t first, uint64_t end) {
   for (uint64_t page = first; page < end; page++) {
     uint8_t bytes[kPageBytes] = {};
-    if (pread(memory_view_.get(), bytes, kPageBytes, static_cast<off_t>(address_of(page))) < 0 && errno != EIO)
+    const auto offset = static_cast<off_t>(address_of(page));
+    if (pread(memory_view_.get(), bytes, kPageBytes, offset) < 0 && errno != EIO)
       fail_errno("reading file pages at %#lx", address_of(page));
     engine_->adopt(page, bytes);
   }
@@ -162,8 +163,8 @@ void Home::convert_range(const Region& part, int prot) {
     if (end == first) return;
   }
   tell_unmapped(first, end);
-  // Untouched pages come from the file later, unless there is no descriptor to read it from (the kernel's exec
-  // mapped it), or other threads may be reading now.
+  // Untouched pages come from the file later, unless there is no descriptor to read it from (the kernel's
+  // exec mapped it), or other threads may be reading now.
   const bool copies = !part.backing || threads_.size() > 1;
   for (uint64_t from = first; from < end;) {
     const uint64_t to = copies ? std::min(end, from + kConvertPages) : end;
@@ -233,6 +234,7 @@ void Home::move_arguments(uint64_t stack_first, uint64_t stack_end) {
     region.prot = PROT_READ;
     region.kind = RegionKind::native;
     regions_.insert(region);
+    reserved_end_ = kArgumentsAt + bytes;
     return;
   }
   for (uint64_t page = std::max(page_of(start), stack_first); page <= page_of(end - 1) && page < stack_end;

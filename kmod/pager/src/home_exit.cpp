@@ -1,6 +1,6 @@
-// What the kernel writes when a thread ends, it writes where nothing can wait for a page any more: the tid word,
-// and the words of robust futexes, which it finds along a list in the application's memory. All of it is made
-// resident, and stays, before the thread may end. See home.hpp.
+// What the kernel writes when a thread ends, it writes where nothing can wait for a page any more: the tid
+// word, and the words of robust futexes, which it finds along a list in the application's memory. All of it
+// is made resident, and stays, before the thread may end. See home.hpp.
 //
 // Limits: a thread that a signal ends, or another thread's exec, is not seen before its end.
 #include <linux/futex.h>
@@ -36,8 +36,8 @@ void Home::call_exit(Thread& thread) {
 // True when the bytes at `address` are here, and will be until the last of `ends` has ended; else they are on
 // their way, and prepare_ends() goes on with `ends` and `walk` when they have come. The address is the
 // application's: what is not elastic is no concern of ours.
-bool Home::keep_for_end(pid_t caller, const std::vector<pid_t>& ends, const RobustWalk& walk, uint64_t address,
-                        uint64_t bytes) {
+bool Home::keep_for_end(pid_t caller, const std::vector<pid_t>& ends, const RobustWalk& walk,
+                        uint64_t address, uint64_t bytes) {
   if (address == 0 || address >= kUserSpaceEnd - bytes) return true;
   std::vector<uint64_t>& kept = find_thread(ends.back())->kept;
   std::vector<uint64_t> missing;
@@ -63,7 +63,7 @@ bool Home::read_word(uint64_t address, uint64_t& word) {
          pread(memory_view_.get(), &word, sizeof word, static_cast<off_t>(address)) == sizeof word;
 }
 
-// One step after the other for the last of `ends`, then for the one before; `caller` runs on after all of them.
+// One step after the other for the last of `ends`, then for the one before; `caller` runs on after all.
 void Home::prepare_ends(pid_t caller, std::vector<pid_t> ends, RobustWalk walk) {
   Thread* exiting = find_thread(caller);
   if (exiting == nullptr || exiting->state != ThreadState::held) return;

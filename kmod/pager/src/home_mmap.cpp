@@ -50,7 +50,7 @@ int64_t Home::map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
     if (page < kLowestPage) return -EPERM;
     if (!replace && regions_.overlaps(page, page + pages)) return -EEXIST;
   } else if (address == 0 || page < kLowestPage || address > kUserSpaceEnd - bytes ||
-             regions_.overlaps(page, page + pages)) {
+             is_reserved(address, bytes) || regions_.overlaps(page, page + pages)) {
     page = choose_address(pages, flags);
     if (page == 0) return -ENOMEM;
   }
@@ -97,7 +97,7 @@ void Home::native_mmap(Thread& thread, uint64_t bytes) {
   const uint64_t page = page_of(r.rdi), pages = page_of(bytes);
   if (!(flags & (MAP_FIXED | MAP_FIXED_NOREPLACE))) {
     uint64_t at = page;
-    if (r.rdi == 0 || page < kLowestPage || r.rdi > kUserSpaceEnd - bytes ||
+    if (r.rdi == 0 || page < kLowestPage || r.rdi > kUserSpaceEnd - bytes || is_reserved(r.rdi, bytes) ||
         regions_.overlaps(page, page + pages))
       at = choose_address(pages, flags);
     if (at == 0) return answer(thread, -ENOMEM);

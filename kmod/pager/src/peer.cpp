@@ -23,6 +23,7 @@ constexpr uint64_t kAskAgainUs = 1'000'000;
 // Pages that go along with jumps are not counted against the lease before they are sent; more than this is no
 // accident.
 constexpr uint64_t kBeyondLeaseMax = 4096;
+constexpr size_t kRegionsMax = 65530;  // vm.max_map_count as the kernel has it: home has no more
 }  // namespace
 
 Peer::Peer(PeerOptions options)
@@ -254,6 +255,7 @@ void Peer::on_home_frame(Node& home, const Frame& frame) {
 
 // map, protect, and the end of a mapping, as home did them.
 void Peer::on_layout(const Frame& frame) {
+  if (regions_.size() >= kRegionsMax) throw Failure("home told of more mappings than a process can have");
   const FrameHeader& header = frame.header;
   const uint64_t first = header.page, end = header.page + header.count;
   if (static_cast<FrameType>(header.type) == FrameType::protect) {
