@@ -6,11 +6,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
+#include <sys/time.h>
 #include <time.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -210,6 +213,64 @@ static void reserved(void) {
   expect_error("shmat", failed, EINVAL);
 }
 
+static volatile sig_atomic_t traps, traps_elsewhere;
+extern const char after_short_trap[], after_long_trap[];
+
+static void on_trap(int signal, siginfo_t* info, void* context) {
+  const ucontext_t* const interrupted = context;
+  const char* const at = (const char*)interrupted->uc_mcontext.gregs[REG_RIP];
+  traps += signal == SIGTRAP && info->si_code == SI_KERNEL;
+  traps_elsewhere += at != after_short_trap && at != after_long_trap;
+}
+
+static int has_vsyscalls(void) {
+  char line[512];
+  int found = 0;
+  FILE* const maps = fopen("/proc/self/maps", "r");
+  while (maps != NULL && fgets(line, sizeof line, maps) != NULL)
+    found = found || strstr(line, "[vsyscall]") != NULL;
+  if (maps != NULL) fclose(maps);
+  return found;
+}
+
+enum { TRAP_ROUNDS = 200 };
+
+__attribute__((noinline)) static void trap_twice(void) {
+  __asm__ volatile("int3; .globl after_short_trap; after_short_trap:");
+  __asm__ volatile(".byte 0xcd, 3; .globl after_long_trap; after_long_trap:");
+}
+
+/* Breakpoints, and calls of the page at the end of all addresses, each right after a page that is elsewhere. */
+static void traps_and_vsyscalls(void) {
+  struct sigaction action = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO};
+  sigaction(SIGTRAP, &action, NULL);
+  const int vsyscalls = has_vsyscalls();
+  int (*const vsyscall_gettimeofday)(struct timeval*, void*) = (void*)0xffffffffff600000;
+  time_t (*const vsyscall_time)(time_t*) = (void*)0xffffffffff600400;
+  int (*const vsyscall_getcpu)(unsigned*, unsigned*, void*) = (void*)0xffffffffff600800;
+  enum { FAR_PAGES = 4000 };
+  volatile char* const far = map((size_t)FAR_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE, anonymous);
+  for (size_t i = 0; i < FAR_PAGES; i++) far[i * PAGE_BYTES] = 1;
+  for (size_t i = 0; i < TRAP_ROUNDS; i++) {
+    (void)far[i * 8 * PAGE_BYTES];
+    trap_twice();
+    if (!vsyscalls) continue;
+    const time_t now = time(NULL);
+    struct timeval day = {0, 0};
+    time_t seconds = 0;
+    unsigned cpu = ~0u, node = ~0u;
+    (void)far[(i * 8 + 2) * PAGE_BYTES];
+    if (vsyscall_gettimeofday(&day, NULL) != 0 || day.tv_sec < now - 1 || day.tv_sec > now + 60)
+      fail("gettimeofday: %ld", day.tv_sec);
+    (void)far[(i * 8 + 4) * PAGE_BYTES];
+    if (vsyscall_time(&seconds) != seconds || seconds < now - 1 || seconds > now + 60)
+      fail("time: %ld", seconds);
+    (void)far[(i * 8 + 6) * PAGE_BYTES];
+    if (vsyscall_getcpu(&cpu, &node, NULL) != 0 || cpu == ~0u || node == ~0u) fail("getcpu: %u", cpu);
+  }
+  printf("%d traps, %d elsewhere\n", (int)traps, (int)traps_elsewhere);
+}
+
 static const struct {
   const char* name;
   void (*run)(void);
@@ -219,6 +280,7 @@ static const struct {
     {"robust", robust},
     {"robust-group", robust_group},
     {"reserved", reserved},
+    {"traps", traps_and_vsyscalls},
 };
 
 int main(int argc, char** argv) {

@@ -35,6 +35,7 @@ const CASES: readonly Case[] = [
   { name: 'robust', title: 'robust mutexes of a thread that ends are released, wherever they are' },
   { name: 'robust-group', title: 'robust mutexes are released at the end of a process, too' },
   { name: 'reserved', title: "the pager's own pages are out of the application's reach" },
+  { name: 'traps', title: 'breakpoints and vsyscalls of a thread that is elsewhere', jumps: true },
 ]
 
 for (const { name, title, jumps } of CASES) {
