@@ -1,32 +1,17 @@
 /*
- * Memory calls whose effect on contents, not only whose answer, has to be as it is alone; one case for each
- * argument. Every case prints the same under elasticos as without.
+ * Memory calls whose effect on contents, not only whose answer, has to be as it is alone.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/shm.h>
-#include <sys/time.h>
-#include <time.h>
-#include <ucontext.h>
 #include <unistd.h>
 
-#include "check.h"
+#include "cases.h"
 
 enum { PAGES = 16 };
 static const size_t length = PAGES * PAGE_BYTES;
-static const int anonymous = MAP_PRIVATE | MAP_ANONYMOUS;
-
-static char* map(size_t bytes, int protection, int flags) {
-  char* const at = mmap(NULL, bytes, protection, flags, -1, 0);
-  if (at == MAP_FAILED) fail("no memory");
-  return at;
-}
 
 static void must_be_fresh(char* at, const char* what) {
   char* const again = mmap(at, length, PROT_READ | PROT_WRITE, anonymous | MAP_FIXED_NOREPLACE, -1, 0);
@@ -102,90 +87,6 @@ static void convert(void) {
   pthread_join(thread, NULL);
 }
 
-/* Enough to send everything else away. */
-static void crowd_out(void) {
-  enum { CROWD_PAGES = 4000 };
-  static char* crowd;
-  if (crowd == NULL) crowd = map((size_t)CROWD_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE, anonymous);
-  for (int round = 0; round < 2; round++)
-    for (size_t i = 0; i < CROWD_PAGES; i++) crowd[i * PAGE_BYTES] = (char)(i | 1);
-}
-
-static void make_robust(pthread_mutex_t* mutex, int shared) {
-  pthread_mutexattr_t attributes;
-  pthread_mutexattr_init(&attributes);
-  pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-  pthread_mutexattr_setpshared(&attributes, shared);
-  pthread_mutex_init(mutex, &attributes);
-}
-
-static int lock_in_time(pthread_mutex_t* mutex) {
-  struct timespec until;
-  clock_gettime(CLOCK_REALTIME, &until);
-  until.tv_sec += 5;
-  return pthread_mutex_timedlock(mutex, &until);
-}
-
-enum { MUTEXES = 50 };
-static pthread_mutex_t* mutexes[MUTEXES];
-
-static void* lock_all(void* unused) {
-  (void)unused;
-  for (int i = 0; i < MUTEXES; i++) pthread_mutex_lock(mutexes[i]);
-  crowd_out();
-  return NULL;
-}
-
-/* A thread ends with robust mutexes that are away, each on a page of its own. */
-static void robust(void) {
-  for (int i = 0; i < MUTEXES; i++) {
-    mutexes[i] = (pthread_mutex_t*)map(2 * PAGE_BYTES, PROT_READ | PROT_WRITE, anonymous);
-    make_robust(mutexes[i], PTHREAD_PROCESS_PRIVATE);
-  }
-  pthread_t thread;
-  pthread_create(&thread, NULL, lock_all, NULL);
-  pthread_join(thread, NULL);
-  for (int i = 0; i < MUTEXES; i++) {
-    const int result = lock_in_time(mutexes[i]);
-    if (result != EOWNERDEAD) fail("mutex %d: %s", i, strerror(result));
-  }
-}
-
-static atomic_int locked;
-
-static void* lock_and_wait(void* mutex) {
-  pthread_mutex_lock(mutex);
-  locked = 1;
-  pause();
-  return NULL;
-}
-
-/* The process ends while a thread of it, whose list of robust mutexes is away, has one that a child wants. */
-static void robust_group(void) {
-  pthread_mutex_t* const mutex =
-      (pthread_mutex_t*)map(PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
-  make_robust(mutex, PTHREAD_PROCESS_SHARED);
-  int told[2];
-  if (pipe(told) != 0) fail("pipe");
-  if (fork() == 0) {
-    char byte = 0;
-    close(told[1]);
-    if (read(told[0], &byte, 1) != 0) fail("nothing was to be said");
-    const int result = lock_in_time(mutex);
-    if (result != EOWNERDEAD) fail("shared mutex: %s", strerror(result));
-    return;
-  }
-  pthread_t thread;
-  pthread_create(&thread, NULL, lock_and_wait, mutex);
-  while (!locked) continue;
-  crowd_out();
-  _exit(0);
-}
-
-static void expect_error(const char* what, int failed, int error) {
-  if (!failed || errno != error) fail("%s: %s", what, failed ? strerror(errno) : "done");
-}
-
 /* Where elasticos has pages of its own, which no call may change. Alone there is nothing. */
 static void reserved(void) {
   char* const at = (char*)0xf0000000000;
@@ -213,82 +114,49 @@ static void reserved(void) {
   expect_error("shmat", failed, EINVAL);
 }
 
-static volatile sig_atomic_t traps, traps_elsewhere;
-extern const char after_short_trap[], after_long_trap[];
-
-static void on_trap(int signal, siginfo_t* info, void* context) {
-  const ucontext_t* const interrupted = context;
-  const char* const at = (const char*)interrupted->uc_mcontext.gregs[REG_RIP];
-  traps += signal == SIGTRAP && info->si_code == SI_KERNEL;
-  traps_elsewhere += at != after_short_trap && at != after_long_trap;
+/* Files of huge pages; how many there are to touch does not matter. */
+static void huge(void) {
+  const int file = memfd_create("huge", MFD_HUGETLB);
+  if (file < 0) return;
+  const size_t bytes = 4 << 20;
+  if (ftruncate(file, (off_t)bytes) != 0) fail("ftruncate");
+  char* const at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
+  if (at == MAP_FAILED) fail("mmap: %s", strerror(errno));
+  char* const odd = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file, 0);
+  if (odd == MAP_FAILED) fail("mmap of a page: %s", strerror(errno));
+  char* const inside = odd + PAGE_BYTES;
+  expect_error("inside a huge page",
+               mmap(inside, PAGE_BYTES, PROT_READ, anonymous | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED,
+               EEXIST);
+  if (munmap(at, bytes) != 0) fail("munmap: %s", strerror(errno));
 }
 
-static int has_vsyscalls(void) {
-  char line[512];
-  int found = 0;
-  FILE* const maps = fopen("/proc/self/maps", "r");
-  while (maps != NULL && fgets(line, sizeof line, maps) != NULL)
-    found = found || strstr(line, "[vsyscall]") != NULL;
-  if (maps != NULL) fclose(maps);
-  return found;
+/* Promises about paging: what they answer. */
+static void promises(void) {
+  char* const at = map(length, PROT_READ | PROT_WRITE, anonymous);
+  char* const hole = at + 4 * PAGE_BYTES;
+  munmap(hole, PAGE_BYTES);
+  mprotect(at + 8 * PAGE_BYTES, PAGE_BYTES, PROT_READ);
+  if (madvise(at, 4 * PAGE_BYTES, MADV_POPULATE_WRITE) != 0) fail("populate: %s", strerror(errno));
+  if (madvise(at + 8 * PAGE_BYTES, PAGE_BYTES, MADV_POPULATE_READ) != 0) fail("populate to read");
+  expect_error("populate a hole", madvise(at, length, MADV_POPULATE_READ) != 0, ENOMEM);
+  expect_error("populate what is read-only",
+               madvise(at + 5 * PAGE_BYTES, 4 * PAGE_BYTES, MADV_POPULATE_WRITE) != 0, EINVAL);
+  if (mlock(at + 1, PAGE_BYTES) != 0 || munlock(at, 2 * PAGE_BYTES) != 0) fail("mlock: %s", strerror(errno));
+  expect_error("mlock of a hole", mlock(hole - 1, 2) != 0, ENOMEM);
+  expect_error("munlock of a hole", munlock(hole, 1) != 0, ENOMEM);
+  expect_error("mlock2", mlock2(at, PAGE_BYTES, 99) != 0, EINVAL);
+  expect_error("mlockall", mlockall(0) != 0, EINVAL);
+  expect_error("mlockall on fault alone", mlockall(MCL_ONFAULT) != 0, EINVAL);
 }
 
-enum { TRAP_ROUNDS = 200 };
-
-__attribute__((noinline)) static void trap_twice(void) {
-  __asm__ volatile("int3; .globl after_short_trap; after_short_trap:");
-  __asm__ volatile(".byte 0xcd, 3; .globl after_long_trap; after_long_trap:");
-}
-
-/* Breakpoints, and calls of the page at the end of all addresses, each right after a page that is elsewhere. */
-static void traps_and_vsyscalls(void) {
-  struct sigaction action = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO};
-  sigaction(SIGTRAP, &action, NULL);
-  const int vsyscalls = has_vsyscalls();
-  int (*const vsyscall_gettimeofday)(struct timeval*, void*) = (void*)0xffffffffff600000;
-  time_t (*const vsyscall_time)(time_t*) = (void*)0xffffffffff600400;
-  int (*const vsyscall_getcpu)(unsigned*, unsigned*, void*) = (void*)0xffffffffff600800;
-  enum { FAR_PAGES = 4000 };
-  volatile char* const far = map((size_t)FAR_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE, anonymous);
-  for (size_t i = 0; i < FAR_PAGES; i++) far[i * PAGE_BYTES] = 1;
-  for (size_t i = 0; i < TRAP_ROUNDS; i++) {
-    (void)far[i * 8 * PAGE_BYTES];
-    trap_twice();
-    if (!vsyscalls) continue;
-    const time_t now = time(NULL);
-    struct timeval day = {0, 0};
-    time_t seconds = 0;
-    unsigned cpu = ~0u, node = ~0u;
-    (void)far[(i * 8 + 2) * PAGE_BYTES];
-    if (vsyscall_gettimeofday(&day, NULL) != 0 || day.tv_sec < now - 1 || day.tv_sec > now + 60)
-      fail("gettimeofday: %ld", day.tv_sec);
-    (void)far[(i * 8 + 4) * PAGE_BYTES];
-    if (vsyscall_time(&seconds) != seconds || seconds < now - 1 || seconds > now + 60)
-      fail("time: %ld", seconds);
-    (void)far[(i * 8 + 6) * PAGE_BYTES];
-    if (vsyscall_getcpu(&cpu, &node, NULL) != 0 || cpu == ~0u || node == ~0u) fail("getcpu: %u", cpu);
-  }
-  printf("%d traps, %d elsewhere\n", (int)traps, (int)traps_elsewhere);
-}
-
-static const struct {
-  const char* name;
-  void (*run)(void);
-} cases[] = {
+static const struct test_case cases[] = {
     {"fresh", fresh},
     {"convert", convert},
-    {"robust", robust},
-    {"robust-group", robust_group},
     {"reserved", reserved},
-    {"traps", traps_and_vsyscalls},
+    {"huge", huge},
+    {"promises", promises},
+    {NULL, NULL},
 };
 
-int main(int argc, char** argv) {
-  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-    if (argc > 1 && strcmp(argv[1], cases[i].name) == 0) {
-      cases[i].run();
-      puts("done");
-      return 0;
-    }
-  fail("no such case");
-}
+int main(int argc, char** argv) { return run_case(cases, argc, argv); }

@@ -19,8 +19,8 @@ constexpr uint64_t kVsyscallPage = 0xffffffffff600000;
 constexpr int kSeccompCode = 1;  // SYS_SECCOMP of <asm-generic/siginfo.h>
 
 // Most signals come before their instruction, which home then makes again. Two come after it, and the context
-// is put back to before. int3: one byte long, or two as `int $3`. A call of the vsyscall page, which the guest's
-// filter refuses: the kernel has taken the return address off the stack all the same.
+// is put back to before. int3: one byte long, or two as `int $3`. A call of the vsyscall page, which the
+// guest's filter refuses: the kernel has taken the return address off the stack all the same.
 void put_back(pid_t tid, user_regs_struct& r) {
   siginfo_t info{};
   if (ptrace(PTRACE_GETSIGINFO, tid, nullptr, &info) != 0) return;

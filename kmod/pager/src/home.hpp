@@ -2,9 +2,9 @@
 // threads are, what is mapped, and who may join. The engine does the paging; this class does everything else.
 //
 // Files: home.cpp (life and control), home_stops.cpp (what the application's tasks report), home_calls.cpp
-// and home_mmap.cpp (calls that change mappings), home_exit.cpp (ends of threads), home_convert.cpp (a new
-// image's memory), home_fork.cpp (children), home_jumps.cpp (threads that leave and come back),
-// home_nodes.cpp (participants), home_stats.cpp.
+// and home_mmap.cpp (calls that change mappings), home_advice.cpp (advice), home_exit.cpp (ends of threads),
+// home_limits.cpp (resource limits), home_convert.cpp (a new image's memory), home_fork.cpp (children),
+// home_jumps.cpp (threads that leave and come back), home_nodes.cpp (participants), home_stats.cpp.
 #pragma once
 
 #include <sys/types.h>
@@ -151,12 +151,15 @@ class Home : public EngineHost, public LaneEvents {
   void complete(Thread& thread);
   void run_native(Thread& thread, bool exit_stop);
   void call_brk(Thread& thread, uint64_t wanted);
-  void call_madvise(Thread& thread);
   void call_futex(Thread& thread);
   void call_mprotect(Thread& thread);
   int protect_range(uint64_t first, uint64_t end, int prot);
   void tell_protect(uint64_t first, uint64_t end, int prot);
   void resync_native();
+  // home_advice.cpp
+  void call_madvise(Thread& thread);
+  int all_mapped(uint64_t first, uint64_t end, int prot) const;
+  int lock_result(const user_regs_struct& r) const;
   // home_exit.cpp
   struct RobustWalk {
     uint64_t head = 0, at = 0;  // at: the entry to be looked at next
@@ -168,11 +171,16 @@ class Home : public EngineHost, public LaneEvents {
                     uint64_t bytes);
   bool read_word(uint64_t address, uint64_t& word);
   void release(std::vector<uint64_t>& pinned);
+  // home_limits.cpp
+  void place_stack(const Region& stack);
+  void fit_stack();
+  bool over_limits(uint64_t pages, int prot, uint64_t replaces) const;
   // home_mmap.cpp
   void call_mmap(Thread& thread);
   int64_t map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
                       std::shared_ptr<BackingFile> backing, uint64_t backing_page);
   uint64_t choose_address(uint64_t pages, int flags);
+  uint64_t huge_page_bytes(const Thread& thread);
   void native_mmap(Thread& thread, uint64_t bytes);
   void after_native_mmap(Thread& thread, int64_t result);
   void call_munmap(Thread& thread);
@@ -239,6 +247,8 @@ class Home : public EngineHost, public LaneEvents {
   std::map<pid_t, int> early_;  // stops of tasks whose parent's event has not come yet
   uint64_t brk_start_ = 0, brk_now_ = 0;
   uint64_t reserved_end_ = kTrampoline + kTrampolineBytes;  // address
+  uint64_t stack_first_ = 0, stack_end_ = 0;  // pages
+  static constexpr uint64_t kStackGapPages = 256;  // between the stack and the mappings below it
   uint64_t mmap_top_ = 0;  // page: new mappings lie below
   uint32_t next_ticket_ = 1;
   struct Awaited {

@@ -1,6 +1,6 @@
 // System calls of the application that the pager answers or prepares: the dispatch, the completion that waits
-// for threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp) and the ends of threads
-// (home_exit.cpp). See home.hpp.
+// for threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp), advice (home_advice.cpp)
+// and the ends of threads (home_exit.cpp). See home.hpp.
 #include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -17,7 +17,6 @@ namespace elastic {
 namespace {
 constexpr uint64_t kHeapBytesMax = 1ull << 44;
 // <linux/futex.h> operations 5..13; see seccomp_filter.cpp.
-constexpr int kMadvDontneedLocked = 24;
 }  // namespace
 
 void Home::on_call(Thread& thread) {
@@ -40,12 +39,13 @@ void Home::on_call(Thread& thread) {
     case SYS_mlock2:
     case SYS_mlockall:
     case SYS_munlock:
-    case SYS_munlockall:
-      return answer(thread, 0);  // a promise about paging, which is what elastic memory does not keep
+    case SYS_munlockall: return answer(thread, lock_result(r));
     case SYS_set_tid_address: thread.clear_tid_address = r.rdi; return run_native(thread, false);
     case SYS_shmat:
     case SYS_shmdt:
-    case SYS_remap_file_pages: return run_native(thread, true);
+    case SYS_remap_file_pages:
+    case SYS_setrlimit:
+    case SYS_prlimit64: return run_native(thread, true);
     case SYS_fork:
     case SYS_clone:
       if ((number == SYS_fork || (r.rdi & CLONE_VM) == 0) && !fork_fits()) {
@@ -110,6 +110,8 @@ void Home::on_call_end(Thread& thread) {
       resume(thread.tid);
       return;
     case SYS_mmap: after_native_mmap(thread, result); break;
+    case SYS_setrlimit:
+    case SYS_prlimit64: fit_stack(); break;
     case SYS_mremap:  // a look at the mappings does not tell one file's pages from another's
       if (result > 0) replaced(page_of(r.rax), page_of(r.rax + round_up_page(thread.call.rdx)));
       resync_native();
@@ -160,7 +162,7 @@ void Home::call_brk(Thread& thread, uint64_t wanted) {
     return answer(thread, static_cast<int64_t>(brk_now_));
   const uint64_t old_end = page_of(round_up_page(brk_now_)), new_end = page_of(round_up_page(wanted));
   if (new_end > old_end) {
-    if (regions_.overlaps(old_end, new_end) ||
+    if (regions_.overlaps(old_end, new_end) || over_limits(new_end - old_end, PROT_READ | PROT_WRITE, 0) ||
         map_elastic(address_of(old_end), (new_end - old_end) << kPageShift, PROT_READ | PROT_WRITE,
                     MAP_FIXED_NOREPLACE, nullptr, 0) < 0)
       return answer(thread, static_cast<int64_t>(brk_now_));
@@ -174,11 +176,16 @@ void Home::call_brk(Thread& thread, uint64_t wanted) {
 void Home::call_mprotect(Thread& thread) {
   const user_regs_struct& r = thread.call;
   const uint64_t bytes = round_up_page(r.rsi);
+  uint64_t prot = r.rdx, first = page_of(r.rdi);
+  if ((prot & PROT_GROWSDOWN) != 0 && first >= stack_first_ && first < stack_end_) {
+    prot &= ~static_cast<uint64_t>(PROT_GROWSDOWN);
+    if (bytes > 0) first = std::max(stack_first_, regions_.find(first)->start);
+  }
   if ((r.rdi & (kPageBytes - 1)) != 0 || r.rdi + bytes > kUserSpaceEnd || r.rdi + bytes < r.rdi ||
-      (r.rdx & ~7ull) != 0)
+      (prot & ~7ull) != 0)
     return run_native(thread, true);  // odd arguments: the kernel's own answer, then a fresh look
   if (bytes == 0) return answer(thread, r.rsi == 0 ? 0 : -ENOMEM);
-  answer(thread, protect_range(page_of(r.rdi), page_of(r.rdi + bytes), static_cast<int>(r.rdx)));
+  answer(thread, protect_range(first, page_of(r.rdi + bytes), static_cast<int>(prot)));
 }
 
 int Home::protect_range(uint64_t first, uint64_t end, int prot) {
@@ -213,66 +220,6 @@ void Home::tell_protect(uint64_t first, uint64_t end, int prot) {
     header.argument = static_cast<uint32_t>(prot);
     for (auto& [index, node] : lanes_->all()) lanes_->send(*node, FrameType::protect, header);
   });
-}
-
-void Home::call_madvise(Thread& thread) {
-  const user_regs_struct& r = thread.call;
-  const uint64_t first = page_of(r.rdi), end = page_of(r.rdi + round_up_page(r.rsi));
-  bool elastic = false;
-  if (r.rsi + kPageBytes - 1 >= r.rsi && (r.rdi & (kPageBytes - 1)) == 0 && end >= first &&
-      end <= kUserSpaceEnd >> kPageShift)
-    regions_.visit(first, end,
-                   [&](const Region& region) { elastic = elastic || region.kind == RegionKind::elastic; });
-  if (!elastic) return run_native(thread, false);
-  const auto each_elastic = [&](const std::function<void(const Region&)>& act) {
-    std::vector<Region> parts;
-    regions_.visit(first, end, [&](const Region& region) {
-      if (region.kind == RegionKind::elastic) parts.push_back(region);
-    });
-    for (const Region& part : parts) act(part);
-  };
-  uint64_t covered = 0;
-  regions_.visit(first, end, [&](const Region& region) { covered += region.end - region.start; });
-  int64_t result = covered == end - first ? 0 : -ENOMEM;
-  switch (static_cast<int>(r.rdx)) {
-    case MADV_FREE: {  // may be taken away at any time: now; of files' pages it is refused, from there on
-      uint64_t anonymous_end = end;
-      regions_.visit(first, end, [&](const Region& region) {
-        if (region.kind != RegionKind::elastic || region.backing)
-          anonymous_end = std::min(anonymous_end, region.start);
-      });
-      if (anonymous_end < end) result = -EINVAL;
-      each_elastic([&](const Region& part) {
-        if (part.start < anonymous_end) engine_->forget(part.start, part.end);
-      });
-      return answer(thread, result);
-    }
-    case MADV_DONTNEED:
-    case kMadvDontneedLocked:
-      each_elastic([this](const Region& part) { engine_->forget(part.start, part.end); });
-      return answer(thread, result);
-    case MADV_DONTFORK:
-    case MADV_DOFORK:
-      regions_.update(first, end, [&](Region& region) { region.skip_on_fork = r.rdx == MADV_DONTFORK; });
-      return answer(thread, result);
-    case MADV_WIPEONFORK:
-    case MADV_KEEPONFORK:
-      regions_.update(first, end, [&](Region& region) { region.wipe_on_fork = r.rdx == MADV_WIPEONFORK; });
-      return answer(thread, result);
-    case MADV_NORMAL:
-    case MADV_RANDOM:
-    case MADV_SEQUENTIAL:
-    case MADV_WILLNEED:
-    case MADV_MERGEABLE:
-    case MADV_UNMERGEABLE:
-    case MADV_HUGEPAGE:
-    case MADV_NOHUGEPAGE:
-    case MADV_DONTDUMP:
-    case MADV_DODUMP:
-    case MADV_COLD:
-    case MADV_PAGEOUT: return answer(thread, result);
-    default: return answer(thread, -EINVAL);
-  }
 }
 
 // Futex operations whose kernel side cannot wait for a page: both words stay here until the call returns.

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/prctl.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -18,8 +17,6 @@ namespace elastic {
 
 namespace {
 
-constexpr uint64_t kStackBytesMax = 1ull << 30;   // where the limit is "unlimited"
-constexpr uint64_t kGapPages = 256;               // between the stack and the mappings below it
 constexpr uint64_t kArgumentBytesMax = 8u << 20;  // the kernel's own limit is 6 MB
 constexpr uint64_t kArgumentsAt = kTrampoline + (1 << 16);
 constexpr uint64_t kConvertPages = 16;  // few enough that none is evicted before it is mapped
@@ -64,18 +61,13 @@ bool is_special(const Mapping& mapping) {
          mapping.name == "[vsyscall]";
 }
 
-uint64_t stack_bytes() {
-  rlimit limit{};
-  getrlimit(RLIMIT_STACK, &limit);
-  return round_up_page(std::clamp<uint64_t>(limit.rlim_cur, 1 << 20, kStackBytesMax));
-}
-
 }  // namespace
 
 void Home::convert_image() {
   const std::vector<Mapping> maps = read_maps(application_);
-  mmap_top_ = page_of(kUserSpaceEnd) - kGapPages;
-  std::pair<uint64_t, uint64_t> stack_range;
+  mmap_top_ = page_of(kUserSpaceEnd) - kStackGapPages;
+  stack_first_ = stack_end_ = 0;
+  reserved_end_ = kTrampoline + kTrampolineBytes;
   for (const Mapping& mapping : maps) {
     Region region;
     region.start = page_of(mapping.start);
@@ -92,21 +84,16 @@ void Home::convert_image() {
       continue;
     }
     copy_in(region.start, region.end, mapping.anonymous);
-    if (stack) {
-      // The whole stack is mapped at once: a mapping that grows by itself cannot be elastic.
-      const uint64_t lowest = region.end - page_of(stack_bytes());
-      if (!regions_.overlaps(lowest, region.start)) region.start = std::min(region.start, lowest);
-      mmap_top_ = region.start - kGapPages;
-    }
     if (const int error = memory_.map(region.start, region.end - region.start, region.prot); error != 0)
       throw Failure(format("cannot map elastic memory at %#" PRIx64 ": %s", address_of(region.start),
                            strerror(-error)));
     regions_.insert(region);
-    if (stack) stack_range = {region.start, region.end};
+    if (stack) place_stack(region);
   }
+  fit_stack();
   brk_start_ = static_cast<uint64_t>(memory_.injector().call(SYS_brk, 0));
   brk_now_ = brk_start_;
-  move_arguments(stack_range.first, stack_range.second);
+  move_arguments(stack_first_, stack_end_);
 }
 
 // Copies contents into the memory file and the table; pages of zeros stay untouched. `present_only`:

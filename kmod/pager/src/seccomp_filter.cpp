@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -90,6 +91,16 @@ constexpr uint32_t error(int number) { return SECCOMP_RET_ERRNO | static_cast<ui
 constexpr size_t argument(int index) { return offsetof(seccomp_data, args) + static_cast<size_t>(index) * 8; }
 constexpr size_t kNumber = offsetof(seccomp_data, nr);
 
+// All that the stack may grow to is mapped at once, so the pager must hear of its limit.
+void trace_stack_limit(Program& p) {
+  for (const auto& [call, index] : {std::pair{SYS_setrlimit, 0}, std::pair{SYS_prlimit64, 1}}) {
+    p.unless_equal_skip(static_cast<uint32_t>(call), 4);
+    p.load(argument(index));
+    p.if_equal(RLIMIT_STACK, SECCOMP_RET_TRACE);
+    p.answer(SECCOMP_RET_ALLOW);
+  }
+}
+
 // The open flags of `open` (argument 1) and `openat` (argument 2), fcntl(F_SETFL), SO_ZEROCOPY: O_DIRECT and
 // zero-copy sends pin pages; EINVAL and ENOPROTOOPT are what file systems and protocols without them answer.
 void refuse_pinning(Program& p) {
@@ -141,6 +152,7 @@ bool install_application_filter() {
   p.answer(SECCOMP_RET_ALLOW);
   for (const int call : kTraced) p.if_equal(static_cast<uint32_t>(call), SECCOMP_RET_TRACE);
   for (const int call : kMissing) p.if_equal(static_cast<uint32_t>(call), error(ENOSYS));
+  trace_stack_limit(p);
   refuse_pinning(p);
   p.answer(SECCOMP_RET_ALLOW);
   const sock_fprog program = p.finish();
