@@ -4,8 +4,7 @@
  * specification, what the simulator checks frames with, and what keeps the C++ honest (test/kmod/lane-frames.test.ts).
  *
  * All fields are little-endian. 64-bit fields are bigint, because they come from the network and may hold anything.
- * Limits: a payload is at most 2 MiB and carries at most 256 pages; sequence and acknowledgement belong to a
- * connection and are not judged here.
+ * Limits: a payload is at most 2 MiB, with at most 256 pages; sequence and acknowledgement are the connection's.
  */
 
 export const WIRE_MAGIC = 0x31504c45
@@ -18,6 +17,9 @@ export const STATS_BYTES_MAX = 64 << 10
 export const REASON_BYTES_MAX = 4 << 10
 /** 47-bit user addresses of 4 KiB pages. */
 export const PAGE_NUMBER_END = 1n << 35n
+/** Of the shell process: the pages from which a pager makes its calls there (kmod/pager/src/injector.hpp). */
+export const SHELL_PAGE_FIRST = 0x100n
+export const SHELL_PAGES = 2n
 const PAGE_BYTES = 4096
 const HELLO_BYTES = 24
 const REGION_BYTES = 32
@@ -256,6 +258,10 @@ function isRange(page: bigint, count: bigint): boolean {
   return count > 0n && page < PAGE_NUMBER_END && count <= PAGE_NUMBER_END - page
 }
 
+function touchesShell(page: bigint, count: bigint): boolean {
+  return page < SHELL_PAGE_FIRST + SHELL_PAGES && SHELL_PAGE_FIRST < page + count
+}
+
 function isOneBitOf(flags: number, allowed: number): boolean {
   return (flags & ~allowed) === 0 && flags !== 0 && (flags & (flags - 1)) === 0
 }
@@ -267,6 +273,7 @@ function pagesProblem(header: FrameHeader, payload: Uint8Array, allowed: number)
   const metas = decodePageMetas(payload, header.count)
   for (const meta of metas) {
     if (meta.page >= PAGE_NUMBER_END) return 'page number out of bounds'
+    if (touchesShell(meta.page, 1n)) return "the shell's own pages"
     if (!isOneBitOf(meta.flags, allowed)) return 'page flags not allowed here'
   }
   const withData = metas.filter(meta => meta.flags === PageFlag.data).length
@@ -279,6 +286,7 @@ function regionProblem(payload: Uint8Array): string | undefined {
   if (payload.length !== REGION_BYTES) return 'wrong payload size'
   const region = decodeRegion(payload)
   if (!isRange(region.startPage, region.pageCount)) return 'page range out of bounds'
+  if (touchesShell(region.startPage, region.pageCount)) return "the shell's own pages"
   if ((region.prot & ~PROTECTION_BITS) !== 0) return 'unknown protection bits'
   const known = region.kind === RegionKind.elastic || region.kind === RegionKind.replica
   return known ? undefined : 'unknown kind of region'
@@ -295,8 +303,20 @@ function requestProblem(header: FrameHeader, payload: Uint8Array): string | unde
   return rangeProblem(header, payload)
 }
 
-function protectProblem(header: FrameHeader, payload: Uint8Array): string | undefined {
+function layoutProblem(header: FrameHeader, payload: Uint8Array): string | undefined {
   const problem = rangeProblem(header, payload)
+  const reaches = touchesShell(header.page, BigInt(header.count))
+  return problem ?? (reaches ? "the shell's own pages" : undefined)
+}
+
+/** Argument 1: the mapping ends. Any other: the contents of some pages, each of which is looked at. */
+function dropProblem(header: FrameHeader, payload: Uint8Array): string | undefined {
+  if (header.argument !== 1 && header.count > PAGES_PER_FRAME_MAX) return 'page count out of bounds'
+  return layoutProblem(header, payload)
+}
+
+function protectProblem(header: FrameHeader, payload: Uint8Array): string | undefined {
+  const problem = layoutProblem(header, payload)
   if (problem !== undefined) return problem
   return (header.argument & ~PROTECTION_BITS) === 0 ? undefined : 'unknown protection bits'
 }
@@ -332,7 +352,7 @@ const CHECKS: ReadonlyMap<number, Check> = new Map<number, Check>([
   [FrameType.pages, (header, payload) => pagesProblem(header, payload, ANY_PAGE_FLAG)],
   [FrameType.push, (header, payload) => pagesProblem(header, payload, PageFlag.data | PageFlag.zero)],
   [FrameType.map, (_, payload) => regionProblem(payload)],
-  [FrameType.drop, rangeProblem],
+  [FrameType.drop, dropProblem],
   [FrameType.protect, protectProblem],
   [FrameType.layoutAck, empty],
   [FrameType.jump, (_, payload) => sizeProblem(payload, 1, CONTEXT_BYTES_MAX)],

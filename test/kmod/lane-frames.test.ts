@@ -28,6 +28,8 @@ import {
   PageFlag,
   type PageMeta,
   readFrame,
+  SHELL_PAGE_FIRST,
+  SHELL_PAGES,
   WIRE_MAGIC,
 } from '../../kmod/lane-frames.js'
 import { PAGER } from '../helpers/native.js'
@@ -38,7 +40,12 @@ const u32 = fc.integer({ min: 0, max: 0xffffffff })
 const u64 = fc.bigInt({ min: 0n, max: (1n << 64n) - 1n })
 const pageNumber = fc.bigInt({ min: 0n, max: PAGE_NUMBER_END - 1n })
 /** Mostly right, sometimes just wrong, sometimes anything. */
-const anyPage = fc.oneof({ weight: 8, arbitrary: pageNumber }, fc.constant(PAGE_NUMBER_END), u64)
+const anyPage = fc.oneof(
+  { weight: 8, arbitrary: pageNumber },
+  fc.constant(PAGE_NUMBER_END),
+  fc.bigInt({ min: SHELL_PAGE_FIRST - 3n, max: SHELL_PAGE_FIRST + SHELL_PAGES }),
+  u64,
+)
 const anyCount = fc.oneof(
   { weight: 6, arbitrary: fc.integer({ min: 0, max: 3 }) },
   fc.constant(PAGES_PER_FRAME_MAX + 1),
@@ -213,6 +220,43 @@ test('the limits are where they are said to be', t => {
   })
   t.deepEqual(ask(PAGES_PER_FRAME_MAX + 1, 0n), { kind: 'refused', reason: 'page count out of bounds' })
   t.deepEqual(ask(0, 0n), { kind: 'refused', reason: 'page count out of bounds' })
+})
+
+test("nothing reaches the shell's own pages", t => {
+  const base = { ...decodeHeader(new Uint8Array(HEADER_BYTES)), magic: WIRE_MAGIC }
+  const refused = { kind: 'refused', reason: "the shell's own pages" }
+  const end = SHELL_PAGE_FIRST + SHELL_PAGES
+  const ranges = [
+    { page: SHELL_PAGE_FIRST - 2n, count: 2, fine: true },
+    { page: SHELL_PAGE_FIRST - 2n, count: 3, fine: false },
+    { page: SHELL_PAGE_FIRST + 1n, count: 1, fine: false },
+    { page: 1n, count: 0xffffffff, fine: false },
+    { page: end, count: 1, fine: true },
+  ]
+  for (const { page, count, fine } of ranges) {
+    const expected = (read: unknown) => (fine ? t.like(read, { kind: 'frame' }) : t.deepEqual(read, refused))
+    for (const type of [FrameType.drop, FrameType.protect])
+      expected(readFrame(frame({ ...base, type, page, count, argument: 1 }, new Uint8Array())))
+    const region = { startPage: page, pageCount: BigInt(count), prot: 3, kind: 1, birthVersion: 0n }
+    expected(readFrame(frame({ ...base, type: FrameType.map }, encodeRegion(region))))
+  }
+  for (const type of PAGE_FRAMES) {
+    const meta = { page: end - 1n, version: 1n, lastWrittenCut: 0, flags: PageFlag.zero, owner: 0 }
+    t.deepEqual(readFrame(frame({ ...base, type, count: 1 }, encodePageMetas([meta]))), refused)
+  }
+})
+
+test('contents are dropped a few pages at a time, mappings as wide as they are', t => {
+  const base = { ...decodeHeader(new Uint8Array(HEADER_BYTES)), magic: WIRE_MAGIC, type: FrameType.drop }
+  const drop = (count: number, argument: number) =>
+    readFrame(frame({ ...base, count, argument, page: SHELL_PAGE_FIRST + SHELL_PAGES }, new Uint8Array()))
+  t.is(drop(PAGES_PER_FRAME_MAX, 0).kind, 'frame')
+  t.is(drop(0xffffffff, 1).kind, 'frame')
+  for (const argument of [0, 2])
+    t.deepEqual(drop(PAGES_PER_FRAME_MAX + 1, argument), {
+      kind: 'refused',
+      reason: 'page count out of bounds',
+    })
 })
 
 test('a cut marker has a number, an acknowledgement only its header', t => {

@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "injector.hpp"
+
 namespace elastic {
 
 namespace {
@@ -14,6 +16,12 @@ using Problem = const char*;  // null: fine
 
 bool is_range(uint64_t page, uint64_t count) {
   return count > 0 && page < kPageNumberEnd && count <= kPageNumberEnd - page;
+}
+
+// The pages from which a pager makes its calls in the shell process, and its filters: nobody's memory.
+bool touches_shell(uint64_t page, uint64_t count) {
+  constexpr uint64_t kFirst = kTrampoline / kPageBytesOnLane, kCount = kTrampolineBytes / kPageBytesOnLane;
+  return page < kFirst + kCount && kFirst < page + count;
 }
 
 bool is_one_bit_of(uint16_t flags, uint16_t allowed) {
@@ -30,6 +38,7 @@ Problem pages_problem(const FrameHeader& header, std::span<const uint8_t> payloa
     PageMeta meta;
     std::memcpy(&meta, payload.data() + i * sizeof meta, sizeof meta);
     if (meta.page >= kPageNumberEnd) return "page number out of bounds";
+    if (touches_shell(meta.page, 1)) return "the shell's own pages";
     if (!is_one_bit_of(meta.flags, allowed)) return "page flags not allowed here";
     if (meta.flags == kPageData) ++with_data;
   }
@@ -42,6 +51,7 @@ Problem region_problem(std::span<const uint8_t> payload) {
   RegionPayload region;
   std::memcpy(&region, payload.data(), sizeof region);
   if (!is_range(region.start_page, region.page_count)) return "page range out of bounds";
+  if (touches_shell(region.start_page, region.page_count)) return "the shell's own pages";
   if ((region.prot & ~kProtectionBits) != 0) return "unknown protection bits";
   if (region.kind != kRegionElastic && region.kind != kRegionReplica) return "unknown kind of region";
   return nullptr;
@@ -62,8 +72,19 @@ Problem range_problem(const FrameHeader& header, std::span<const uint8_t> payloa
   return is_range(header.page, header.count) ? nullptr : "page range out of bounds";
 }
 
-Problem protect_problem(const FrameHeader& header, std::span<const uint8_t> payload) {
+Problem layout_problem(const FrameHeader& header, std::span<const uint8_t> payload) {
   if (Problem problem = range_problem(header, payload)) return problem;
+  return touches_shell(header.page, header.count) ? "the shell's own pages" : nullptr;
+}
+
+// Argument 1: the mapping ends. Any other: the contents of some pages, each of which is looked at.
+Problem drop_problem(const FrameHeader& header, std::span<const uint8_t> payload) {
+  if (header.argument != 1 && header.count > kMaxPagesPerFrame) return "page count out of bounds";
+  return layout_problem(header, payload);
+}
+
+Problem protect_problem(const FrameHeader& header, std::span<const uint8_t> payload) {
+  if (Problem problem = layout_problem(header, payload)) return problem;
   return (header.argument & ~kProtectionBits) == 0 ? nullptr : "unknown protection bits";
 }
 
@@ -109,7 +130,7 @@ Problem payload_problem(const FrameHeader& header, std::span<const uint8_t> payl
       return pages_problem(header, payload, kPageData | kPageZero | kPageMoved | kPageAbsent | kPagePinned);
     case FrameType::push: return pages_problem(header, payload, kPageData | kPageZero);
     case FrameType::map: return region_problem(payload);
-    case FrameType::drop: return range_problem(header, payload);
+    case FrameType::drop: return drop_problem(header, payload);
     case FrameType::protect: return protect_problem(header, payload);
     case FrameType::layout_ack: return empty_problem(payload);
     case FrameType::jump: return jump_problem(payload);

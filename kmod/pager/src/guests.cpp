@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <cerrno>
@@ -14,6 +15,27 @@ namespace {
 constexpr uint64_t kSpinUs = 40;
 constexpr uint64_t kJumpNsMax = 100'000'000;  // a clock of another machine, not a duration
 constexpr int kSyscallStop = SIGTRAP | 0x80;
+constexpr uint64_t kVsyscallPage = 0xffffffffff600000;
+constexpr int kSeccompCode = 1;  // SYS_SECCOMP of <asm-generic/siginfo.h>
+
+// Most signals come before their instruction, which home then makes again. Two come after it, and the context
+// is put back to before. int3: one byte long, or two as `int $3`. A call of the vsyscall page, which the
+// guest's filter refuses: the kernel has taken the return address off the stack all the same.
+void put_back(pid_t tid, user_regs_struct& r) {
+  siginfo_t info{};
+  if (ptrace(PTRACE_GETSIGINFO, tid, nullptr, &info) != 0) return;
+  if (info.si_signo == SIGTRAP && info.si_code == SI_KERNEL) {
+    errno = 0;
+    const long before = ptrace(PTRACE_PEEKTEXT, tid, r.rip - 2, nullptr);
+    const bool two_bytes = errno == 0 && (before & 0xffff) == 0x03cd;
+    r.rip -= two_bytes ? 2 : 1;
+  }
+  if (info.si_signo == SIGSYS && info.si_code == kSeccompCode) {
+    const uint64_t offset = r.rax == SYS_time ? 0x400 : r.rax == SYS_getcpu ? 0x800 : 0;
+    r.rip = kVsyscallPage + offset;
+    r.rsp -= 8;
+  }
+}
 }  // namespace
 
 Guests::Guests(Memory& memory, RegionMap& regions, Lanes& lanes, Counters& counters,
@@ -239,6 +261,7 @@ void Guests::go(Guest& guest, BackReason why, uint16_t to) {
   if (home == nullptr || !get_context(guest.tid, context)) return;
   set_running(guest, false);
   guest.leaving = false;
+  if (why == BackReason::signal) put_back(guest.tid, context.registers);
   FrameHeader header;
   header.argument = guest.slot;
   header.flags = static_cast<uint16_t>(why);

@@ -2,9 +2,9 @@
 // threads are, what is mapped, and who may join. The engine does the paging; this class does everything else.
 //
 // Files: home.cpp (life and control), home_stops.cpp (what the application's tasks report), home_calls.cpp
-// and home_mmap.cpp (calls that change mappings), home_convert.cpp (a new image's memory), home_fork.cpp
-// (children), home_jumps.cpp (threads that leave and come back), home_nodes.cpp (participants),
-// home_stats.cpp.
+// and home_mmap.cpp (calls that change mappings), home_advice.cpp (advice), home_exit.cpp (ends of threads),
+// home_limits.cpp (resource limits), home_convert.cpp (a new image's memory), home_fork.cpp (children),
+// home_jumps.cpp (threads that leave and come back), home_nodes.cpp (participants), home_stats.cpp.
 #pragma once
 
 #include <sys/types.h>
@@ -76,7 +76,8 @@ struct Thread {
   user_regs_struct call{};       // registers at the entry of the call being handled
   bool wants_exit_stop = false;  // resumed to the end of a native call
   uint64_t clear_tid_address = 0;
-  std::vector<uint64_t> pinned;  // until the call or the thread ends
+  std::vector<uint64_t> pinned;  // until the call ends
+  std::vector<uint64_t> kept;    // until the thread ends
   std::vector<int> signals;      // arrived while away
   int64_t call_result = 0;
   std::optional<pid_t> fork_child;
@@ -152,29 +153,48 @@ class Home : public EngineHost, public LaneEvents {
   // home_calls.cpp
   void on_call(Thread& thread);
   void on_call_end(Thread& thread);
+  bool is_reserved(uint64_t address, uint64_t bytes) const;
+  int reserved_error(const user_regs_struct& r) const;
   void answer(Thread& thread, int64_t result);  // completes an emulated call, after acks if threads are away
   void on_layout_ack(uint32_t ticket, uint16_t node);
   void complete(Thread& thread);
   void run_native(Thread& thread, bool exit_stop);
   void call_brk(Thread& thread, uint64_t wanted);
-  void call_madvise(Thread& thread);
-  void call_exit(Thread& thread);
   void call_futex(Thread& thread);
-  void release_pins(Thread& thread);
-  void release_pins(const std::vector<uint64_t>& pages);  // but for those that a thread still pins
   void call_mprotect(Thread& thread);
   int protect_range(uint64_t first, uint64_t end, int prot);
   void tell_protect(uint64_t first, uint64_t end, int prot);
   void resync_native();
+  // home_advice.cpp
+  void call_madvise(Thread& thread);
+  int all_mapped(uint64_t first, uint64_t end, int prot) const;
+  int lock_result(const user_regs_struct& r) const;
+  // home_exit.cpp
+  struct RobustWalk {
+    uint64_t head = 0, at = 0;  // at: the entry to be looked at next
+    uint32_t seen = 0;
+  };
+  void call_exit(Thread& thread);
+  void prepare_ends(pid_t caller, std::vector<pid_t> ends, RobustWalk walk);
+  bool keep_for_end(pid_t caller, const std::vector<pid_t>& ends, const RobustWalk& walk, uint64_t address,
+                    uint64_t bytes);
+  bool read_word(uint64_t address, uint64_t& word);
+  void release(std::vector<uint64_t>& pinned);
+  // home_limits.cpp
+  void place_stack(const Region& stack);
+  void fit_stack();
+  bool over_limits(uint64_t pages, int prot, uint64_t replaces) const;
   // home_mmap.cpp
   void call_mmap(Thread& thread);
   int64_t map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
                       std::shared_ptr<BackingFile> backing, uint64_t backing_page);
   uint64_t choose_address(uint64_t pages, int flags);
+  uint64_t huge_page_bytes(const Thread& thread);
   void native_mmap(Thread& thread, uint64_t bytes);
   void after_native_mmap(Thread& thread, int64_t result);
   void call_munmap(Thread& thread);
   int64_t unmap_range(uint64_t first, uint64_t end);
+  void replaced(uint64_t first, uint64_t end);
   void call_mremap(Thread& thread);
   void move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint64_t to, uint64_t new_pages,
                     uint64_t next);
@@ -184,6 +204,7 @@ class Home : public EngineHost, public LaneEvents {
   // home_convert.cpp
   void convert_image();
   void convert_range(const Region& part, int prot);  // private file pages that become writable
+  void copy_all(uint64_t first, uint64_t end);
   void copy_in(uint64_t first, uint64_t end, bool present_only);
   void move_arguments(uint64_t stack_first, uint64_t stack_end);
   // home_fork.cpp
@@ -236,6 +257,9 @@ class Home : public EngineHost, public LaneEvents {
   std::set<pid_t> foreign_;     // other processes of the application's tree: they run natively
   std::map<pid_t, int> early_;  // stopped before their creator's event, or before they are copied; ticks
   uint64_t brk_start_ = 0, brk_now_ = 0;
+  uint64_t reserved_end_ = kTrampoline + kTrampolineBytes;  // address
+  uint64_t stack_first_ = 0, stack_end_ = 0;  // pages
+  static constexpr uint64_t kStackGapPages = 256;  // between the stack and the mappings below it
   uint64_t mmap_top_ = 0;  // page: new mappings lie below
   uint32_t next_ticket_ = 1;
   struct Awaited {

@@ -1,8 +1,10 @@
 // System calls of the application that the pager answers or prepares: the dispatch, the completion that waits
-// for threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp). See home.hpp.
+// for threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp), advice (home_advice.cpp)
+// and the ends of threads (home_exit.cpp). See home.hpp.
 #include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -15,17 +17,13 @@ namespace elastic {
 namespace {
 constexpr uint64_t kHeapBytesMax = 1ull << 44;
 // <linux/futex.h> operations 5..13; see seccomp_filter.cpp.
-constexpr int kMadvDontneedLocked = 24;
-
-struct RobustHead {
-  uint64_t next, futex_offset, pending;
-};
 }  // namespace
 
 void Home::on_call(Thread& thread) {
   if (!get_registers(thread.tid, thread.call)) return;
   const user_regs_struct& r = thread.call;
   const auto number = static_cast<long>(r.orig_rax);
+  if (const int refused = reserved_error(r)) return answer(thread, refused);
   switch (number) {
     case SYS_mmap: return call_mmap(thread);
     case SYS_munmap: return call_munmap(thread);
@@ -34,18 +32,20 @@ void Home::on_call(Thread& thread) {
     case SYS_mprotect:
     case SYS_pkey_mprotect: return call_mprotect(thread);
     case SYS_madvise: return call_madvise(thread);
-    case SYS_exit: return call_exit(thread);
+    case SYS_exit:
+    case SYS_exit_group: return call_exit(thread);
     case SYS_futex: return call_futex(thread);
     case SYS_mlock:
     case SYS_mlock2:
     case SYS_mlockall:
     case SYS_munlock:
-    case SYS_munlockall:
-      return answer(thread, 0);  // a promise about paging, which is what elastic memory does not keep
+    case SYS_munlockall: return answer(thread, lock_result(r));
     case SYS_set_tid_address: thread.clear_tid_address = r.rdi; return run_native(thread, false);
     case SYS_shmat:
     case SYS_shmdt:
-    case SYS_remap_file_pages: return run_native(thread, true);
+    case SYS_remap_file_pages:
+    case SYS_setrlimit:
+    case SYS_prlimit64: return run_native(thread, true);
     case SYS_fork:
     case SYS_clone:
       if ((number == SYS_fork || (r.rdi & CLONE_VM) == 0) && !fork_fits()) {
@@ -56,6 +56,33 @@ void Home::on_call(Thread& thread) {
       if (number == SYS_fork || (r.rdi & CLONE_VM) == 0) return call_fork(thread);
       return run_native(thread, false);
     default: return run_native(thread, false);
+  }
+}
+
+bool Home::is_reserved(uint64_t address, uint64_t bytes) const {
+  return address < reserved_end_ && bytes > 0 && address + bytes > kTrampoline;
+}
+
+// The pager makes its calls from pages of the application's address space, and shows the kernel others: a
+// call that would change them is answered as if they were beyond the end of it. 0 for every other call.
+int Home::reserved_error(const user_regs_struct& r) const {
+  switch (r.orig_rax) {
+    case SYS_mmap:
+      if (!(r.r10 & (MAP_FIXED | MAP_FIXED_NOREPLACE))) return 0;
+      return is_reserved(r.rdi, r.rsi) ? -ENOMEM : 0;
+    case SYS_munmap: return is_reserved(r.rdi, r.rsi) ? -EINVAL : 0;
+    case SYS_mprotect:
+    case SYS_pkey_mprotect:
+    case SYS_madvise: return is_reserved(r.rdi, r.rsi) ? -ENOMEM : 0;
+    case SYS_mremap:
+      if (is_reserved(r.rdi, std::max<uint64_t>(r.rsi, 1))) return -EFAULT;
+      return (r.r10 & MREMAP_FIXED) && is_reserved(r.r8, r.rdx) ? -EINVAL : 0;
+    case SYS_shmat: {
+      shmid_ds info{};
+      if (shmctl(static_cast<int>(r.rdi), IPC_STAT, &info) != 0) return 0;  // the kernel says why
+      return is_reserved(r.rsi, info.shm_segsz) ? -EINVAL : 0;
+    }
+    default: return 0;
   }
 }
 
@@ -71,16 +98,27 @@ void Home::on_call_end(Thread& thread) {
   thread.wants_exit_stop = false;
   user_regs_struct r{};
   if (!get_registers(thread.tid, r)) return;
+  const auto result = static_cast<int64_t>(r.rax);
   switch (thread.call.orig_rax) {
-    case SYS_mmap: after_native_mmap(thread, static_cast<int64_t>(r.rax)); break;
-    case SYS_futex: release_pins(thread); break;
+    case SYS_futex:
+      release(thread.pinned);
+      resume(thread.tid);
+      return;
     case SYS_clone:  // a fork that failed: see call_fork
       r.rdi = thread.call.rdi;
       set_registers(thread.tid, r);
+      resume(thread.tid);
+      return;
+    case SYS_mmap: after_native_mmap(thread, result); break;
+    case SYS_setrlimit:
+    case SYS_prlimit64: fit_stack(); break;
+    case SYS_mremap:  // a look at the mappings does not tell one file's pages from another's
+      if (result > 0) replaced(page_of(r.rax), page_of(r.rax + round_up_page(thread.call.rdx)));
+      resync_native();
       break;
     default: resync_native();
   }
-  resume(thread.tid);
+  answer(thread, result);  // with the registers as a call leaves them
 }
 
 // The result goes in at once; the thread runs on when every node on which threads run knows the new layout.
@@ -124,7 +162,7 @@ void Home::call_brk(Thread& thread, uint64_t wanted) {
     return answer(thread, static_cast<int64_t>(brk_now_));
   const uint64_t old_end = page_of(round_up_page(brk_now_)), new_end = page_of(round_up_page(wanted));
   if (new_end > old_end) {
-    if (regions_.overlaps(old_end, new_end) ||
+    if (regions_.overlaps(old_end, new_end) || over_limits(new_end - old_end, PROT_READ | PROT_WRITE, 0) ||
         map_elastic(address_of(old_end), (new_end - old_end) << kPageShift, PROT_READ | PROT_WRITE,
                     MAP_FIXED_NOREPLACE, nullptr, 0) < 0)
       return answer(thread, static_cast<int64_t>(brk_now_));
@@ -138,11 +176,16 @@ void Home::call_brk(Thread& thread, uint64_t wanted) {
 void Home::call_mprotect(Thread& thread) {
   const user_regs_struct& r = thread.call;
   const uint64_t bytes = round_up_page(r.rsi);
+  uint64_t prot = r.rdx, first = page_of(r.rdi);
+  if ((prot & PROT_GROWSDOWN) != 0 && first >= stack_first_ && first < stack_end_) {
+    prot &= ~static_cast<uint64_t>(PROT_GROWSDOWN);
+    if (bytes > 0) first = std::max(stack_first_, regions_.find(first)->start);
+  }
   if ((r.rdi & (kPageBytes - 1)) != 0 || r.rdi + bytes > kUserSpaceEnd || r.rdi + bytes < r.rdi ||
-      (r.rdx & ~7ull) != 0)
+      (prot & ~7ull) != 0)
     return run_native(thread, true);  // odd arguments: the kernel's own answer, then a fresh look
   if (bytes == 0) return answer(thread, r.rsi == 0 ? 0 : -ENOMEM);
-  answer(thread, protect_range(page_of(r.rdi), page_of(r.rdi + bytes), static_cast<int>(r.rdx)));
+  answer(thread, protect_range(first, page_of(r.rdi + bytes), static_cast<int>(prot)));
 }
 
 int Home::protect_range(uint64_t first, uint64_t end, int prot) {
@@ -177,103 +220,6 @@ void Home::tell_protect(uint64_t first, uint64_t end, int prot) {
     header.argument = static_cast<uint32_t>(prot);
     for (auto& [index, node] : lanes_->all()) lanes_->send(*node, FrameType::protect, header);
   });
-}
-
-void Home::call_madvise(Thread& thread) {
-  const user_regs_struct& r = thread.call;
-  const uint64_t first = page_of(r.rdi), end = page_of(r.rdi + round_up_page(r.rsi));
-  bool elastic = false;
-  if (r.rsi + kPageBytes - 1 >= r.rsi && (r.rdi & (kPageBytes - 1)) == 0 && end >= first &&
-      end <= kUserSpaceEnd >> kPageShift)
-    regions_.visit(first, end,
-                   [&](const Region& region) { elastic = elastic || region.kind == RegionKind::elastic; });
-  if (!elastic) return run_native(thread, false);
-  const auto each_elastic = [&](const std::function<void(const Region&)>& act) {
-    std::vector<Region> parts;
-    regions_.visit(first, end, [&](const Region& region) {
-      if (region.kind == RegionKind::elastic) parts.push_back(region);
-    });
-    for (const Region& part : parts) act(part);
-  };
-  uint64_t covered = 0;
-  regions_.visit(first, end, [&](const Region& region) { covered += region.end - region.start; });
-  int64_t result = covered == end - first ? 0 : -ENOMEM;
-  switch (static_cast<int>(r.rdx)) {
-    case MADV_FREE: {  // may be taken away at any time: now; of files' pages it is refused, from there on
-      uint64_t anonymous_end = end;
-      regions_.visit(first, end, [&](const Region& region) {
-        if (region.kind != RegionKind::elastic || region.backing)
-          anonymous_end = std::min(anonymous_end, region.start);
-      });
-      if (anonymous_end < end) result = -EINVAL;
-      each_elastic([&](const Region& part) {
-        if (part.start < anonymous_end) engine_->forget(part.start, part.end);
-      });
-      return answer(thread, result);
-    }
-    case MADV_DONTNEED:
-    case kMadvDontneedLocked:
-      each_elastic([this](const Region& part) { engine_->forget(part.start, part.end); });
-      return answer(thread, result);
-    case MADV_DONTFORK:
-    case MADV_DOFORK:
-      regions_.update(first, end, [&](Region& region) { region.skip_on_fork = r.rdx == MADV_DONTFORK; });
-      return answer(thread, result);
-    case MADV_WIPEONFORK:
-    case MADV_KEEPONFORK:
-      regions_.update(first, end, [&](Region& region) { region.wipe_on_fork = r.rdx == MADV_WIPEONFORK; });
-      return answer(thread, result);
-    case MADV_NORMAL:
-    case MADV_RANDOM:
-    case MADV_SEQUENTIAL:
-    case MADV_WILLNEED:
-    case MADV_MERGEABLE:
-    case MADV_UNMERGEABLE:
-    case MADV_HUGEPAGE:
-    case MADV_NOHUGEPAGE:
-    case MADV_DONTDUMP:
-    case MADV_DODUMP:
-    case MADV_COLD:
-    case MADV_PAGEOUT: return answer(thread, result);
-    default: return answer(thread, -EINVAL);
-  }
-}
-
-// A thread's last words are written by the kernel where nothing can wait for a page any more: the tid word
-// and the robust list are made resident, and stay, before the thread may end.
-void Home::call_exit(Thread& thread) {
-  std::vector<uint64_t> pages;
-  const auto add = [&](uint64_t address, uint64_t bytes) {
-    if (address == 0 || address >= kUserSpaceEnd - bytes) return;
-    for (uint64_t page = page_of(address); page <= page_of(address + bytes - 1); page++)
-      if (std::find(pages.begin(), pages.end(), page) == pages.end()) pages.push_back(page);
-  };
-  add(thread.clear_tid_address, 4);
-  uint64_t head = 0;
-  size_t length = 0;
-  if (syscall(SYS_get_robust_list, thread.tid, &head, &length) == 0) add(head, sizeof(RobustHead));
-  thread.state = ThreadState::held;
-  thread.pinned = pages;  // from now on, so that nobody else's release lets one go while others are awaited
-  const pid_t tid = thread.tid;
-  engine_->make_resident(pages, true, [this, tid] {
-    Thread* exiting = find_thread(tid);
-    if (exiting == nullptr || exiting->state != ThreadState::held) return;
-    exiting->state = ThreadState::running;
-    resume(tid);
-  });
-}
-
-// A page that another thread's call needs as well stays.
-void Home::release_pins(Thread& thread) { release_pins(std::exchange(thread.pinned, {})); }
-
-void Home::release_pins(const std::vector<uint64_t>& pages) {
-  for (const uint64_t page : pages) {
-    const bool shared = std::any_of(threads_.begin(), threads_.end(), [page](const auto& other) {
-      const std::vector<uint64_t>& pinned = other.second->pinned;
-      return std::find(pinned.begin(), pinned.end(), page) != pinned.end();
-    });
-    if (!shared) engine_->unpin(page);
-  }
 }
 
 // Futex operations whose kernel side cannot wait for a page: both words stay here until the call returns.

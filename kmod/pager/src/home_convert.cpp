@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/prctl.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -18,9 +17,8 @@ namespace elastic {
 
 namespace {
 
-constexpr uint64_t kStackBytesMax = 1ull << 30;   // where the limit is "unlimited"
-constexpr uint64_t kGapPages = 256;               // between the stack and the mappings below it
 constexpr uint64_t kArgumentBytesMax = 8u << 20;  // the kernel's own limit is 6 MB
+constexpr uint64_t kConvertPages = 16;  // few enough that none is evicted before it is mapped
 const uint8_t kZeros[kPageBytes] = {};
 
 struct Mapping {
@@ -64,18 +62,13 @@ bool is_special(const Mapping& mapping) {
          mapping.name == "[vsyscall]";
 }
 
-uint64_t stack_bytes() {
-  rlimit limit{};
-  getrlimit(RLIMIT_STACK, &limit);
-  return round_up_page(std::clamp<uint64_t>(limit.rlim_cur, 1 << 20, kStackBytesMax));
-}
-
 }  // namespace
 
 void Home::convert_image() {
   const std::vector<Mapping> maps = read_maps(application_, memory_.injector());
-  mmap_top_ = page_of(kUserSpaceEnd) - kGapPages;
-  std::pair<uint64_t, uint64_t> stack_range;
+  mmap_top_ = page_of(kUserSpaceEnd) - kStackGapPages;
+  stack_first_ = stack_end_ = 0;
+  reserved_end_ = kTrampoline + kTrampolineBytes;
   for (const Mapping& mapping : maps) {
     Region region;
     region.start = page_of(mapping.start);
@@ -92,21 +85,16 @@ void Home::convert_image() {
       continue;
     }
     copy_in(region.start, region.end, mapping.anonymous);
-    if (stack) {
-      // The whole stack is mapped at once: a mapping that grows by itself cannot be elastic.
-      const uint64_t lowest = region.end - page_of(stack_bytes());
-      if (!regions_.overlaps(lowest, region.start)) region.start = std::min(region.start, lowest);
-      mmap_top_ = region.start - kGapPages;
-    }
     if (const int error = memory_.map(region.start, region.end - region.start, region.prot); error != 0)
       throw Failure(format("cannot map elastic memory at %#" PRIx64 ": %s", address_of(region.start),
                            strerror(-error)));
     regions_.insert(region);
-    if (stack) stack_range = {region.start, region.end};
+    if (stack) place_stack(region);
   }
+  fit_stack();
   brk_start_ = static_cast<uint64_t>(memory_.injector().call(SYS_brk, 0));
   brk_now_ = brk_start_;
-  move_arguments(stack_range.first, stack_range.second);
+  move_arguments(stack_first_, stack_end_);
 }
 
 // Copies contents into the memory file and the table; pages of zeros stay untouched. `present_only`:
@@ -135,6 +123,19 @@ void Home::copy_in(uint64_t first, uint64_t end, bool present_only) {
   }
 }
 
+// Every page of a few, so that a thread which reads them between their mapping and its registration finds
+// them in the memory file.
+void Home::copy_all(uint64_t first, uint64_t end) {
+  for (uint64_t page = first; page < end; page++) {
+    uint8_t bytes[kPageBytes] = {};
+    const auto offset = static_cast<off_t>(address_of(page));
+    if (pread(memory_view_.get(), bytes, kPageBytes, offset) < 0 && errno != EIO)
+      fail_errno("reading file pages at %#lx", address_of(page));
+    engine_->adopt(page, bytes);
+  }
+}
+
+// The file may be in use by other threads all the while.
 void Home::convert_range(const Region& part, int prot) {
   const uint64_t first = part.start;
   uint64_t end = part.end;
@@ -149,12 +150,18 @@ void Home::convert_range(const Region& part, int prot) {
     }
     if (end == first) return;
   }
-  if (!part.backing)
-    copy_in(first, end, false);  // mapped by the kernel's exec: no descriptor to read it from later
   tell_unmapped(first, end);
-  if (const int error = memory_.map(first, end - first, prot); error != 0)
-    throw Failure(
-        format("cannot make file pages at %#" PRIx64 " elastic: %s", address_of(first), strerror(-error)));
+  // Untouched pages come from the file later, unless there is no descriptor to read it from (the kernel's
+  // exec mapped it), or other threads may be reading now.
+  const bool copies = !part.backing || threads_.size() > 1;
+  for (uint64_t from = first; from < end;) {
+    const uint64_t to = copies ? std::min(end, from + kConvertPages) : end;
+    if (copies) copy_all(from, to);
+    if (const int error = memory_.map(from, to - from, prot); error != 0)
+      throw Failure(
+          format("cannot make file pages at %#" PRIx64 " elastic: %s", address_of(from), strerror(-error)));
+    from = to;
+  }
   Region region;
   region.start = first;
   region.end = end;
@@ -216,6 +223,7 @@ void Home::move_arguments(uint64_t stack_first, uint64_t stack_end) {
     region.prot = PROT_READ;
     region.kind = RegionKind::native;
     regions_.insert(region);
+    reserved_end_ = kArgumentsAt + bytes;
     return;
   }
   for (uint64_t page = std::max(page_of(start), stack_first); page <= page_of(end - 1) && page < stack_end;
@@ -223,12 +231,29 @@ void Home::move_arguments(uint64_t stack_first, uint64_t stack_end) {
     if (table_.peek(page).state() == PageState::resident) table_.entry(page).pinned = 1;
 }
 
-// Takes over what /proc/PID/maps says of everything that is not elastic.
-void Home::resync_native() {
-  std::vector<Region> elastic;
-  regions_.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
-    if (region.kind == RegionKind::elastic) elastic.push_back(region);
+namespace {
+
+// Parts of elastic and replica regions of `all` that `other` does not have as the same kind.
+void visit_missing(const RegionMap& all, const RegionMap& other,
+                   const std::function<void(RegionKind, uint64_t, uint64_t)>& found) {
+  all.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
+    if (region.kind == RegionKind::native) return;
+    uint64_t at = region.start;
+    other.visit(region.start, region.end, [&](const Region& part) {
+      if (part.kind != region.kind) return;
+      if (at < part.start) found(region.kind, at, part.start);
+      at = part.end;
+    });
+    if (at < region.end) found(region.kind, at, region.end);
   });
+}
+
+}  // namespace
+
+// Takes over what /proc/PID/maps says of everything that is not elastic. What was elastic and is no longer
+// ends here and everywhere: a later mapping at its place must not find its pages.
+void Home::resync_native() {
+  const RegionMap before = regions_;
   RegionMap fresh;
   for (const Mapping& mapping : read_maps(application_, memory_.injector())) {
     if (mapping.end > kUserSpaceEnd) continue;
@@ -242,11 +267,14 @@ void Home::resync_native() {
     region.kind = replica ? RegionKind::replica : RegionKind::native;
     fresh.insert(region);
   }
-  // Of what was elastic, what still is, with the protection it has now.
-  for (const Region& region : elastic) {
+  // Of what was elastic or a replica, what still is, with the protection it has now.
+  before.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
+    if (region.kind == RegionKind::native) return;
     std::vector<Region> parts;
     fresh.visit(region.start, region.end, [&](const Region& now) {
-      if (!now.path.starts_with("/memfd:elastic")) return;
+      if (region.kind == RegionKind::elastic ? !now.path.starts_with("/memfd:elastic")
+                                             : now.kind != RegionKind::replica)
+        return;
       Region part = region;
       part.start = now.start;
       part.end = now.end;
@@ -255,8 +283,14 @@ void Home::resync_native() {
       parts.push_back(std::move(part));
     });
     for (Region& part : parts) fresh.insert(std::move(part));
-  }
+  });
   regions_ = std::move(fresh);
+  visit_missing(before, regions_, [this](RegionKind kind, uint64_t first, uint64_t end) {
+    if (kind == RegionKind::elastic) engine_->forget(first, end);
+    tell_unmapped(first, end);
+  });
+  visit_missing(regions_, before,
+                [this](RegionKind, uint64_t first, uint64_t end) { tell_mapped(first, end); });
 }
 
 }  // namespace elastic

@@ -153,9 +153,9 @@ void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t inde
         // stands.
         Thread* parent = find_thread(tid);
         if (parent == nullptr || parent->fork_child != child) return;  // its pins ended with it
-        const std::vector<uint64_t> copied = std::exchange(parent->pinned, {});
+        std::vector<uint64_t> copied = std::exchange(parent->pinned, {});
         copy_regions(*parent, regions, index, first_away);
-        release_pins(copied);
+        release(copied);
       });
       return;
     }
@@ -170,7 +170,7 @@ void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t inde
 // The parent goes on; also when the child is gone.
 void Home::finish_fork(Thread& thread) {
   thread.fork_child.reset();
-  release_pins(thread);
+  release(thread.pinned);
   thread.state = ThreadState::running;
   user_regs_struct r{};
   if (std::exchange(thread.child_tid_address, 0) != 0 && get_registers(thread.tid, r)) {

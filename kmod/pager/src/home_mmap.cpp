@@ -1,9 +1,11 @@
 // mmap, munmap and mremap of the application. Private writable memory becomes elastic; everything else is
 // mapped by the kernel as asked, at an address the pager chose. See home.hpp.
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 
@@ -18,6 +20,7 @@ namespace {
 constexpr uint64_t kLowestPage = 16;  // vm.mmap_min_addr
 constexpr uint64_t kBelow32Bit = page_of(1ull << 31);
 constexpr size_t kMoveBatch = 32;
+constexpr uint64_t kHugePageBytes = 2 << 20;  // where a call does not say which; of x86-64
 }  // namespace
 
 uint64_t Home::choose_address(uint64_t pages, int flags) {
@@ -35,6 +38,8 @@ void Home::call_mmap(Thread& thread) {
   if (r.rsi == 0) return answer(thread, -EINVAL);
   if (bytes < r.rsi || bytes > kUserSpaceEnd) return answer(thread, -ENOMEM);
   if (!private_anonymous) return native_mmap(thread, bytes);
+  const uint64_t replaces = (flags & MAP_FIXED) ? page_of(r.rdi) : 0;
+  if (over_limits(page_of(bytes), prot, replaces)) return answer(thread, -ENOMEM);
   answer(thread, map_elastic(r.rdi, bytes, prot & 7, flags, nullptr, 0));
 }
 
@@ -50,7 +55,7 @@ int64_t Home::map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
     if (page < kLowestPage) return -EPERM;
     if (!replace && regions_.overlaps(page, page + pages)) return -EEXIST;
   } else if (address == 0 || page < kLowestPage || address > kUserSpaceEnd - bytes ||
-             regions_.overlaps(page, page + pages)) {
+             is_reserved(address, bytes) || regions_.overlaps(page, page + pages)) {
     page = choose_address(pages, flags);
     if (page == 0) return -ENOMEM;
   }
@@ -61,7 +66,10 @@ int64_t Home::map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
     result = page == 0 ? -ENOMEM : memory_.map(page, pages, prot, true);
   }
   if (result != 0) return result;
-  if (replace) engine_->forget(page, page + pages);
+  if (replace) {
+    engine_->forget(page, page + pages);
+    memory_.drop(page, pages);  // also what threads that still used it touched before it was watched
+  }
   Region region;
   region.start = page;
   region.end = page + pages;
@@ -87,6 +95,20 @@ void Home::tell_unmapped(uint64_t first, uint64_t end) {
   for (auto& [index, node] : lanes_->all()) lanes_->send(*node, FrameType::drop, header);
 }
 
+// Bytes of the pages that this call maps if they are huge ones, else 0.
+uint64_t Home::huge_page_bytes(const Thread& thread) {
+  const uint64_t flags = thread.call.r10;
+  if (flags & MAP_ANONYMOUS) {
+    if (!(flags & MAP_HUGETLB)) return 0;
+    const uint64_t log = flags >> MAP_HUGE_SHIFT & MAP_HUGE_MASK;
+    return log == 0 ? kHugePageBytes : 1ull << log;
+  }
+  const Fd file = take_descriptor(thread.tid, static_cast<int>(thread.call.r8));
+  struct statfs info {};
+  const bool huge = file && fstatfs(file.get(), &info) == 0 && info.f_type == HUGETLBFS_MAGIC;
+  return huge ? static_cast<uint64_t>(info.f_bsize) : 0;
+}
+
 // The kernel maps it, where the pager says; the exit stop sees what came of it.
 void Home::native_mmap(Thread& thread, uint64_t bytes) {
   user_regs_struct r = thread.call;
@@ -94,11 +116,11 @@ void Home::native_mmap(Thread& thread, uint64_t bytes) {
   const uint64_t page = page_of(r.rdi), pages = page_of(bytes);
   if (!(flags & (MAP_FIXED | MAP_FIXED_NOREPLACE))) {
     uint64_t at = page;
-    if (r.rdi == 0 || page < kLowestPage || r.rdi > kUserSpaceEnd - bytes ||
+    if (r.rdi == 0 || page < kLowestPage || r.rdi > kUserSpaceEnd - bytes || is_reserved(r.rdi, bytes) ||
         regions_.overlaps(page, page + pages))
       at = choose_address(pages, flags);
     if (at == 0) return answer(thread, -ENOMEM);
-    if (!(flags & MAP_HUGETLB)) {  // huge pages have an alignment of their own: the kernel chooses
+    if (huge_page_bytes(thread) == 0) {  // huge pages have an alignment of their own: the kernel chooses
       r.rdi = address_of(at);
       r.r10 |= MAP_FIXED_NOREPLACE;
       set_registers(thread.tid, r);
@@ -108,25 +130,20 @@ void Home::native_mmap(Thread& thread, uint64_t bytes) {
 }
 
 void Home::after_native_mmap(Thread& thread, int64_t result) {
-  // The application finds its registers as a call leaves them.
-  user_regs_struct r{};
-  if (!get_registers(thread.tid, r)) return;
-  r.rdi = thread.call.rdi;
-  r.r10 = thread.call.r10;
-  r.orig_rax = ~0ull;
-  set_registers(thread.tid, r);
   if (result < 0 && result > -4096) return;
   const auto flags = static_cast<int>(thread.call.r10);
   const auto prot = static_cast<int>(thread.call.rdx) & 7;
   const uint64_t first = page_of(static_cast<uint64_t>(result));
-  const uint64_t end = first + page_of(round_up_page(thread.call.rsi));
+  const uint64_t unit = std::max(huge_page_bytes(thread), kPageBytes);
+  const uint64_t end = first + page_of((thread.call.rsi + unit - 1) / unit * unit);
   engine_->forget(first, end);
   Region region;
   region.start = first;
   region.end = end;
   region.prot = prot;
   region.kind = RegionKind::native;
-  const bool private_file = (flags & MAP_TYPE) == MAP_PRIVATE && !(flags & MAP_ANONYMOUS);
+  const bool private_file =
+      (flags & MAP_TYPE) == MAP_PRIVATE && !(flags & MAP_ANONYMOUS) && unit == kPageBytes;
   if (private_file) {
     Fd file = take_descriptor(thread.tid, static_cast<int>(thread.call.r8));
     struct stat info {};
@@ -175,11 +192,15 @@ void Home::call_munmap(Thread& thread) {
 
 int64_t Home::unmap_range(uint64_t first, uint64_t end) {
   const int64_t result = memory_.unmap(first, end - first);
-  if (result != 0) return result;
+  if (result == 0) replaced(first, end);
+  return result;
+}
+
+// What was there has ended, everywhere.
+void Home::replaced(uint64_t first, uint64_t end) {
   engine_->forget(first, end);
   regions_.erase(first, end);
   tell_unmapped(first, end);
-  return 0;
 }
 
 void Home::call_mremap(Thread& thread) {
@@ -208,6 +229,8 @@ void Home::call_mremap(Thread& thread) {
   }
   if (!fixed && !keeps_old && new_pages == old_pages) return answer(thread, static_cast<int64_t>(r.rdi));
   if (first + old_pages > region.end) return answer(thread, -EFAULT);
+  if (over_limits(keeps_old ? new_pages : new_pages - old_pages, region.prot, 0))
+    return answer(thread, -ENOMEM);
   if (!fixed && !keeps_old) {
     const uint64_t grown_from = first + old_pages, grown_to = first + new_pages;
     if (!regions_.overlaps(grown_from, grown_to) &&
@@ -249,7 +272,7 @@ void Home::move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint6
     Thread* moving = find_thread(tid);
     if (moving == nullptr) return;
     for (const uint64_t page : away) engine_->rename(page, to + (page - from));  // while nobody can have it
-    release_pins(*moving);
+    release(moving->pinned);
     if (reached < from + old_pages) return move_mapping(*moving, from, old_pages, to, whole, reached);
     if (!(moving->call.r10 & MREMAP_DONTUNMAP)) unmap_range(from, from + whole);
     answer(*moving, static_cast<int64_t>(address_of(to)));

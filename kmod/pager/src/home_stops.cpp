@@ -84,7 +84,8 @@ void Home::forget_thread(pid_t tid) {
     }
   }
   if (thread->fork_child) kill(*thread->fork_child, SIGKILL);  // half a memory: it must not run
-  release_pins(*thread);
+  release(thread->pinned);
+  release(thread->kept);
   slots_.erase(thread->slot);
   threads_.erase(tid);
 }
@@ -238,6 +239,7 @@ void Home::on_exec(pid_t pid) {
   for (const pid_t tid : gone) {
     threads_[tid]->state = ThreadState::running;  // guests end with the reset
     threads_[tid]->pinned.clear();
+    threads_[tid]->kept.clear();
     forget_thread(tid);
   }
   loop_.forget(memory_.uffd().fd());

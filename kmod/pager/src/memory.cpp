@@ -59,6 +59,11 @@ void Memory::reset() {
   file_ = new_file();
 }
 
+int Memory::map_closed(uint64_t page, uint64_t count, int prot) {
+  const int result = map(page, count, PROT_NONE);
+  return result == 0 && prot != PROT_NONE ? protect(page, count, prot) : result;
+}
+
 int Memory::map(uint64_t page, uint64_t count, int prot, bool exclusive) {
   if (!attached()) return 0;
   const uint64_t address = address_of(page), bytes = count << kPageShift;

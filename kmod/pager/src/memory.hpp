@@ -37,7 +37,12 @@ class Memory {
 
   // Mappings; 0 or -errno as the kernel's call. Page numbers. `exclusive`: fails with -EEXIST if something is
   // there.
+  //
+  // Between the mapping and its registration a thread that touches it gets a page of zeros without any event:
+  // map() is for ranges that no thread may use meanwhile, or whose pages are all in the file. map_closed()
+  // raises SIGSEGV meanwhile, which guest threads survive: they go home.
   int map(uint64_t page, uint64_t count, int prot, bool exclusive = false);
+  int map_closed(uint64_t page, uint64_t count, int prot);
   int unmap(uint64_t page, uint64_t count);
   int protect(uint64_t page, uint64_t count, int prot);
 

@@ -26,6 +26,7 @@ constexpr uint64_t kNamedByHomeUs = 500'000;  // if the other node is dead, home
 // Pages that go along with jumps are not counted against the lease before they are sent; more than this is no
 // accident.
 constexpr uint64_t kBeyondLeaseMax = 4096;
+constexpr size_t kRegionsMax = 65530;  // vm.max_map_count as the kernel has it: home has no more
 }  // namespace
 
 Peer::Peer(PeerOptions options)
@@ -282,6 +283,7 @@ bool Peer::may_host(const Node& home) const {
 
 // map, protect, and the end of a mapping, as home did them.
 void Peer::on_layout(const Frame& frame) {
+  if (regions_.size() >= kRegionsMax) throw Failure("home told of more mappings than a process can have");
   const FrameHeader& header = frame.header;
   const uint64_t first = header.page, end = header.page + header.count;
   if (static_cast<FrameType>(header.type) == FrameType::protect) {
@@ -304,7 +306,7 @@ void Peer::on_layout(const Frame& frame) {
   region.kind = payload.kind == kRegionReplica ? RegionKind::replica : RegionKind::elastic;
   engine_->release_replicas(region.start, region.end);
   regions_.insert(region);
-  if (guests_.has_shell() && memory_.map(region.start, region.end - region.start, region.prot) != 0)
+  if (guests_.has_shell() && memory_.map_closed(region.start, region.end - region.start, region.prot) != 0)
     throw Failure("the shell process cannot map what home mapped");
 }
 

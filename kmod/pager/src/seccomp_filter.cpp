@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -36,6 +37,7 @@ constexpr int kTraced[] = {
     SYS_mremap,
     SYS_madvise,
     SYS_exit,
+    SYS_exit_group,
     SYS_fork,
     SYS_clone,
     SYS_set_tid_address,
@@ -81,13 +83,23 @@ class Program {
   sock_fprog finish() { return {static_cast<unsigned short>(count_), steps_}; }
 
  private:
-  sock_filter steps_[128];
+  sock_filter steps_[256];
   size_t count_ = 0;
 };
 
 constexpr uint32_t error(int number) { return SECCOMP_RET_ERRNO | static_cast<uint32_t>(number); }
 constexpr size_t argument(int index) { return offsetof(seccomp_data, args) + static_cast<size_t>(index) * 8; }
 constexpr size_t kNumber = offsetof(seccomp_data, nr);
+
+// All that the stack may grow to is mapped at once, so the pager must hear of its limit.
+void trace_stack_limit(Program& p) {
+  for (const auto& [call, index] : {std::pair{SYS_setrlimit, 0}, std::pair{SYS_prlimit64, 1}}) {
+    p.unless_equal_skip(static_cast<uint32_t>(call), 4);
+    p.load(argument(index));
+    p.if_equal(RLIMIT_STACK, SECCOMP_RET_TRACE);
+    p.answer(SECCOMP_RET_ALLOW);
+  }
+}
 
 // The open flags of `open` (argument 1) and `openat` (argument 2), fcntl(F_SETFL), SO_ZEROCOPY: O_DIRECT and
 // zero-copy sends pin pages; EINVAL and ENOPROTOOPT are what file systems and protocols without them answer.
@@ -141,6 +153,7 @@ bool install_application_filter() {
   p.answer(SECCOMP_RET_ALLOW);
   for (const int call : kTraced) p.if_equal(static_cast<uint32_t>(call), SECCOMP_RET_TRACE);
   for (const int call : kMissing) p.if_equal(static_cast<uint32_t>(call), error(ENOSYS));
+  trace_stack_limit(p);
   refuse_pinning(p);
   p.answer(SECCOMP_RET_ALLOW);
   const sock_fprog program = p.finish();

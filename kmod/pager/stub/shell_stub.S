@@ -19,8 +19,9 @@ _start:
     .short 0, 0, 0
     .quad filter
 filter:
-    /* High half of the instruction pointer: the vsyscall page is emulated by the kernel and must not be. A signal
-     * sends that thread home, where the call is made; any other call ends the shell process. */
+    /* High half of the instruction pointer: the vsyscall page is emulated by the kernel and must not be. The kernel
+     * returns from that call without making it and raises a signal; the pager undoes the return (guests.cpp) and
+     * sends the thread home, where the call is made. Any other call ends the shell process. */
     .short BPF_LD_W_ABS; .byte 0, 0; .long 12
     .short BPF_JEQ_K;    .byte 0, 1; .long 0xffffffff
     .short BPF_RET_K;    .byte 0, 0; .long RET_TRAP
