@@ -55,6 +55,7 @@ const peerRecord = z.strictObject({
   leaseId: count,
   node,
   pages: count,
+  pagesMax: count.optional(),
   threads: count,
   laneHost: text,
   members: z.array(z.strictObject({ node, name: text, peer })).max(NODES_MAX),

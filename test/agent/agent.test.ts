@@ -36,8 +36,8 @@ test('a home pager gets lanes to the pagers of two peers, which are told who tak
   t.deepEqual(
     lanes.map(lane => [lane.node, lane.nodeName, lane.host, lane.pagesMax]),
     [
-      [1, 'c', '127.0.0.1', 10_000],
-      [2, 'b', '127.0.0.1', 9_000],
+      [1, 'c', '127.0.0.1', 4096],
+      [2, 'b', '127.0.0.1', 4096],
     ],
   )
   const [first, second] = world.peers()
