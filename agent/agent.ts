@@ -128,7 +128,7 @@ class Agent implements AgentService {
     this.#network = network
     this.#unlock = parts.unlock
     const context = this.#context(network, parts)
-    const records = new Records(this.#options.runtimeDir)
+    const records = new Records(this.#options.runtimeDir, this.#options.log)
     this.#lending = new Lending(context, records, this.#options.capacityPages, parts.allow)
     this.#homes = new Homes(context, records)
     this.#watchCapacity(parts.facts.pageSize)
