@@ -170,7 +170,7 @@ export class LeaseHome {
       case 'lane-down':
         return this.#onLaneDown(event.node, event.reason, now)
       case 'restored':
-        return this.#onRestored(event.participant)
+        return this.#onRestored(event.participant, now)
       case 'ended':
         return this.#onEnded()
       case 'tick':
@@ -256,10 +256,15 @@ export class LeaseHome {
     ]
   }
 
-  #onRestored(participant: Participant): HomeEffect[] {
-    this.#seats.set(participant.leaseId, { ...participant, state: 'up', deadline: Number.POSITIVE_INFINITY })
+  /** The pager says which lanes are up; one that ended in the meantime is given up as one that never came. */
+  #onRestored(participant: Participant, now: number): HomeEffect[] {
+    this.#seats.set(participant.leaseId, {
+      ...participant,
+      state: 'granted',
+      deadline: now + LANE_TIMEOUT_MS,
+    })
     this.#usedNodes.add(participant.node)
-    return [{ kind: 'participants', up: this.up() }]
+    return []
   }
 
   #onEnded(): HomeEffect[] {

@@ -325,6 +325,25 @@ test('home never has too many participants, every offer ends, and it finds lende
   t.pass()
 })
 
+test('a lease of an agent that ran before counts once its lane is up, and is given up if it is not', t => {
+  const home = new LeaseHome({ participantsMax: 3, leaseIdBase: 1 })
+  const [p1 = '' as PeerId, p2 = '' as PeerId] = peers
+  home.onEvent({ kind: 'restored', participant: { peer: p1, name: 'b', node: 1, leaseId: 7 } }, 0)
+  home.onEvent({ kind: 'restored', participant: { peer: p2, name: 'c', node: 2, leaseId: 8 } }, 0)
+  t.deepEqual(home.up(), [])
+  home.onEvent({ kind: 'lane-up', node: 1 }, 1)
+  t.deepEqual(
+    home.up().map(one => one.name),
+    ['b'],
+  )
+  const effects = home.onEvent({ kind: 'tick' }, 10_000)
+  t.true(effects.some(effect => effect.kind === 'release' && effect.leaseId === 8))
+  t.deepEqual(
+    home.leases().map(one => one.name),
+    ['b'],
+  )
+})
+
 test('late grants are released, and nothing is offered after the end', t => {
   const world = new HomeWorld(2)
   const [peer = '' as PeerId] = peers
