@@ -110,6 +110,15 @@ test('a silent member is suspected, one that speaks again is back, one without a
   t.deepEqual(membership.members(), [])
 })
 
+test('a peer whose clock went back is believed on its own stream', t => {
+  const membership = new Membership()
+  membership.onEvent({ kind: 'joined', peer: B, load: load({ incarnation: 9, sequence: 5 }), host: 'h' }, 0)
+  membership.onEvent({ kind: 'joined', peer: B, load: load({ incarnation: 3, freePages: 4 }), host: 'h' }, 1)
+  t.is(membership.member(B)?.load.freePages, 4)
+  const next = load({ incarnation: 3, sequence: 2, freePages: 5 })
+  t.like(membership.onEvent({ kind: 'load', peer: B, load: next }, 2), [{ kind: 'available' }])
+})
+
 test('who leaves is gone at once; tables are bounded', t => {
   const membership = new Membership()
   membership.onEvent({ kind: 'joined', peer: B, load: load(), host: 'h' }, 0)
