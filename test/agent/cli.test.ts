@@ -3,8 +3,10 @@
  * settings of an agent.
  */
 
+import { once } from 'node:events'
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import test from 'ava'
+import { hostNodeName } from '../../agent/cli/values.js'
 import { ownLines, Sandbox } from './cli-harness.js'
 
 const KEY_FORM = /^\/key\/swarm\/psk\/1\.0\.0\/\n\/base16\/\n[0-9a-f]{64}\n$/
@@ -114,6 +116,27 @@ test('the configuration file: errors name the line', async t => {
     t.regex(ownLines(got.stderr)[0] ?? '', says)
   }
   t.is((await box.elasticos(['agent', '--config', box.path('none.toml')])).status, 2)
+})
+
+test('who no longer reads standard output is no failure', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  const child = box.spawn(['key', 'generate', box.path('key')])
+  child.stdout?.destroy()
+  let stderr = ''
+  child.stderr?.on('data', chunk => {
+    stderr += chunk
+  })
+  const [status] = await once(child, 'exit')
+  t.is(stderr, '')
+  t.is(status, 0)
+})
+
+test('a host name that is no node name becomes one', t => {
+  t.is(hostNodeName('', 'tower.example.org'), 'tower.example.org')
+  t.is(hostNodeName('-run-0123', `${'x'.repeat(70)}`), `${'x'.repeat(54)}-run-0123`)
+  t.is(hostNodeName('', 'böse host'), 'b-se-host')
+  t.is(hostNodeName('', ''), 'node')
 })
 
 test('clean leaves foreign files alone', async t => {

@@ -6,7 +6,6 @@
  */
 
 import { mkdirSync, rmSync } from 'node:fs'
-import { hostname } from 'node:os'
 import { dirname, join } from 'node:path'
 import { SOCKET_PATH_BYTES_MAX } from '../../../kmod/pager-client.js'
 import { homeSocketPath, spillDirectory } from '../../../kmod/pager-host.js'
@@ -15,7 +14,7 @@ import { CliFailure, EXIT_RUN_FAILED } from '../failure.js'
 import { findAgent } from '../find-agent.js'
 import { runPagerSocket } from '../local-pagers.js'
 import { defaultDataDir, runDataDir, runRuntimeDir } from '../paths.js'
-import { defaultSpillMaxBytes } from '../values.js'
+import { defaultSpillMaxBytes, hostNodeName } from '../values.js'
 import type { RunPlan } from './plan.js'
 
 /** Digits of the process id in the node name of a run that has no agent to name it. */
@@ -73,7 +72,7 @@ function privatePlace(plan: RunPlan): RunPlace {
   const alone = plan.participantsMax === 1
   return {
     agent: alone ? { kind: 'none' } : { kind: 'inside', runtimeDir, dataDir },
-    nodeName: alone ? hostname() : `${hostname()}-run-${plan.id.slice(0, NAME_DIGITS)}`,
+    nodeName: hostNodeName(alone ? '' : `-run-${plan.id.slice(0, NAME_DIGITS)}`),
     socketPath: runPagerSocket(runtimeDir),
     spillDir,
     spillMaxBytes: defaultSpillMaxBytes(spillDir),
