@@ -5,14 +5,14 @@
  * private directory of this run, which nobody else looks into and which is removed at the end.
  */
 
-import { mkdirSync, rmSync } from 'node:fs'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { SOCKET_PATH_BYTES_MAX } from '../../../kmod/pager-client.js'
 import { homeSocketPath, spillDirectory } from '../../../kmod/pager-host.js'
 import type { ControlClient } from '../../control/client.js'
 import { CliFailure, EXIT_RUN_FAILED } from '../failure.js'
 import { findAgent } from '../find-agent.js'
-import { runPagerSocket } from '../local-pagers.js'
+import { runLock, runPagerSocket } from '../local-pagers.js'
 import { defaultDataDir, runDataDir, runRuntimeDir } from '../paths.js'
 import { defaultSpillMaxBytes, hostNodeName } from '../values.js'
 import type { RunPlan } from './plan.js'
@@ -43,7 +43,10 @@ export async function placeRun(plan: RunPlan): Promise<RunPlace> {
     const text = `socket path ${place.socketPath} is too long; set XDG_RUNTIME_DIR to a shorter directory`
     throw new CliFailure(text, EXIT_RUN_FAILED)
   }
-  mkdirSync(dirname(place.socketPath), { recursive: true, mode: 0o700 })
+  const directory = dirname(place.socketPath)
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  // Until its pager answers, this is how `clean` knows that the directory is in use.
+  if (place.socketPath === runPagerSocket(directory)) writeFileSync(runLock(directory), `${process.pid}\n`)
   return place
 }
 
