@@ -33,6 +33,8 @@ import {
 
 const TICK_MS = 500
 const CAPACITY_MS = 5_000
+/** Only while something is held for others. */
+const USAGE_MS = 200
 const LOAD_MS = 1_000
 const UNCHANGED_LOAD_MS = 5_000
 /** In a network of many agents each tells its load more rarely, so that hearing all stays below 1 % of a CPU. */
@@ -126,7 +128,7 @@ class Agent implements AgentService {
     this.#network = network
     this.#unlock = parts.unlock
     const context = this.#context(network, parts)
-    const records = new Records(this.#options.runtimeDir)
+    const records = new Records(this.#options.runtimeDir, this.#options.log)
     this.#lending = new Lending(context, records, this.#options.capacityPages, parts.allow)
     this.#homes = new Homes(context, records)
     this.#watchCapacity(parts.facts.pageSize)
@@ -136,6 +138,7 @@ class Agent implements AgentService {
     this.#timers.push(
       setInterval(() => this.#onTick(), TICK_MS),
       setInterval(() => this.#watchCapacity(parts.facts.pageSize), CAPACITY_MS),
+      setInterval(() => this.#lending?.watchUsage(), USAGE_MS),
     )
     this.#publishLoad()
   }
@@ -264,6 +267,7 @@ class Agent implements AgentService {
     if (event.kind === 'joined') {
       this.#options.log.info(`${event.load.name} has joined (${event.host})`)
       for (const home of this.#homes?.all() ?? []) home.onJoined(event.peer)
+      this.#lending?.onJoined(event.peer)
     }
   }
 
@@ -318,7 +322,7 @@ class Agent implements AgentService {
     const memory = machineMemory(pageSize)
     const lending = this.#lending
     if (memory === undefined || lending === undefined) return
-    lending.setCapacity(lendablePages(this.#options.capacityPages, lending.promisedPages, memory))
+    lending.setCapacity(lendablePages(this.#options.capacityPages, lending.promised, memory))
   }
 
   /** Tells the load when it has changed (at most once a second), else only often enough to be missed when gone. */

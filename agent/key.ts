@@ -11,7 +11,7 @@
 
 import { createHmac, randomBytes } from 'node:crypto'
 import { chmod, link, lstat, mkdir, open, readFile, rename, rm } from 'node:fs/promises'
-import { homedir } from 'node:os'
+import { userInfo } from 'node:os'
 import { dirname, join } from 'node:path'
 import { AgentError } from './service.js'
 
@@ -24,7 +24,8 @@ const MODE = 0o600
 /** Where the network key is when no --key is given. */
 export function defaultKeyPath(uid: number, env: NodeJS.ProcessEnv = process.env): string {
   if (uid === 0) return '/etc/elasticos/network.key'
-  const config = env.XDG_CONFIG_HOME ?? join(env.HOME ?? homedir(), '.config')
+  // Empty is as unset (XDG Base Directory Specification).
+  const config = env.XDG_CONFIG_HOME || join(env.HOME || userInfo().homedir, '.config')
   return join(config, 'elasticos', 'network.key')
 }
 

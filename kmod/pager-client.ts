@@ -219,6 +219,7 @@ function readEvents(splitter: FrameSplitter, chunk: Buffer, fail: (error: PagerE
       events.push(event.message)
       continue
     }
+    if (event.kind === 'unusable') continue
     fail(new PagerError('malformed', `the pager sent nonsense: ${event.reason}`))
     break
   }

@@ -250,14 +250,22 @@ export function encodePagerEvent(event: PagerEvent): Uint8Array {
   }
 }
 
+/** Statistics are for people: those that make no sense are passed over, and are no reason to give up a pager. */
+export type DecodedEvent = Decoded<PagerEvent> | { readonly kind: 'unusable'; readonly reason: string }
+
 /** Reads the body of an event frame (without its length). */
-export function decodePagerEvent(body: Uint8Array): Decoded<PagerEvent> {
-  return readBody<PagerEvent>(body, fields => {
+export function decodePagerEvent(body: Uint8Array): DecodedEvent {
+  let unusable: string | undefined
+  const decoded = readBody<PagerEvent>(body, fields => {
     switch (fields.type) {
       case TYPE.describe:
         return { kind: 'describe', describe: readDescribe(fields) }
-      case TYPE.stats:
-        return { kind: 'stats', stats: readStats(fields.name()) }
+      case TYPE.stats: {
+        const stats = parsePagerStats(fields.name())
+        if (typeof stats !== 'string') return { kind: 'stats', stats }
+        unusable = `statistics: ${stats}`
+        return { kind: 'stats', stats: {} }
+      }
       case TYPE['lane-up']:
         return { kind: 'lane-up', node: fields.count(), nodeName: fields.name() }
       case TYPE['lane-down']:
@@ -284,6 +292,7 @@ export function decodePagerEvent(body: Uint8Array): Decoded<PagerEvent> {
         throw new Malformed(`unknown event ${fields.type}`)
     }
   })
+  return decoded.kind === 'ok' && unusable !== undefined ? { kind: 'unusable', reason: unusable } : decoded
 }
 
 function readDescribe(fields: Fields): Describe {
@@ -301,10 +310,4 @@ function readDescribe(fields: Fields): Describe {
     program: fields.text(),
     nodeName: fields.name(),
   }
-}
-
-function readStats(json: string): PagerStats {
-  const stats = parsePagerStats(json)
-  if (typeof stats === 'string') throw new Malformed(`statistics: ${stats}`)
-  return stats
 }

@@ -6,7 +6,6 @@
  */
 
 import { mkdirSync, readFileSync } from 'node:fs'
-import { hostname } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { parse, TomlError } from 'smol-toml'
 import { z } from 'zod'
@@ -14,7 +13,7 @@ import { bytes, pagesIn } from '../../placement/units.js'
 import { defaultKeyPath } from '../key.js'
 import { CliFailure, EXIT_USAGE } from './failure.js'
 import { defaultControlPath, defaultDataDir, isMemoryFileSystem, runtimeDirFor, uid } from './paths.js'
-import { defaultMemoryPages, defaultSpillMaxBytes, sizeFlag } from './values.js'
+import { defaultMemoryPages, defaultSpillMaxBytes, hostNodeName, sizeFlag } from './values.js'
 
 /** Not registered with IANA for anything; peers on other machines are found by discovery, which tells the port. */
 const DEFAULT_PORT = 7420
@@ -68,7 +67,7 @@ type FileSettings = z.infer<typeof fileSchema>
 /** Settings of an agent. Makes its data directory. Throws CliFailure with one line. */
 export function agentSettings(flags: AgentFlags): AgentSettings {
   const file: FileSettings = flags.config === undefined ? {} : readConfig(flags.config)
-  const name = flags.name ?? file.name ?? hostname()
+  const name = flags.name ?? file.name ?? hostNodeName()
   if (!NAME_FORM.test(name)) {
     throw new CliFailure(
       `--name ${JSON.stringify(name)}: use letters, digits, '.', '_' and '-', at most 63`,

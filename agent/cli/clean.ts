@@ -11,10 +11,10 @@ import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, rmSync 
 import { basename, dirname, join } from 'node:path'
 import type { Command } from 'commander'
 import { PagerClient, PagerError } from '../../kmod/pager-client.js'
-import { listRunDirectories, localPagerSockets } from './local-pagers.js'
+import { listRunDirectories, localPagerSockets, runLock, runPagerSocket } from './local-pagers.js'
 import type { Finish } from './main.js'
 import { print } from './output.js'
-import { controlPathCandidates, defaultDataDir, runtimeDirFor } from './paths.js'
+import { controlPathCandidates, defaultDataDir, runtimeDirCandidates, runtimeDirFor } from './paths.js'
 
 const END_TIMEOUT_MS = 3000
 const PAGER_NAME = 'elasticos-pager'
@@ -53,16 +53,37 @@ export function addCleanCommand(program: Command, finish: Finish): void {
 
 async function clean(data: string | undefined): Promise<Finding[]> {
   const runtimeDir = runtimeDirFor(data)
+  const others = data === undefined ? runtimeDirCandidates().filter(other => other !== runtimeDir) : []
   const dataDir = data ?? defaultDataDir()
   const findings: Finding[] = []
   const live = new Set<string>()
+  // Listed before the sockets are looked at: a run that starts in between has no directory in this list.
+  const directories = [runtimeDir, dataDir].flatMap(listRunDirectories)
   for (const path of await localPagerSockets(runtimeDir)) findings.push(...(await cleanPager(path, live)))
-  for (const directory of listRunDirectories(runtimeDir)) findings.push(...cleanRunDirectory(directory, live))
-  for (const directory of listRunDirectories(dataDir)) findings.push(...cleanRunDirectory(directory, live))
+  // Sessions with another runtime directory share the data directory: what is there is only looked at.
+  for (const other of others) await noteLive(other, live)
+  for (const directory of [...directories, ...others.flatMap(listRunDirectories)]) {
+    if (isInUse(directory)) live.add(basename(directory))
+  }
+  for (const directory of directories) findings.push(...(await cleanRunDirectory(directory, live)))
   findings.push(...cleanLogs(join(dataDir, 'log'), live))
   const controls = data === undefined ? controlPathCandidates() : []
   for (const path of controls) findings.push(...(await cleanControl(path)))
   return findings
+}
+
+/** Adds the ids of pagers that may be alive to `live`; touches nothing. */
+async function noteLive(runtimeDir: string, live: Set<string>): Promise<void> {
+  for (const path of await localPagerSockets(runtimeDir)) {
+    try {
+      const pager = await PagerClient.connect(path, 'observer')
+      pager.close()
+      live.add(pagerId(path))
+    } catch (error) {
+      if (!(error instanceof PagerError)) throw error
+      if (error.code !== 'gone') live.add(pagerId(path))
+    }
+  }
 }
 
 /** Removes a stale socket; ends a home pager whose run is gone. Ids of live ones are added to `live`. */
@@ -128,18 +149,24 @@ async function endOrphan(pager: PagerClient, path: string): Promise<Finding> {
   }
 }
 
-function cleanRunDirectory(directory: string, live: ReadonlySet<string>): Finding[] {
-  if (live.has(basename(directory)) || lockIsHeld(directory)) return []
+async function cleanRunDirectory(directory: string, live: Set<string>): Promise<Finding[]> {
+  if (live.has(basename(directory))) return []
+  const socket = runPagerSocket(directory)
+  if (existsSync(socket)) {
+    const findings = await cleanPager(socket, live)
+    if (live.has(basename(directory))) return findings
+  }
   rmSync(directory, { recursive: true, force: true })
   return [{ what: 'directory', path: directory, removed: true, reason: 'its run is gone' }]
 }
 
-/** A run whose pager is not up yet already has an agent in its directory. */
-function lockIsHeld(directory: string): boolean {
-  const path = join(directory, 'agent.lock')
-  if (!existsSync(path)) return false
-  const pid = Number(readFileSync(path, 'utf8').split(' ')[0])
-  return pid > 0 && existsSync(`/proc/${pid}`)
+/** A run whose pager is not up yet has said whose directory it is, and so has an agent inside it. */
+function isInUse(directory: string): boolean {
+  return [runLock(directory), join(directory, 'agent.lock')].some(path => {
+    if (!existsSync(path)) return false
+    const pid = Number.parseInt(readFileSync(path, 'utf8'), 10)
+    return pid > 0 && existsSync(`/proc/${pid}`)
+  })
 }
 
 function cleanLogs(directory: string, live: ReadonlySet<string>): Finding[] {

@@ -8,7 +8,7 @@ import { isatty } from 'node:tty'
 import type { Command } from 'commander'
 import { CliFailure } from './failure.js'
 import type { Finish } from './main.js'
-import { print } from './output.js'
+import { print, write } from './output.js'
 import { uid } from './paths.js'
 
 const KEY_TEXT_BYTES_MAX = 4096
@@ -40,7 +40,7 @@ export function addKeyCommand(program: Command, _finish: Finish): void {
     .option('--verbose', 'say more when something fails')
     .action(async (flags: Flags) => {
       const keys = await import('../key.js')
-      process.stdout.write(await keys.showKey(flags.key ?? keys.defaultKeyPath(uid())))
+      write(await keys.showKey(flags.key ?? keys.defaultKeyPath(uid())))
     })
   key
     .command('set')

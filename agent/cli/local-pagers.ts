@@ -28,6 +28,11 @@ export function runPagerSocket(runDirectory: string): string {
   return join(runDirectory, 'home.sock')
 }
 
+/** Names the process whose private directory this is. */
+export function runLock(runDirectory: string): string {
+  return join(runDirectory, 'run.lock')
+}
+
 /** Paths of all pager sockets below a runtime directory, stale ones included. */
 export async function localPagerSockets(runtimeDir: string = runtimeDirFor(undefined)): Promise<string[]> {
   const ofRuns = listRunDirectories(runtimeDir).map(runPagerSocket)

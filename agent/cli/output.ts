@@ -42,7 +42,17 @@ export function printRows<Row>(
 }
 
 export function print(line: string): void {
-  process.stdout.write(`${line}\n`)
+  write(`${line}\n`)
+}
+
+/** Writes to standard output. Whoever read it may have gone (`| head`): then nobody is told, and nothing fails. */
+export function write(text: string): void {
+  if (!process.stdout.listeners('error').includes(onStdoutError)) process.stdout.on('error', onStdoutError)
+  process.stdout.write(text)
+}
+
+function onStdoutError(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error
 }
 
 /** A warning or a notice of elasticos itself. */

@@ -35,6 +35,12 @@ export function runtimeDirFor(dataDir: string | undefined): string {
   return uid() === ROOT ? '/run/elasticos' : join(defaultDataDir(), 'run')
 }
 
+/** Every runtime directory that may belong to the usual data directory: sessions with and without XDG_RUNTIME_DIR. */
+export function runtimeDirCandidates(): string[] {
+  const system = uid() === ROOT ? ['/run/elasticos'] : []
+  return [...new Set([runtimeDirFor(undefined), ...system, join(defaultDataDir(), 'run')])]
+}
+
 /** Where an agent listens for the command line. */
 export function defaultControlPath(): string {
   const session = xdgRuntimeDir()

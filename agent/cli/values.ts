@@ -3,12 +3,19 @@
  */
 
 import { readFileSync, statfsSync } from 'node:fs'
+import { hostname } from 'node:os'
 import type { Parsed } from '../../placement/ids.js'
 import { PAGE_BYTES, parseCount, parseDuration, parseSize } from '../../placement/units.js'
 import { CliFailure, EXIT_USAGE } from './failure.js'
 
 /** Below this a program's own code paths do not fit; fixed by the command-line contract. */
 export const MEMORY_BYTES_MIN = 4 << 20
+
+/** A timer of Node.js takes no more, and fires at once when it is given more. */
+const DURATION_MS_MAX = 2 ** 31 - 1
+
+/** As `--name` allows. */
+const NODE_NAME_MAX = 63
 
 /** The value, or a usage failure that names the flag. */
 export function need<T>(flag: string, parsed: Parsed<T>): T {
@@ -21,7 +28,9 @@ export function sizeFlag(flag: string, text: string): number {
 }
 
 export function durationFlag(flag: string, text: string): number {
-  return need(flag, parseDuration(text))
+  const ms = need(flag, parseDuration(text))
+  if (ms <= DURATION_MS_MAX) return ms
+  throw new CliFailure(`${flag} ${text} is too long; give at most ${DURATION_MS_MAX}ms (24 days)`, EXIT_USAGE)
 }
 
 export function countFlag(flag: string, text: string, min: number, max: number): number {
@@ -37,6 +46,12 @@ export function memoryAvailableBytes(): number {
 /** Half of MemAvailable in whole pages, not below the minimum. */
 export function defaultMemoryPages(): number {
   return Math.floor(Math.max(memoryAvailableBytes() / 2, MEMORY_BYTES_MIN) / PAGE_BYTES)
+}
+
+/** The host's name as a node name (letters, digits, dot, dash, underscore), with `suffix` 63 characters at most. */
+export function hostNodeName(suffix = '', host = hostname()): string {
+  const name = host.replace(/[^A-Za-z0-9._-]/g, '-').slice(0, NODE_NAME_MAX - suffix.length)
+  return `${name === '' ? 'node' : name}${suffix}`
 }
 
 /** Half of what is free now on the file system of `directory`, which exists. */

@@ -84,7 +84,8 @@ export async function removeStaleSocket(path: string): Promise<void> {
 
 function bind(server: Server, path: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
+    // Stays after the bind: a later error (out of descriptors) must not end the agent.
+    server.on('error', (error: NodeJS.ErrnoException) => {
       const code = error.code === 'EACCES' || error.code === 'EPERM' ? 'no-permission' : 'gone'
       const remedy = 'give a --control path in a directory you may write'
       reject(new ControlError(code, `cannot listen at ${path} (${error.code}); ${remedy}`, { cause: error }))

@@ -12,14 +12,18 @@ const RESERVE_SHARE = 1 / 16
 const PANIC_SHARE = 1 / 50
 const SHRINK_TO = 3 / 4
 
-/** Pages to lend in all, `promisedPages` included. Pure. */
+/**
+ * Pages to lend in all, what is promised included. What is promised and not yet used will be taken from what is
+ * available now, so it is not available again. Pure.
+ */
 export function lendablePages(
   allowedPages: number,
-  promisedPages: number,
+  { promisedPages, residentPages }: { promisedPages: number; residentPages: number },
   memory: { availablePages: number; totalPages: number },
 ): number {
   if (memory.availablePages < memory.totalPages * PANIC_SHARE) return Math.floor(promisedPages * SHRINK_TO)
-  const room = Math.floor(memory.availablePages - memory.totalPages * RESERVE_SHARE)
+  const unused = Math.max(0, promisedPages - residentPages)
+  const room = Math.floor(memory.availablePages - memory.totalPages * RESERVE_SHARE) - unused
   return Math.min(allowedPages, promisedPages + Math.max(0, room))
 }
 

@@ -69,7 +69,7 @@ export class HeldProcess {
   }
 
   onPagerEvent(event: PagerEvent): void {
-    if (event.kind === 'lane-wanted') this.#onWanted(event.node, event.peerId as PeerId)
+    if (event.kind === 'lane-wanted') this.#onWanted(event.node)
     else if (event.kind === 'lane-down') this.#loop.feed({ kind: 'lane-down', node: event.node })
   }
 
@@ -98,8 +98,8 @@ export class HeldProcess {
     this.#loop.feed({ kind: 'tick' })
   }
 
-  #onWanted(node: number, peer: PeerId): void {
-    this.#loop.feed({ kind: 'wanted', node, peer, leaseId: randomInt(LEASE_ID_MAX) })
+  #onWanted(node: number): void {
+    this.#loop.feed({ kind: 'wanted', node, leaseId: randomInt(LEASE_ID_MAX) })
   }
 
   #carryOut(effect: LaneEffect): void {

@@ -48,8 +48,8 @@ export class HomeProcess {
     this.#records = records
     this.#client = client
     this.#onEnd = onEnd
-    const { participantsMax, memoryPages } = attachment
-    this.#machine = new LeaseHome({ participantsMax, memoryPages, leaseIdBase: randomInt(LEASE_ID_BASE_MAX) })
+    const { participantsMax } = attachment
+    this.#machine = new LeaseHome({ participantsMax, leaseIdBase: randomInt(LEASE_ID_BASE_MAX) })
     this.#loop = new EventLoop(
       (event, now) => this.#machine.onEvent(event, now),
       effect => this.#carryOut(effect),

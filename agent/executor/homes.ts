@@ -9,6 +9,7 @@ import { type PeerId, type ProcessId, toProcessId } from '../machines/types.js'
 import { AgentError, type HomeAttachment } from '../service.js'
 import type { Context } from './context.js'
 import { type HomeMessage, HomeProcess } from './home.js'
+import { PagerError } from './pagers.js'
 import type { HomeRecord, Records } from './records.js'
 import { removeSocketOnceDead } from './remains.js'
 
@@ -57,7 +58,8 @@ export class Homes {
         this.#context.log.info(`${id}: found its home pager again`)
       } catch (error) {
         this.#context.log.debug(`${id}: not attached again: ${String(error)}`)
-        this.#records.remove(id, 'home')
+        // A pager that is merely slow, or out of reach for the moment, is found at the next start.
+        if (!(error instanceof PagerError) || error.code === 'gone') this.#records.remove(id, 'home')
       }
     }
   }

@@ -8,7 +8,7 @@
 
 import { networkInterfaces } from 'node:os'
 import { type HeldLease, LeaseLender, type LenderEffect, type LenderEvent } from '../machines/lease-lender.js'
-import { type PeerId, type ProcessId, toProcessId } from '../machines/types.js'
+import { LEASE_TTL_MS, type PeerId, type ProcessId, toProcessId } from '../machines/types.js'
 import { laneListenHost } from '../net/address.js'
 import type { PeerMessage } from '../net/messages.js'
 import { type Context, EventLoop } from './context.js'
@@ -28,6 +28,8 @@ export class Lending {
   readonly #held = new Map<ProcessId, HeldProcess>()
   /** Keys of offers whose pager is being started. */
   readonly #offeredKeys = new Map<ProcessId, Uint8Array>()
+  /** Pagers that have not yet answered how much they hold. */
+  readonly #asked = new Set<ProcessId>()
   readonly #allow: readonly PeerId[]
   #detached = false
 
@@ -47,8 +49,8 @@ export class Lending {
     return this.#machine.freePages
   }
 
-  get promisedPages(): number {
-    return this.#machine.leases().reduce((sum, lease) => sum + lease.pages, 0)
+  get promised(): { promisedPages: number; residentPages: number } {
+    return this.#machine.promised
   }
 
   held(): { lease: HeldLease; process: HeldProcess }[] {
@@ -97,6 +99,31 @@ export class Lending {
   onTick(): void {
     this.#loop.feed({ kind: 'tick' })
     for (const held of this.#held.values()) held.onTick()
+  }
+
+  /** Asks the pagers how much they hold: leases grow as they fill. To be called several times a second. */
+  watchUsage(): void {
+    for (const [processId, { client }] of this.#held) {
+      if (this.#asked.has(processId)) continue
+      this.#asked.add(processId)
+      client
+        .requestStats()
+        .then(({ residentPages }) => {
+          if (residentPages !== undefined) this.#loop.feed({ kind: 'usage', processId, residentPages })
+        })
+        .catch((error: unknown) => this.#context.log.debug(`${processId}: no statistics: ${String(error)}`))
+        .finally(() => this.#asked.delete(processId))
+    }
+  }
+
+  /** A stream to `peer` is open (again): its home agent may have missed what its leases are now. */
+  onJoined(peer: PeerId): void {
+    for (const lease of this.#machine.leases()) {
+      const { processId, leaseId, pages, threads } = lease
+      if (lease.peer !== peer || lease.state !== 'active') continue
+      const terms = { pages, threads, ttlMs: LEASE_TTL_MS }
+      this.#context.send(peer, { kind: 'lease-update', processId, leaseId, terms, reason: 'joined again' })
+    }
   }
 
   setCapacity(pages: number): void {
@@ -156,7 +183,7 @@ export class Lending {
   }
 
   async #start(effect: LenderEffect & { kind: 'start-pager' }): Promise<void> {
-    const { offer, peer, terms } = effect
+    const { offer, peer, pagesMax } = effect
     const { processId: id, node } = offer
     const { name, runtimeDir, dataDir, spillMaxBytes } = this.#context
     const remote = this.#context.hostOf(peer)
@@ -170,7 +197,7 @@ export class Lending {
         node,
         nodeName: name,
         listenHost,
-        memoryPages: terms.pages,
+        memoryPages: pagesMax,
         spillMaxBytes,
       })
       this.#hold(id, client, listenHost, [])
@@ -203,6 +230,7 @@ export class Lending {
     const client = this.#held.get(processId)?.client
     client?.send({ kind: 'lease-update', leaseId, pagesMax, threadsMax, ttlMs, reason })
     this.#context.send(lease.peer, { kind: 'lease-update', processId, leaseId, terms, reason })
+    this.#save(processId)
   }
 
   #kill(processId: ProcessId): void {
@@ -263,8 +291,13 @@ export class Lending {
     const unknown = { peer: '' as PeerId, leaseId: 0, homeName: 'unknown', threads: 0 }
     const { peer, leaseId, homeName, threads } = record ?? unknown
     const pages = record?.pages ?? memoryPages
+    const pagesMax = record?.pagesMax ?? pages
     const base = { peer, processId, leaseId, program: record?.program ?? program, homeName, node }
-    this.#loop.feed({ kind: 'restored', lease: { ...base, pages, threads, state: 'active' }, epoch })
+    this.#loop.feed({
+      kind: 'restored',
+      lease: { ...base, pages, pagesMax, residentPages: 0, threads, state: 'active' },
+      epoch,
+    })
     this.#hold(processId, client, record?.laneHost ?? '', record?.members ?? [])
     this.#context.log.info(`${processId}: found its pager again (pid ${client.describe.pagerPid})`)
   }
@@ -273,10 +306,10 @@ export class Lending {
     const lease = this.#machine.lease(processId)
     const held = this.#held.get(processId)
     if (lease === undefined || held === undefined || lease.peer === '') return
-    const { peer, homeName, program, leaseId, node, pages, threads } = lease
+    const { peer, homeName, program, leaseId, node, pages, pagesMax, threads } = lease
     const { laneHost } = held
     const members = [...held.members()]
     const owner = { processId, peer, homeName, program, leaseId, node }
-    this.#records.savePeer({ ...owner, pages, threads, laneHost, members })
+    this.#records.savePeer({ ...owner, pages, pagesMax, threads, laneHost, members })
   }
 }

@@ -7,6 +7,7 @@ import { PagerClient } from '../../kmod/pager-client.js'
 import { listPagerSockets, type PeerPagerOptions, pagerFacts, spawnPeerPager } from '../../kmod/pager-host.js'
 import type { Describe, PagerCommand, PagerEvent, PagerStats } from '../../kmod/pager-messages.js'
 
+export { PagerError } from '../../kmod/pager-client.js'
 export type { PeerPagerOptions } from '../../kmod/pager-host.js'
 export type { Describe, PagerCommand, PagerEvent, PagerStats } from '../../kmod/pager-messages.js'
 

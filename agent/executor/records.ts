@@ -3,7 +3,8 @@
  * The pagers know pages and lanes, but not peers. Small JSON files (0600) in `<runtime>/leases`, replaced whole; no
  * secrets in them (lane keys are needed once and forgotten).
  *
- * Limits: a file that cannot be read or is malformed counts as missing; 64 KiB each.
+ * Limits: a file that cannot be read or is malformed counts as missing; 64 KiB each. One that cannot be written (disk
+ * full) is missing or old after a restart; that is said once, and each later change tries again.
  */
 
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
@@ -16,6 +17,7 @@ import {
   PROCESS_ID_PATTERN,
   type ProcessId,
 } from '../machines/types.js'
+import type { Logger } from '../service.js'
 
 const RECORD_BYTES_MAX = 64 * 1024
 
@@ -55,6 +57,7 @@ const peerRecord = z.strictObject({
   leaseId: count,
   node,
   pages: count,
+  pagesMax: count.optional(),
   threads: count,
   laneHost: text,
   members: z.array(z.strictObject({ node, name: text, peer })).max(NODES_MAX),
@@ -65,8 +68,11 @@ export type PeerRecord = z.output<typeof peerRecord>
 
 export class Records {
   readonly #directory: string
+  readonly #log: Logger
+  #failing = false
 
-  constructor(runtimeDir: string) {
+  constructor(runtimeDir: string, log: Logger) {
+    this.#log = log
     this.#directory = join(runtimeDir, 'leases')
     mkdirSync(this.#directory, { recursive: true, mode: 0o700 })
   }
@@ -88,7 +94,11 @@ export class Records {
   }
 
   remove(id: ProcessId, role: 'home' | 'peer'): void {
-    rmSync(this.#path(id, role), { force: true })
+    try {
+      rmSync(this.#path(id, role), { force: true })
+    } catch (error) {
+      this.#log.debug(`${id}: its record stays: ${String(error)}`)
+    }
   }
 
   /** Ids that have a record of this role. */
@@ -116,7 +126,14 @@ export class Records {
 
   #write(path: string, record: HomeRecord | PeerRecord): void {
     const scratch = `${path}.new`
-    writeFileSync(scratch, JSON.stringify(record), { mode: 0o600 })
-    renameSync(scratch, path)
+    try {
+      writeFileSync(scratch, JSON.stringify(record), { mode: 0o600 })
+      renameSync(scratch, path)
+      this.#failing = false
+    } catch (error) {
+      if (!this.#failing)
+        this.#log.warn(`leases are not recorded, a restart would not find them: ${String(error)}`)
+      this.#failing = true
+    }
   }
 }

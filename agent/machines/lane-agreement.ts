@@ -23,7 +23,8 @@ export interface NamedNode {
 
 export type LaneEvent =
   | { readonly kind: 'members'; readonly members: readonly NamedNode[] }
-  | { readonly kind: 'wanted'; readonly node: number; readonly peer: PeerId; readonly leaseId: number }
+  /** A pager knows nodes by their index; whose they are is what home has said. */
+  | { readonly kind: 'wanted'; readonly node: number; readonly leaseId: number }
   | { readonly kind: 'asked'; readonly peer: PeerId; readonly node: number; readonly leaseId: number }
   | {
       readonly kind: 'agreed'
@@ -96,9 +97,9 @@ export class LaneAgreement {
   }
 
   #onWanted(event: LaneEvent & { kind: 'wanted' }, now: number): LaneEffect[] {
-    const { node, peer, leaseId } = event
-    const to = this.#members.find(member => member.node === node) ?? { node, name: `node-${node}`, peer }
-    if (node <= 0 || node >= NODES_MAX || node === this.#own || to.peer !== peer) {
+    const { node, leaseId } = event
+    const to = this.#members.find(member => member.node === node)
+    if (to === undefined || node <= 0 || node === this.#own) {
       return [{ kind: 'lane-refused', node, reason: 'no such participant' }]
     }
     const running = this.#attempts.get(node)
@@ -106,7 +107,7 @@ export class LaneAgreement {
     if (running?.state === 'refused' && now < running.deadline) {
       return [{ kind: 'lane-refused', node, reason: 'refused a moment ago' }]
     }
-    this.#attempts.set(node, { peer, leaseId, state: 'asking', deadline: now + ASK_TIMEOUT_MS })
+    this.#attempts.set(node, { peer: to.peer, leaseId, state: 'asking', deadline: now + ASK_TIMEOUT_MS })
     return [{ kind: 'ask', to, leaseId }]
   }
 

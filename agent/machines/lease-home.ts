@@ -26,9 +26,8 @@ export const LANE_TIMEOUT_MS = 8_000
 const CANDIDATES_MAX = 1024
 const BACKOFF_FIRST_MS = 500
 const BACKOFF_MAX_MS = 30_000
-/** Pages asked for: a multiple of what home keeps, so that the rest of most programs fits one peer. */
-const PAGES_PER_HOME_PAGE = 16
-const PAGES_WANTED_MIN = 262_144
+/** The most pages that a lease may grow to: as many as one node can hold (256 GiB). Lenders begin with a share. */
+const PAGES_WANTED = 2 ** 26
 const THREADS_WANTED = 64
 
 /** When a peer that refused for this reason may be asked again. */
@@ -131,15 +130,13 @@ export class LeaseHome {
   readonly #seats = new Map<number, Seat>()
   readonly #candidates = new Map<PeerId, Candidate>()
   readonly #seatsMax: number
-  readonly #pagesWanted: number
   readonly #usedNodes = new Set<number>()
   #nextLeaseId: number
   #ended = false
 
   /** @param leaseIdBase where this process' lease ids start: random, so that ids of two processes differ */
-  constructor(options: { participantsMax: number; memoryPages: number; leaseIdBase: number }) {
+  constructor(options: { participantsMax: number; leaseIdBase: number }) {
     this.#seatsMax = Math.min(options.participantsMax, NODES_MAX) - 1
-    this.#pagesWanted = Math.max(PAGES_WANTED_MIN, options.memoryPages * PAGES_PER_HOME_PAGE)
     this.#nextLeaseId = options.leaseIdBase
   }
 
@@ -173,7 +170,7 @@ export class LeaseHome {
       case 'lane-down':
         return this.#onLaneDown(event.node, event.reason, now)
       case 'restored':
-        return this.#onRestored(event.participant)
+        return this.#onRestored(event.participant, now)
       case 'ended':
         return this.#onEnded()
       case 'tick':
@@ -259,10 +256,15 @@ export class LeaseHome {
     ]
   }
 
-  #onRestored(participant: Participant): HomeEffect[] {
-    this.#seats.set(participant.leaseId, { ...participant, state: 'up', deadline: Number.POSITIVE_INFINITY })
+  /** The pager says which lanes are up; one that ended in the meantime is given up as one that never came. */
+  #onRestored(participant: Participant, now: number): HomeEffect[] {
+    this.#seats.set(participant.leaseId, {
+      ...participant,
+      state: 'granted',
+      deadline: now + LANE_TIMEOUT_MS,
+    })
     this.#usedNodes.add(participant.node)
-    return [{ kind: 'participants', up: this.up() }]
+    return []
   }
 
   #onEnded(): HomeEffect[] {
@@ -305,7 +307,7 @@ export class LeaseHome {
         state: 'offered',
         deadline: now + OFFER_TIMEOUT_MS,
       })
-      effects.push({ kind: 'offer', peer, leaseId, node, pages: this.#pagesWanted, threads: THREADS_WANTED })
+      effects.push({ kind: 'offer', peer, leaseId, node, pages: PAGES_WANTED, threads: THREADS_WANTED })
     }
     return effects
   }

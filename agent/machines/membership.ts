@@ -117,7 +117,9 @@ export class Membership {
   #onJoined(peer: PeerId, load: Load, host: string, now: number): MembershipEffect[] {
     const known = this.#members.get(peer)
     if (known === undefined && this.#members.size >= MEMBERS_MAX) return []
-    const newest = known !== undefined && known.load.incarnation > load.incarnation ? known.load : load
+    // What a peer says on its own stream is so, even if the clock that numbers its starts has gone back.
+    const same = known?.load.incarnation === load.incarnation
+    const newest = known !== undefined && same && known.load.sequence > load.sequence ? known.load : load
     const record = { load: newest, host, connected: true, leaving: false, suspected: false, heardAt: now }
     this.#members.set(peer, record)
     this.#strangers.delete(peer)

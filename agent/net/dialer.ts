@@ -79,6 +79,7 @@ export class Dialer {
       if (target.peer !== peer) continue
       target.delayMs = DELAY_FIRST_MS
       target.notBefore = 0
+      target.heardAt = performance.now()
     }
     this.#tick()
   }

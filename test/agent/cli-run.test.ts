@@ -115,6 +115,18 @@ const CASES: readonly Case[] = [
     says: /cannot write statistics to \/nowhere\/x/,
   },
   {
+    what: 'statistics for which there is no room: the program’s own status all the same',
+    args: ['run', '--participants', '1', '--stats', '/dev/full', '--', 'sh', '-c', 'exit 7'],
+    status: 7,
+    says: /cannot write the statistics: ENOSPC/,
+  },
+  {
+    what: 'a wait longer than a timer can be',
+    args: ['run', '--wait', '2147483648ms', '--', 'true'],
+    status: 125,
+    says: /--wait 2147483648ms is too long/,
+  },
+  {
     what: 'a pager that refuses',
     misbehaviour: 'refuse',
     args: [...ALONE, '--', 'true'],

@@ -3,8 +3,10 @@
  * settings of an agent.
  */
 
-import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import test from 'ava'
+import { hostNodeName } from '../../agent/cli/values.js'
 import { ownLines, Sandbox } from './cli-harness.js'
 
 const KEY_FORM = /^\/key\/swarm\/psk\/1\.0\.0\/\n\/base16\/\n[0-9a-f]{64}\n$/
@@ -114,6 +116,54 @@ test('the configuration file: errors name the line', async t => {
     t.regex(ownLines(got.stderr)[0] ?? '', says)
   }
   t.is((await box.elasticos(['agent', '--config', box.path('none.toml')])).status, 2)
+})
+
+test('who no longer reads standard output is no failure', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  const child = box.spawn(['key', 'generate', box.path('key')])
+  child.stdout?.destroy()
+  let stderr = ''
+  child.stderr?.on('data', chunk => {
+    stderr += chunk
+  })
+  const [status] = await once(child, 'exit')
+  t.is(stderr, '')
+  t.is(status, 0)
+})
+
+test('a host name that is no node name becomes one', t => {
+  t.is(hostNodeName('', 'tower.example.org'), 'tower.example.org')
+  t.is(hostNodeName('-run-0123', `${'x'.repeat(70)}`), `${'x'.repeat(54)}-run-0123`)
+  t.is(hostNodeName('', 'böse host'), 'b-se-host')
+  t.is(hostNodeName('', ''), 'node')
+})
+
+test('clean leaves the directories of a run that is about to start', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  const id = '0123456789abcdef'
+  const directories = [
+    box.path('runtime', 'elasticos', 'runs', id),
+    box.path('state', 'elasticos', 'runs', id),
+  ]
+  const [runtime = ''] = directories
+  for (const directory of directories) mkdirSync(directory, { recursive: true })
+  writeFileSync(`${runtime}/run.lock`, `${process.pid}\n`)
+  t.is((await box.elasticos(['clean'])).stdout, 'nothing to clean\n')
+  t.true(directories.every(directory => existsSync(directory)))
+  // The same run in a session whose runtime directory is another one keeps its data.
+  const other = box.path('state', 'elasticos', 'run', 'runs', id)
+  mkdirSync(other, { recursive: true })
+  rmSync(runtime, { recursive: true })
+  writeFileSync(`${other}/run.lock`, `${process.pid}\n`)
+  t.is((await box.elasticos(['clean'])).stdout, 'nothing to clean\n')
+  writeFileSync(`${other}/run.lock`, `${2 ** 22 + 1}\n`)
+  mkdirSync(runtime)
+  writeFileSync(`${runtime}/run.lock`, `${2 ** 22 + 1}\n`)
+  await box.elasticos(['clean'])
+  t.false(directories.some(directory => existsSync(directory)))
+  t.true(existsSync(other), 'what belongs to another session is not touched')
 })
 
 test('clean leaves foreign files alone', async t => {

@@ -124,6 +124,9 @@ export class FakeConnection implements PagerConnection {
 
   on(listener: (event: PagerEvent) => void): () => void {
     this.emitter.on('event', listener)
+    for (const [node, other] of this.#pager.lanes) {
+      listener({ kind: 'lane-up', node, nodeName: other.describe.nodeName })
+    }
     return () => this.emitter.off('event', listener)
   }
 

@@ -25,6 +25,9 @@ async function scratch(t: { teardown(act: () => Promise<void>): void }): Promise
 test('the key is where the command line says', t => {
   t.is(defaultKeyPath(0), '/etc/elasticos/network.key')
   t.is(defaultKeyPath(1000, { HOME: '/home/u' }), '/home/u/.config/elasticos/network.key')
+  const empty = { HOME: '/home/u', XDG_CONFIG_HOME: '' }
+  t.is(defaultKeyPath(1000, empty), '/home/u/.config/elasticos/network.key')
+  t.true(defaultKeyPath(1000, { HOME: '' }).startsWith('/'))
 })
 
 test('of many agents that start at once one makes the key, 0600, and leaves nothing else', async t => {

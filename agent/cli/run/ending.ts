@@ -2,10 +2,11 @@
  * How a run ended, as one value: exit status, the line on stderr, and the statistics file all follow from it.
  */
 
-import { closeSync, ftruncateSync, openSync, writeSync } from 'node:fs'
+import { closeSync, ftruncateSync, openSync, writeFileSync } from 'node:fs'
 import type { EndKind, PagerStats } from '../../../kmod/pager-messages.js'
 import { PAGE_BYTES } from '../../../placement/units.js'
 import { CliFailure, EXIT_CANNOT_EXECUTE, EXIT_NOT_FOUND, EXIT_RUN_FAILED } from '../failure.js'
+import { notice } from '../output.js'
 import type { RunPlan } from './plan.js'
 
 const SIGNAL_STATUS_BASE = 128
@@ -62,8 +63,13 @@ export class StatsFile {
     } catch {
       // A pipe or a terminal cannot be truncated and need not be.
     }
-    writeSync(this.#descriptor, `${JSON.stringify(statistics, null, 2)}\n`)
-    closeSync(this.#descriptor)
+    try {
+      writeFileSync(this.#descriptor, `${JSON.stringify(statistics, null, 2)}\n`)
+      closeSync(this.#descriptor)
+    } catch (error) {
+      // The program has ended as it has, and its status is what counts.
+      notice(`cannot write the statistics: ${error instanceof Error ? error.message : String(error)}`)
+    }
   }
 }
 

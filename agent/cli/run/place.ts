@@ -5,17 +5,16 @@
  * private directory of this run, which nobody else looks into and which is removed at the end.
  */
 
-import { mkdirSync, rmSync } from 'node:fs'
-import { hostname } from 'node:os'
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { SOCKET_PATH_BYTES_MAX } from '../../../kmod/pager-client.js'
 import { homeSocketPath, spillDirectory } from '../../../kmod/pager-host.js'
 import type { ControlClient } from '../../control/client.js'
 import { CliFailure, EXIT_RUN_FAILED } from '../failure.js'
 import { findAgent } from '../find-agent.js'
-import { runPagerSocket } from '../local-pagers.js'
+import { runLock, runPagerSocket } from '../local-pagers.js'
 import { defaultDataDir, runDataDir, runRuntimeDir } from '../paths.js'
-import { defaultSpillMaxBytes } from '../values.js'
+import { defaultSpillMaxBytes, hostNodeName } from '../values.js'
 import type { RunPlan } from './plan.js'
 
 /** Digits of the process id in the node name of a run that has no agent to name it. */
@@ -44,7 +43,10 @@ export async function placeRun(plan: RunPlan): Promise<RunPlace> {
     const text = `socket path ${place.socketPath} is too long; set XDG_RUNTIME_DIR to a shorter directory`
     throw new CliFailure(text, EXIT_RUN_FAILED)
   }
-  mkdirSync(dirname(place.socketPath), { recursive: true, mode: 0o700 })
+  const directory = dirname(place.socketPath)
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  // Until its pager answers, this is how `clean` knows that the directory is in use.
+  if (place.socketPath === runPagerSocket(directory)) writeFileSync(runLock(directory), `${process.pid}\n`)
   return place
 }
 
@@ -73,7 +75,7 @@ function privatePlace(plan: RunPlan): RunPlace {
   const alone = plan.participantsMax === 1
   return {
     agent: alone ? { kind: 'none' } : { kind: 'inside', runtimeDir, dataDir },
-    nodeName: alone ? hostname() : `${hostname()}-run-${plan.id.slice(0, NAME_DIGITS)}`,
+    nodeName: hostNodeName(alone ? '' : `-run-${plan.id.slice(0, NAME_DIGITS)}`),
     socketPath: runPagerSocket(runtimeDir),
     spillDir,
     spillMaxBytes: defaultSpillMaxBytes(spillDir),

@@ -5,8 +5,11 @@
 
 import test from 'ava'
 import fc from 'fast-check'
+import { lendablePages } from '../../../agent/executor/capacity.js'
 import { type HomeEffect, type HomeEvent, LeaseHome } from '../../../agent/machines/lease-home.js'
 import {
+  AHEAD_PAGES_MIN,
+  GRANT_PAGES_MIN,
   LeaseLender,
   type LenderEffect,
   type LenderEvent,
@@ -44,6 +47,9 @@ const lenderEvent: fc.Arbitrary<LenderEvent> = fc.oneof(
       ({ peer, processId }) => ({ kind: 'release', peer, processId, leaseId: peers.indexOf(peer) }) as const,
     ),
   fc.nat(8000).map(pages => ({ kind: 'capacity', pages }) as const),
+  fc
+    .record({ processId: anyId, residentPages: fc.nat(8000) })
+    .map(usage => ({ kind: 'usage', ...usage }) as const),
   fc.constant({ kind: 'tick' } as const),
 )
 
@@ -89,6 +95,82 @@ function trackOffers(event: LenderEvent, effects: LenderEffect[], pending: Set<P
   return true
 }
 
+const CAPACITY = 1 << 18
+const WANTED = 1 << 26
+
+/** Lends to `processId`; its pager and lane come up. */
+function lend(lender: LeaseLender, processId: ProcessId): LenderEffect[] {
+  const offer = offerOf(processId, 1, WANTED)
+  const effects = lender.onEvent({ kind: 'offer', peer: 'p1' as PeerId, offer, allowed: true }, 0)
+  lender.onEvent({ kind: 'pager-started', processId }, 0)
+  lender.onEvent({ kind: 'lane-up', processId }, 0)
+  return effects
+}
+
+/** The process fills what it is given, `share` of it at a time, until it is given no more. */
+function fill(lender: LeaseLender, processId: ProcessId, share: number, roundsMax = 1000): number {
+  let pages = 0
+  for (let round = 0; round < roundsMax; round++) {
+    pages = lender.lease(processId)?.pages ?? 0
+    const residentPages = Math.ceil(pages * share)
+    const effects = lender.onEvent({ kind: 'usage', processId, residentPages }, 0)
+    if (effects.length === 0 && share === 1) break
+    for (const effect of effects) if (effect.kind !== 'update' || effect.terms.pages <= pages) return -1
+  }
+  return lender.lease(processId)?.pages ?? 0
+}
+
+test('one big run ends up with nearly everything, in few steps', t => {
+  const lender = new LeaseLender(FACTS, CAPACITY)
+  const [id = '' as ProcessId] = ids
+  lend(lender, id)
+  t.is(lender.lease(id)?.pages, CAPACITY / 4)
+  t.true(fill(lender, id, 1, 30) >= (CAPACITY * 15) / 16 - GRANT_PAGES_MIN)
+})
+
+test('several runs at once each get room, whatever the others have filled', t => {
+  const step = fc.record({ id: anyId, percent: fc.integer({ min: 1, max: 100 }) })
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 40 }), steps => {
+      const lender = new LeaseLender(FACTS, CAPACITY)
+      for (const { id, percent } of steps) {
+        if (lender.lease(id) === undefined) lend(lender, id)
+        if ((lender.lease(id)?.pages ?? 0) < GRANT_PAGES_MIN) return false
+        if (fill(lender, id, percent / 100, 50) < 0) return false
+        if (lender.promised.promisedPages > CAPACITY) return false
+      }
+      return true
+    }),
+    RUNS,
+  )
+  t.pass()
+})
+
+test('a lease that shrank with the capacity grows back when there is room again', t => {
+  const lender = new LeaseLender(FACTS, CAPACITY)
+  const [id = '' as ProcessId] = ids
+  lend(lender, id)
+  const had = fill(lender, id, 1)
+  const [update] = lender.onEvent({ kind: 'capacity', pages: CAPACITY / 8 }, 0)
+  t.like(update, { kind: 'update', terms: { pages: CAPACITY / 8 } })
+  t.deepEqual(lender.onEvent({ kind: 'usage', processId: id, residentPages: CAPACITY / 8 }, 0), [])
+  lender.onEvent({ kind: 'capacity', pages: CAPACITY }, 0)
+  t.true(fill(lender, id, 1) >= had - GRANT_PAGES_MIN)
+})
+
+test('what is promised and not yet used is not available a second time', t => {
+  const memory = { availablePages: 1000, totalPages: 1600 }
+  t.is(lendablePages(5000, { promisedPages: 0, residentPages: 0 }, memory), 900)
+  t.is(lendablePages(5000, { promisedPages: 900, residentPages: 0 }, memory), 900)
+  const half = { ...memory, availablePages: 600 }
+  t.is(lendablePages(5000, { promisedPages: 900, residentPages: 400 }, half), 900)
+  t.is(lendablePages(300, { promisedPages: 0, residentPages: 0 }, memory), 300)
+  t.is(
+    lendablePages(5000, { promisedPages: 900, residentPages: 800 }, { ...memory, availablePages: 20 }),
+    675,
+  )
+})
+
 test('a lender that is stopping refuses all and revokes what it has lent', t => {
   const lender = new LeaseLender(FACTS, 6_000)
   const [first = '' as ProcessId, second = '' as ProcessId] = ids
@@ -107,13 +189,13 @@ test('pagers that do not end are told, then killed; memory counts until they are
   const peer = 'p1' as PeerId
   lender.onEvent({ kind: 'offer', peer, offer: offerOf(id, 1, 9_000), allowed: true }, 0)
   lender.onEvent({ kind: 'pager-started', processId: id }, 0)
-  t.is(lender.freePages, 0)
+  t.is(lender.freePages, 6_000 - AHEAD_PAGES_MIN)
   t.deepEqual(lender.onEvent({ kind: 'tick' }, 9_999), [])
   t.like(lender.onEvent({ kind: 'tick' }, 10_000), [{ kind: 'terminate', reason: 'no lane came up' }])
   t.deepEqual(lender.onEvent({ kind: 'tick' }, 12_999), [])
   t.deepEqual(lender.onEvent({ kind: 'tick' }, 13_000), [{ kind: 'kill', processId: id }])
   t.deepEqual(lender.onEvent({ kind: 'tick' }, 20_000), [])
-  t.is(lender.freePages, 0)
+  t.is(lender.freePages, 6_000 - AHEAD_PAGES_MIN)
   lender.onEvent({ kind: 'pager-gone', processId: id }, 20_001)
   t.is(lender.freePages, 6_000)
 })
@@ -154,7 +236,7 @@ class HomeWorld {
   broken = ''
 
   constructor(readonly participantsMax: number) {
-    this.home = new LeaseHome({ participantsMax, memoryPages: 1024, leaseIdBase: 1 })
+    this.home = new LeaseHome({ participantsMax, leaseIdBase: 1 })
   }
 
   feed(event: HomeEvent, now: number): void {
@@ -241,6 +323,25 @@ test('home never has too many participants, every offer ends, and it finds lende
     RUNS,
   )
   t.pass()
+})
+
+test('a lease of an agent that ran before counts once its lane is up, and is given up if it is not', t => {
+  const home = new LeaseHome({ participantsMax: 3, leaseIdBase: 1 })
+  const [p1 = '' as PeerId, p2 = '' as PeerId] = peers
+  home.onEvent({ kind: 'restored', participant: { peer: p1, name: 'b', node: 1, leaseId: 7 } }, 0)
+  home.onEvent({ kind: 'restored', participant: { peer: p2, name: 'c', node: 2, leaseId: 8 } }, 0)
+  t.deepEqual(home.up(), [])
+  home.onEvent({ kind: 'lane-up', node: 1 }, 1)
+  t.deepEqual(
+    home.up().map(one => one.name),
+    ['b'],
+  )
+  const effects = home.onEvent({ kind: 'tick' }, 10_000)
+  t.true(effects.some(effect => effect.kind === 'release' && effect.leaseId === 8))
+  t.deepEqual(
+    home.leases().map(one => one.name),
+    ['b'],
+  )
 })
 
 test('late grants are released, and nothing is offered after the end', t => {
