@@ -86,6 +86,18 @@ test.serial('a time limit for the whole group leaves the program its last words'
   t.is(end.stdout.toString(), 'up\nsaved\n', end.stderr)
 })
 
+test.serial('a descriptor that an executed program closes is closed: a reader of the pipe ends', async t => {
+  t.timeout(TIMEOUT_MS)
+  const pipe = join(cluster.directory, 'pipe')
+  const ended = join(cluster.directory, 'ended')
+  const wait = `n=0; while [ ! -e ${ended} ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n+1)); done`
+  const image = `exec 3>&-; ${wait}; [ -e ${ended} ] && echo seen`
+  const script = `mkfifo ${pipe}; (cat <${pipe}; : >${ended}) & exec 3>${pipe}; exec sh -c '${image}'`
+  const end = await cluster.run('a', HERE, ['sh', '-c', script], { timeoutMs: TIMEOUT_MS }).outcome
+  t.is(end.stdout.toString(), 'seen\n', end.stderr)
+  t.is(end.status, 0)
+})
+
 const asRoot = process.getuid?.() === 0 ? test.serial : test.serial.skip
 
 asRoot('a program that gives up its user, or its root directory, can still execute others', async t => {

@@ -208,6 +208,8 @@ void attach_memory(pid_t pid, Memory& memory) {
   entry.orig_rax = ~0ull;
   set_registers(pid, entry);
   Injector task(injector, base);
+  // What the program closes is to be closed: whoever reads the other end of a pipe waits for that.
+  task.call(SYS_close_range, 0, ~0u, 0);
   const Fd device(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
   std::vector<int> handed{memory.file()};
   if (device) handed.push_back(device.get());

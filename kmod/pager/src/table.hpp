@@ -1,8 +1,8 @@
 // The elastic page table of one process on one node: for every page its state, version and where it is, and
 // the order in which those that are resident are to leave.
 //
-// That order is the clock of Corbato ("A Paging Experiment with the Multics System", 1968) with a count of up to
-// kUsesMax in place of its one bit: a page that was found in use gets that many more rounds.
+// That order is the clock of Corbato ("A Paging Experiment with the Multics System", 1968) with a count of up
+// to kUsesMax in place of its one bit: a page that was found in use gets that many more rounds.
 //
 // Both are flat arrays in reserved, unpopulated memory (MAP_NORESERVE): a look-up is one index, nothing is
 // allocated on the path of a fault, and only what is touched costs anything: 16 bytes a page in the table, 16
@@ -67,10 +67,10 @@ class PageTable {
   void clear();  // everything untouched with version 0 (exec)
 
   // The order of resident pages. Indices are stable while a page is resident.
-  void insert_front(uint64_t page);                      // entry(page) becomes resident, the last to leave
-  void remove(uint64_t page);                            // no longer resident; the caller sets the new state
-  void mark_used(uint64_t page);                         // it gets one more round
-  bool spare(uint64_t index);                            // true: it had a round left, and is the last to leave now
+  void insert_front(uint64_t page);  // entry(page) becomes resident, the last to leave
+  void remove(uint64_t page);        // no longer resident; the caller sets the new state
+  void mark_used(uint64_t page);     // it gets one more round
+  bool spare(uint64_t index);        // true: it had a round left, and is now the last to leave
   uint64_t last() const { return frames_[0].previous; }  // index of the first to leave, 0 if none
   uint64_t page_at(uint64_t index) const { return frames_[index].page; }
   uint64_t before(uint64_t index) const { return frames_[index].previous; }  // the one to leave after it
