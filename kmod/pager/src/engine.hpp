@@ -165,7 +165,9 @@ class Engine {
   uint64_t reserve() const;
   bool make_room(uint64_t pages);
   bool evict_batch(size_t pages);
+  bool may_leave(uint64_t page, uint64_t now) const;
   size_t pick_victims(std::vector<uint64_t>& victims, size_t wanted);
+  void add_idle_neighbours(std::vector<uint64_t>& victims, size_t wanted, uint64_t page, uint64_t now);
   void age();
   Node* choose_target(size_t pages, bool& wait);
   bool node_has_room(const Node& node, size_t pages) const;

@@ -74,7 +74,7 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
       on_answer_without_page(node, meta);
       continue;
     }
-    table_.insert_front(meta.page);
+    table_.insert_front(meta.page, demanded);
     here.emplace_back(meta.page, demanded);
     if (has_data && run_count > 0 && run_page + run_count == meta.page &&
         run_data + (run_count << kPageShift) == bytes) {

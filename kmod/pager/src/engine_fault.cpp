@@ -121,7 +121,7 @@ void Engine::fault_untouched(const FaultEvent& fault, PageEntry& e) {
       memory_.place(first + i, buffer_.data(), 1);
     else
       memory_.place_zero(first + i, 1);
-    table_.insert_front(first + i);
+    table_.insert_front(first + i, first + i == page);
     check_waiters(first + i);
   }
   placed_since_age_ += count;
@@ -156,7 +156,7 @@ void Engine::fault_spilled(uint64_t page) {
   memory_.place(first, buffer_.data(), count);
   for (uint64_t i = 0; i < count; i++) {
     spill_.free_slot(slots[i]);
-    table_.insert_front(first + i);
+    table_.insert_front(first + i, first + i == page);
   }
   for (uint64_t i = 0; i < count; i++) {
     check_waiters(first + i);

@@ -30,12 +30,14 @@ void* reserve(uint64_t bytes, const char* what) {
 PageTable::PageTable()
     : entries_(static_cast<PageEntry*>(reserve(kPages * sizeof(PageEntry), "page table"))),
       touched_(static_cast<uint64_t*>(reserve(kTouchedWords * sizeof(uint64_t), "touched map"))),
-      frames_(static_cast<OrderFrame*>(reserve(kFramesMax * sizeof(OrderFrame), "order of use"))) {}
+      frames_(static_cast<OrderFrame*>(reserve(kFramesMax * sizeof(OrderFrame), "order of use"))),
+      left_at_(static_cast<uint8_t*>(reserve(kPages, "order of departures"))) {}
 
 PageTable::~PageTable() {
   munmap(entries_, kPages * sizeof(PageEntry));
   munmap(touched_, kTouchedWords * sizeof(uint64_t));
   munmap(frames_, kFramesMax * sizeof(OrderFrame));
+  munmap(left_at_, kPages);
 }
 
 void PageTable::for_each_touched(uint64_t first, uint64_t end,
@@ -74,6 +76,7 @@ void PageTable::clear() {
   madvise(entries_, kPages * sizeof(PageEntry), MADV_DONTNEED);
   madvise(touched_, kTouchedWords * sizeof(uint64_t), MADV_DONTNEED);
   madvise(frames_, kFramesMax * sizeof(OrderFrame), MADV_DONTNEED);
+  madvise(left_at_, kPages, MADV_DONTNEED);
   free_head_ = 0;
   frames_used_ = 1;
   resident_ = 0;
@@ -92,8 +95,13 @@ void PageTable::unlink(uint32_t index) {
   frames_[frames_[index].next].previous = frames_[index].previous;
 }
 
+uint8_t PageTable::tick() const {
+  const uint64_t eighth = std::max<uint64_t>(1, resident_ / kTicks);
+  return static_cast<uint8_t>(1 + departures_ / eighth % 255);
+}
+
 // The list runs head → next (last to leave) … → head; `previous` leads away from those that leave first.
-void PageTable::insert_front(uint64_t page) {
+void PageTable::insert_front(uint64_t page, bool wanted) {
   uint32_t index = free_head_;
   if (index != 0) {
     free_head_ = frames_[index].next;
@@ -102,7 +110,9 @@ void PageTable::insert_front(uint64_t page) {
     index = frames_used_++;
   }
   frames_[index].page = page;
-  frames_[index].uses = 0;
+  const bool is_ghost = left_at_[page] != 0 && static_cast<uint8_t>(tick() - left_at_[page]) <= kTicks / 2;
+  frames_[index].uses = is_ghost ? kUsesOfGhost : 0;
+  frames_[index].scan = (wanted ? scan_ : scan_ - 1) % kScans;
   link_front(index);
   PageEntry& e = entry(page);
   e.set_state(PageState::resident);
@@ -112,6 +122,8 @@ void PageTable::insert_front(uint64_t page) {
 
 void PageTable::remove(uint64_t page) {
   const uint32_t index = entries_[page].where;
+  departures_++;
+  left_at_[page] = tick();
   unlink(index);
   frames_[index].next = free_head_;
   free_head_ = index;
@@ -121,6 +133,7 @@ void PageTable::remove(uint64_t page) {
 void PageTable::mark_used(uint64_t page) {
   OrderFrame& frame = frames_[entries_[page].where];
   if (frame.uses < kUsesMax) frame.uses++;
+  frame.scan = scan_ % kScans;
 }
 
 bool PageTable::spare(uint64_t index) {

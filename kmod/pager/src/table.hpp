@@ -2,10 +2,12 @@
 // the order in which those that are resident are to leave.
 //
 // That order is the clock of Corbato ("A Paging Experiment with the Multics System", 1968) with a count of up
-// to kUsesMax in place of its one bit: a page that was found in use gets that many more rounds.
+// to kUsesMax in place of its one bit: a page that was found in use gets that many more rounds. One that comes
+// back soon after it left begins with two of them, as the ghosts of 2Q do (Johnson and Shasha, VLDB 1994): else
+// a loop over a little more than there is room for would find each page gone just before its turn.
 //
 // Both are flat arrays in reserved, unpopulated memory (MAP_NORESERVE): a look-up is one index, nothing is
-// allocated on the path of a fault, and only what is touched costs anything: 16 bytes a page in the table, 16
+// allocated on the path of a fault, and only what is touched costs anything: 17 bytes a page in the table, 16
 // a resident page in the order (8 MB per GB resident at most, 4 MB per GB stretched). A bitmap of touched 2
 // MB chunks lets a walk over a huge empty range skip it.
 #pragma once
@@ -67,30 +69,41 @@ class PageTable {
   void clear();  // everything untouched with version 0 (exec)
 
   // The order of resident pages. Indices are stable while a page is resident.
-  void insert_front(uint64_t page);  // entry(page) becomes resident, the last to leave
-  void remove(uint64_t page);        // no longer resident; the caller sets the new state
-  void mark_used(uint64_t page);     // it gets one more round
-  bool spare(uint64_t index);        // true: it had a round left, and is now the last to leave
+  // entry(page) becomes resident, the last to leave. `wanted`: somebody waited for it, it is not a guess.
+  void insert_front(uint64_t page, bool wanted = true);
+  void remove(uint64_t page);     // no longer resident; the caller sets the new state
+  void begin_scan() { scan_++; }  // of which pages were in use since the last one
+  void mark_used(uint64_t page);  // the scan found it in use: one more round
+  // Nobody is known to have used it since the last scan. Resident pages only.
+  bool is_idle(uint64_t page) const { return frames_[entries_[page].where].scan != scan_ % kScans; }
+  bool spare(uint64_t index);     // true: it had a round left, and is now the last to leave
   uint64_t last() const { return frames_[0].previous; }  // index of the first to leave, 0 if none
   uint64_t page_at(uint64_t index) const { return frames_[index].page; }
   uint64_t before(uint64_t index) const { return frames_[index].previous; }  // the one to leave after it
   uint64_t resident() const { return resident_; }
 
  private:
-  static constexpr uint64_t kUsesMax = 3;
+  static constexpr uint64_t kUsesMax = 3, kUsesOfGhost = 2, kScans = 64;
+  static constexpr uint64_t kTicks = 8;  // a ghost lives for half as many departures as there are pages
   struct OrderFrame {
     uint64_t page : 56;
-    uint64_t uses : 8;
+    uint64_t uses : 2;  // rounds left
+    uint64_t scan : 6;  // when it was last known to be in use
     uint32_t previous;  // frame 0 is the list head: previous = first to leave, next = last to leave
     uint32_t next;
   };
   void link_front(uint32_t index);
   void unlink(uint32_t index);
+  // Counts departures in eighths of what is resident, 1 to 255 and round again.
+  uint8_t tick() const;
 
   PageEntry* entries_;
   uint64_t* touched_;
   std::set<uint64_t> touched_words_;  // a new one per 128 MB first touched: not a cost of faults
   OrderFrame* frames_;
+  uint8_t* left_at_;        // tick() at which a page left, 0 if it never did
+  uint64_t departures_ = 0;
+  uint64_t scan_ = 0;
   uint32_t free_head_ = 0;
   uint32_t frames_used_ = 1;
   uint64_t resident_ = 0;
