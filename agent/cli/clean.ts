@@ -13,7 +13,7 @@ import type { Command } from 'commander'
 import { PagerClient, PagerError } from '../../kmod/pager-client.js'
 import { listRunDirectories, localPagerSockets, runLock, runPagerSocket } from './local-pagers.js'
 import type { Finish } from './main.js'
-import { print } from './output.js'
+import { print, printable } from './output.js'
 import { controlPathCandidates, defaultDataDir, runtimeDirCandidates, runtimeDirFor } from './paths.js'
 
 const END_TIMEOUT_MS = 3000
@@ -45,7 +45,7 @@ export function addCleanCommand(program: Command, finish: Finish): void {
       if (findings.some(finding => !finding.removed)) finish(1)
       if (flags.json === true) return print(JSON.stringify(findings, null, 2))
       for (const { what, path, removed, reason } of findings) {
-        print(`${removed ? 'removed' : 'left'} ${what} ${path}: ${reason}`)
+        print(printable(`${removed ? 'removed' : 'left'} ${what} ${path}: ${reason}`))
       }
       if (findings.length === 0) print('nothing to clean')
     })

@@ -6,6 +6,8 @@
 import { once } from 'node:events'
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import test from 'ava'
+import fc from 'fast-check'
+import { printable, tableLines } from '../../agent/cli/output.js'
 import { hostNodeName } from '../../agent/cli/values.js'
 import { ownLines, Sandbox } from './cli-harness.js'
 
@@ -137,6 +139,12 @@ test('a host name that is no node name becomes one', t => {
   t.is(hostNodeName('-run-0123', `${'x'.repeat(70)}`), `${'x'.repeat(54)}-run-0123`)
   t.is(hostNodeName('', 'böse host'), 'b-se-host')
   t.is(hostNodeName('', ''), 'node')
+})
+
+test('control characters in a listing are shown, not obeyed', t => {
+  const columns = [{ title: 'NAME', cell: (row: string) => row }]
+  t.deepEqual(tableLines(columns, ['a\u001b[31m\nb\u009b1m']), ['NAME', 'a\\x1b[31m\\x0ab\\x9b1m'])
+  fc.assert(fc.property(fc.string({ unit: 'binary' }), text => !/\p{Cc}/u.test(printable(text))))
 })
 
 test('clean leaves the directories of a run that is about to start', async t => {
