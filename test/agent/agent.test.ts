@@ -138,6 +138,39 @@ test('agents that come back find their pagers and their leases', async t => {
   await until('b lends everything again', () => b.nodes()[0]?.freePages === 10_000)
 })
 
+test('a connection that is lost is made again; a pager that refuses it has ended', async t => {
+  const cluster = await Cluster.make()
+  t.teardown(() => cluster.stop())
+  const world = new FakeWorld()
+  const a = await cluster.start('a', world.pagers())
+  const b = await cluster.start('b', world.pagers(), { peers: [addressOf(a)] })
+  await until('joined', () => joined(a).length === 1)
+  const { id, pager } = await attach(a, world, 2)
+  await until('a lane', () => a.participants(id) === 2)
+  const [held] = world.peers()
+  if (held === undefined) return t.fail()
+  const counts: number[] = []
+  a.onParticipants(id, count => counts.push(count))
+  for (const one of [pager, held]) {
+    for (const connection of [...one.connections]) connection.end('reset')
+    await until('connected again', () => one.connections.size === 1)
+  }
+  await new Promise(resolve => setTimeout(resolve, 700))
+  t.true(pager.alive && held.alive)
+  t.is(a.participants(id), 2)
+  t.is(counts.at(-1), 2, 'who waits for participants still hears of them')
+  t.like(await b.processes(), [{ id, role: 'participant', home: 'a' }])
+  t.is(held.received.at(-1)?.kind, 'lease-update')
+  t.is(world.peers().length, 1, 'nothing was released')
+
+  held.refusing = true
+  for (const connection of [...held.connections]) connection.end('reset')
+  await until('the lease is forgotten', () => b.nodes()[0]?.freePages === 10_000)
+  pager.refusing = true
+  for (const connection of [...pager.connections]) connection.end('reset')
+  await until('home is forgotten', () => a.participants(id) === 0)
+})
+
 test('a second agent in the same directory is told so; a wrong key is refused with the remedy', async t => {
   const cluster = await Cluster.make()
   t.teardown(() => cluster.stop())
