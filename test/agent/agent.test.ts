@@ -189,6 +189,26 @@ test('a second agent in the same directory is told so; a wrong key is refused wi
   t.deepEqual(joined(a), [])
 })
 
+test('a machine with a new identity is joined again, unless --peer names the old one', async t => {
+  const cluster = await Cluster.make()
+  t.teardown(() => cluster.stop())
+  const world = new FakeWorld()
+  const old = await cluster.start('old', world.pagers())
+  const named = addressOf(old)
+  const [listen = ''] = named.split('/p2p/')
+  const open = await cluster.start('open', world.pagers(), { peers: [listen] })
+  const strict = await cluster.start('strict', world.pagers(), { peers: [named] })
+  await until('joined', () => [open, strict].every(agent => joined(agent).includes('old')))
+  await old.stop()
+  await cluster.start('new', world.pagers(), { listen: [listen] })
+  await until('joined again', () => joined(open).includes('new'), 30_000)
+  const seen = () =>
+    strict.nodes().find(node => node.state === 'seen-not-joined' && node.addresses[0] === named)
+  await until('the identity is named', () => seen() !== undefined, 30_000)
+  t.regex(seen()?.remedy ?? '', /another identity than --peer names/)
+  t.false(open.nodes().some(node => node.state === 'seen-not-joined'))
+})
+
 test('who is not on the allow list does not join and is named', async t => {
   const cluster = await Cluster.make()
   t.teardown(() => cluster.stop())
