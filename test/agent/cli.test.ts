@@ -7,6 +7,7 @@ import { once } from 'node:events'
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import test from 'ava'
 import fc from 'fast-check'
+import { agentSettings } from '../../agent/cli/agent-config.js'
 import { printable, tableLines } from '../../agent/cli/output.js'
 import { hostNodeName } from '../../agent/cli/values.js'
 import { ownLines, Sandbox } from './cli-harness.js'
@@ -118,6 +119,24 @@ test('the configuration file: errors name the line', async t => {
     t.regex(ownLines(got.stderr)[0] ?? '', says)
   }
   t.is((await box.elasticos(['agent', '--config', box.path('none.toml')])).status, 2)
+})
+
+test('an agent whose sockets would have too long paths does not start', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  // run/pagers/<16 digits>.peer.<8 digits>.sock
+  const room = 107 - '/run/pagers/'.length - 35
+  const longest = box.path('d'.repeat(room - box.directory.length - 1))
+  const settings = (data: string) => agentSettings({ data, discovery: true })
+  t.is(settings(longest).runtimeDir, `${longest}/run`)
+  t.throws(() => settings(`${longest}d`), {
+    message: /^\/.*\/run is 1 bytes too long .*; give a shorter --data$/,
+  })
+  const got = await box.elasticos(['agent', '--data', `${longest}d`])
+  t.is(got.status, 1)
+  t.is(got.stdout, '')
+  t.regex(got.stderr, /^elasticos: .* give a shorter --data\n$/)
+  t.false(existsSync(`${longest}d`))
 })
 
 test('who no longer reads standard output is no failure', async t => {
