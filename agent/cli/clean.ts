@@ -14,7 +14,7 @@ import { PagerClient, PagerError } from '../../kmod/pager-client.js'
 import { listRunDirectories, localPagerSockets, runLock, runPagerSocket } from './local-pagers.js'
 import type { Finish } from './main.js'
 import { print, printable } from './output.js'
-import { controlPathCandidates, defaultDataDir, runtimeDirCandidates, runtimeDirFor } from './paths.js'
+import { defaultControlPath, defaultDataDir, runtimeDirCandidates, runtimeDirFor } from './paths.js'
 
 const END_TIMEOUT_MS = 3000
 const PAGER_NAME = 'elasticos-pager'
@@ -67,8 +67,8 @@ async function clean(data: string | undefined): Promise<Finding[]> {
   }
   for (const directory of directories) findings.push(...(await cleanRunDirectory(directory, live)))
   findings.push(...cleanLogs(join(dataDir, 'log'), live))
-  const controls = data === undefined ? controlPathCandidates() : []
-  for (const path of controls) findings.push(...(await cleanControl(path)))
+  // Where else an agent may listen belongs to other sessions.
+  if (data === undefined) findings.push(...(await cleanControl(defaultControlPath())))
   return findings
 }
 

@@ -3,6 +3,7 @@
  * settings of an agent.
  */
 
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import test from 'ava'
@@ -201,4 +202,40 @@ test('clean leaves foreign files alone', async t => {
   const got = await box.elasticos(['clean'])
   t.is(got.stdout, 'nothing to clean\n')
   t.true(existsSync(box.path('runtime', 'elasticos.sock')))
+})
+
+/** Leaves a socket nobody listens on at the path that is its argument. */
+const STALE_SOCKET = `require('net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))`
+
+test("clean removes the stale control socket of its own session and not the system's", async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  const env = { PATH: process.env.PATH, HOME: box.path('home'), XDG_STATE_HOME: box.path('state') }
+  const own = box.path('runtime', 'elasticos.sock')
+  // With a /run of its own, as root of its own.
+  const script = `mount -t tmpfs none /run && {
+    for path in /run/elasticos.sock '${own}'; do "$0" -e "$1" "$path"; done
+    XDG_RUNTIME_DIR='${box.path('runtime')}' "$0" "$2" clean; ls /run
+    "$0" "$2" clean; ls /run; }`
+  const args = [
+    '--map-root-user',
+    '--mount',
+    'sh',
+    '-c',
+    script,
+    process.execPath,
+    STALE_SOCKET,
+    box.launcher,
+  ]
+  const got = spawnSync('unshare', args, { env, encoding: 'utf8' })
+  if (/unshare failed|mount: /.test(got.stderr)) {
+    t.pass('no namespaces here')
+    return
+  }
+  t.is(
+    got.stdout,
+    `removed socket ${own}: its agent is gone\nelasticos.sock\n` +
+      'removed socket /run/elasticos.sock: its agent is gone\n',
+    got.stderr,
+  )
 })
