@@ -309,6 +309,9 @@ class Agent implements AgentService {
         )
         return
       }
+      case 'more-strangers':
+        this.#options.log.warn('more agents have not joined; see `elasticos nodes`')
+        return
     }
   }
 

@@ -9,6 +9,8 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { parse, TomlError } from 'smol-toml'
 import { z } from 'zod'
+import { SOCKET_PATH_BYTES_MAX } from '../../kmod/pager-client.js'
+import { peerSocketPath } from '../../kmod/pager-host.js'
 import { bytes, pagesIn } from '../../placement/units.js'
 import { defaultKeyPath } from '../key.js'
 import { CliFailure, EXIT_USAGE } from './failure.js'
@@ -17,6 +19,8 @@ import { defaultMemoryPages, defaultSpillMaxBytes, hostNodeName, sizeFlag } from
 
 /** Not registered with IANA for anything; peers on other machines are found by discovery, which tells the port. */
 const DEFAULT_PORT = 7420
+/** All ids have its length. */
+const SOME_PROCESS_ID = '0'.repeat(16)
 const NAME_FORM = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/
 
 /** Flags as typed. */
@@ -76,13 +80,15 @@ export function agentSettings(flags: AgentFlags): AgentSettings {
   }
   const ownData = flags.data ?? file.data
   const dataDir = resolve(ownData ?? defaultDataDir())
+  const runtimeDir = runtimeDirFor(ownData === undefined ? undefined : dataDir)
+  checkSocketPaths(runtimeDir, name, ownData !== undefined)
   makeDirectory(dataDir)
   const capacity = flags.capacity ?? file.capacity
   const spillMax = flags.spillMax ?? file['spill-max']
   return {
     name,
     dataDir,
-    runtimeDir: runtimeDirFor(ownData === undefined ? undefined : dataDir),
+    runtimeDir,
     control: resolve(flags.control ?? file.control ?? defaultControlPath()),
     listen: [...(flags.listen ?? file.listen ?? [`/ip4/0.0.0.0/tcp/${DEFAULT_PORT}`])],
     peers: [...(flags.peer ?? file.peer ?? [])],
@@ -93,6 +99,15 @@ export function agentSettings(flags: AgentFlags): AgentSettings {
       capacity === undefined ? defaultMemoryPages() : pagesIn(bytes(sizeFlag('--capacity', capacity))),
     spillMaxBytes: spillMax === undefined ? defaultSpillMaxBytes(dataDir) : sizeFlag('--spill-max', spillMax),
   }
+}
+
+/** The kernel bounds the path of a socket: without room for a pager's an agent could start, and never lend. */
+function checkSocketPaths(runtimeDir: string, name: string, hasOwnData: boolean): void {
+  const longest = Buffer.byteLength(peerSocketPath(runtimeDir, SOME_PROCESS_ID, name))
+  if (longest <= SOCKET_PATH_BYTES_MAX) return
+  const remedy = hasOwnData ? 'give a shorter --data' : 'set XDG_RUNTIME_DIR to a shorter directory'
+  const excess = longest - SOCKET_PATH_BYTES_MAX
+  throw new CliFailure(`${runtimeDir} is ${excess} bytes too long for the sockets of pagers; ${remedy}`)
 }
 
 function makeDirectory(dataDir: string): void {

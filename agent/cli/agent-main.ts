@@ -10,7 +10,7 @@ import { ControlServer, removeStaleSocket } from '../control/server.js'
 import type { AgentService, Logger } from '../service.js'
 import { type AgentFlags, agentSettings } from './agent-config.js'
 import { EXIT_FAILURE } from './failure.js'
-import { print } from './output.js'
+import { print, printable } from './output.js'
 
 const SIGNAL_STATUS_BASE = 128
 
@@ -70,9 +70,9 @@ async function stopped(service: AgentService, log: Logger): Promise<number> {
 function stderrLogger(name: string, verbose: boolean): Logger {
   const log = pino({ name, level: verbose ? 'debug' : 'info' }, pino.destination({ fd: 2, sync: true }))
   return {
-    error: text => log.error(text),
-    warn: text => log.warn(text),
-    info: text => log.info(text),
-    debug: text => log.debug(text),
+    error: text => log.error(printable(text)),
+    warn: text => log.warn(printable(text)),
+    info: text => log.info(printable(text)),
+    debug: text => log.debug(printable(text)),
   }
 }

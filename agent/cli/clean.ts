@@ -13,8 +13,8 @@ import type { Command } from 'commander'
 import { PagerClient, PagerError } from '../../kmod/pager-client.js'
 import { listRunDirectories, localPagerSockets, runLock, runPagerSocket } from './local-pagers.js'
 import type { Finish } from './main.js'
-import { print } from './output.js'
-import { controlPathCandidates, defaultDataDir, runtimeDirCandidates, runtimeDirFor } from './paths.js'
+import { print, printable } from './output.js'
+import { defaultControlPath, defaultDataDir, runtimeDirCandidates, runtimeDirFor } from './paths.js'
 
 const END_TIMEOUT_MS = 3000
 const PAGER_NAME = 'elasticos-pager'
@@ -45,7 +45,7 @@ export function addCleanCommand(program: Command, finish: Finish): void {
       if (findings.some(finding => !finding.removed)) finish(1)
       if (flags.json === true) return print(JSON.stringify(findings, null, 2))
       for (const { what, path, removed, reason } of findings) {
-        print(`${removed ? 'removed' : 'left'} ${what} ${path}: ${reason}`)
+        print(printable(`${removed ? 'removed' : 'left'} ${what} ${path}: ${reason}`))
       }
       if (findings.length === 0) print('nothing to clean')
     })
@@ -67,8 +67,8 @@ async function clean(data: string | undefined): Promise<Finding[]> {
   }
   for (const directory of directories) findings.push(...(await cleanRunDirectory(directory, live)))
   findings.push(...cleanLogs(join(dataDir, 'log'), live))
-  const controls = data === undefined ? controlPathCandidates() : []
-  for (const path of controls) findings.push(...(await cleanControl(path)))
+  // Where else an agent may listen belongs to other sessions.
+  if (data === undefined) findings.push(...(await cleanControl(defaultControlPath())))
   return findings
 }
 

@@ -4,7 +4,7 @@
 
 import { PagerError } from '../../kmod/pager-client.js'
 import { codeOf } from '../key.js'
-import { writeStderr } from './output.js'
+import { printable, writeStderr } from './output.js'
 
 export const EXIT_FAILURE = 1
 export const EXIT_USAGE = 2
@@ -49,7 +49,7 @@ function errnoRemedy(code: string | undefined): string | undefined {
 }
 
 function oneLine(text: string): string {
-  return text.trim().replace(/\s*\n\s*/g, '; ')
+  return printable(text.trim().replace(/\s*\n\s*/g, '; '))
 }
 
 /** Writes `elasticos: LINE` to stderr, and the stack and its causes below it when `verbose`. */

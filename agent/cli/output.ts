@@ -1,5 +1,7 @@
 /**
  * What listings look like: aligned columns for people, JSON for programs; colours only on a terminal.
+ *
+ * Names, addresses and messages of other machines and programs pass through here: none of them may drive a terminal.
  */
 
 import { writeSync } from 'node:fs'
@@ -15,7 +17,7 @@ export interface Column<Row> {
 export function tableLines<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string[] {
   const cells = [
     columns.map(column => column.title),
-    ...rows.map(row => columns.map(column => column.cell(row))),
+    ...rows.map(row => columns.map(column => printable(column.cell(row)))),
   ]
   const widths = columns.map((_, index) => Math.max(...cells.map(line => line[index]?.length ?? 0)))
   return cells.map(line =>
@@ -41,6 +43,11 @@ export function printRows<Row>(
   else for (const line of tableLines(columns, rows)) print(line)
 }
 
+/** `text` as one line without control characters: each is shown as `\x1b` and the like. */
+export function printable(text: string): string {
+  return text.replace(/\p{Cc}/gu, code => `\\x${code.charCodeAt(0).toString(16).padStart(2, '0')}`)
+}
+
 export function print(line: string): void {
   write(`${line}\n`)
 }
@@ -57,7 +64,7 @@ function onStdoutError(error: NodeJS.ErrnoException): void {
 
 /** A warning or a notice of elasticos itself. */
 export function notice(line: string): void {
-  writeStderr(`elasticos: ${line}\n`)
+  writeStderr(`elasticos: ${printable(line)}\n`)
 }
 
 /**

@@ -33,6 +33,8 @@ export interface HeldOptions {
 export class HeldProcess {
   readonly client: PagerConnection
   readonly laneHost: string
+  /** The pager has said that it ends. */
+  exited = false
   readonly #context: Context
   readonly #processId: ProcessId
   readonly #options: HeldOptions
@@ -70,6 +72,7 @@ export class HeldProcess {
 
   onPagerEvent(event: PagerEvent): void {
     if (event.kind === 'lane-wanted') this.#onWanted(event.node)
+    else if (event.kind === 'exited') this.exited = true
     else if (event.kind === 'lane-down') this.#loop.feed({ kind: 'lane-down', node: event.node })
   }
 

@@ -15,6 +15,7 @@ import { LANE_KEY_BYTES, type PeerMessage } from '../net/messages.js'
 import type { HomeAttachment } from '../service.js'
 import { type Context, EventLoop } from './context.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
+import { reconnect } from './reconnect.js'
 import type { Records } from './records.js'
 
 /** Below 2^48, as randomInt wants it; each process takes as many consecutive ids as it makes offers. */
@@ -27,8 +28,9 @@ export class HomeProcess {
   readonly attachment: HomeAttachment & { readonly id: ProcessId }
   readonly #context: Context
   readonly #records: Records
-  readonly #client: PagerConnection
-  readonly #machine: LeaseHome
+  readonly #members: () => readonly Member[]
+  #client: PagerConnection
+  #machine: LeaseHome
   readonly #loop: EventLoop<HomeEvent, HomeEffect>
   readonly #laneKeys = new Map<number, Uint8Array>()
   readonly #refusals = new Map<string, string>()
@@ -41,15 +43,16 @@ export class HomeProcess {
     records: Records,
     attachment: HomeAttachment & { readonly id: ProcessId },
     client: PagerConnection,
+    members: () => readonly Member[],
     onEnd: () => void,
   ) {
     this.attachment = attachment
     this.#context = context
     this.#records = records
     this.#client = client
+    this.#members = members
     this.#onEnd = onEnd
-    const { participantsMax } = attachment
-    this.#machine = new LeaseHome({ participantsMax, leaseIdBase: randomInt(LEASE_ID_BASE_MAX) })
+    this.#machine = this.#newMachine()
     this.#loop = new EventLoop(
       (event, now) => this.#machine.onEvent(event, now),
       effect => this.#carryOut(effect),
@@ -61,13 +64,13 @@ export class HomeProcess {
     return this.#client
   }
 
-  /** Starts asking `members`; `restored` are the leases of an agent that ran before this one. */
-  start(members: readonly Member[], restored: readonly Participant[]): void {
+  /** Starts asking the members; `restored` are the leases there were before the pager was connected to. */
+  start(restored: readonly Participant[]): void {
     for (const participant of restored) this.#loop.feed({ kind: 'restored', participant })
     this.#client.on(event => this.#onPagerEvent(event))
-    this.#client.onClose(() => this.#end())
+    this.#client.onClose(() => void this.#onClose())
     this.#save()
-    this.onAvailable(members)
+    this.onAvailable(this.#members())
   }
 
   /** Peers that have joined, or say anew what they have. */
@@ -129,6 +132,33 @@ export class HomeProcess {
     this.#onEnd = () => {}
     this.#ended = true
     this.#client.close()
+  }
+
+  #newMachine(): LeaseHome {
+    const { participantsMax } = this.attachment
+    return new LeaseHome({ participantsMax, leaseIdBase: randomInt(LEASE_ID_BASE_MAX) })
+  }
+
+  /**
+   * The pager may have ended, or only the connection. Then what was said meanwhile is lost on both sides: as after a
+   * restart of the agent the pager tells which lanes are up, and the other leases are given up.
+   */
+  async #onClose(): Promise<void> {
+    if (this.#ended) return
+    const { pagerSocket } = this.attachment
+    const client = await reconnect(this.#context.pagers, pagerSocket, this.#client.describe.pagerPid)
+    if (this.#ended) client?.close()
+    if (this.#ended) return
+    if (client === undefined) {
+      this.#end()
+      return
+    }
+    this.#context.log.info(`${this.attachment.id}: connected to its home pager again`)
+    const leases = this.#machine.leases()
+    this.#client = client
+    this.#machine = this.#newMachine()
+    this.#laneKeys.clear()
+    this.start(leases)
   }
 
   #onPagerEvent(event: PagerEvent): void {

@@ -94,11 +94,11 @@ export class Homes {
       client.close()
       throw new AgentError('no-pager', `the pager at ${pagerSocket} is not the home pager of ${id}`)
     }
-    const home = new HomeProcess(this.#context, this.#records, attachment, client, () => {
+    const home = new HomeProcess(this.#context, this.#records, attachment, client, members, () => {
       this.#homes.delete(id)
       void removeSocketOnceDead(pagerSocket)
     })
     this.#homes.set(id, home)
-    home.start(members(), restored)
+    home.start(restored)
   }
 }

@@ -14,6 +14,7 @@ import type { PeerMessage } from '../net/messages.js'
 import { type Context, EventLoop } from './context.js'
 import { HeldProcess, type LaneMessage } from './held.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
+import { reconnect } from './reconnect.js'
 import type { PeerRecord, Records } from './records.js'
 import { clearDeadSockets, clearPeerPager, clearRecords } from './remains.js'
 
@@ -66,7 +67,7 @@ export class Lending {
     for (const path of await this.#context.pagers.list(this.#context.runtimeDir)) {
       if (!path.includes('.peer.')) continue
       try {
-        this.#adopt(await this.#context.pagers.connect(path))
+        this.#adopt(path, await this.#context.pagers.connect(path))
       } catch (error) {
         this.#context.log.warn(`the pager at ${path} does not answer: ${String(error)}`)
       }
@@ -189,7 +190,7 @@ export class Lending {
     const remote = this.#context.hostOf(peer)
     const listenHost = laneListenHost(this.#context.listenHosts, remote, networkInterfaces())
     try {
-      const { client } = await this.#context.pagers.spawnPeer({
+      const { client, socketPath } = await this.#context.pagers.spawnPeer({
         id,
         runtimeDir,
         dataDir,
@@ -200,7 +201,7 @@ export class Lending {
         memoryPages: pagesMax,
         spillMaxBytes,
       })
-      this.#hold(id, client, listenHost, [])
+      this.#hold(id, socketPath, client, listenHost, [])
       if (client.describe.lanePort === 0) throw new Error('the pager listens for no lanes')
       this.#loop.feed({ kind: 'pager-started', processId: id })
     } catch (error) {
@@ -243,13 +244,15 @@ export class Lending {
   #forget(processId: ProcessId): void {
     this.#offeredKeys.delete(processId)
     this.#records.remove(processId, 'peer')
-    this.#held.get(processId)?.client.close()
+    const held = this.#held.get(processId)
     this.#held.delete(processId)
+    held?.client.close()
     void clearPeerPager(this.#context, processId)
   }
 
   #hold(
     processId: ProcessId,
+    socketPath: string,
     client: PagerConnection,
     laneHost: string,
     members: PeerRecord['members'],
@@ -263,7 +266,7 @@ export class Lending {
     })
     this.#held.set(processId, held)
     client.on(event => this.#onPagerEvent(processId, held, event))
-    client.onClose(() => this.#onPagerGone(processId, held))
+    client.onClose(() => void this.#onClose(processId, socketPath, held))
   }
 
   #onPagerEvent(processId: ProcessId, held: HeldProcess, event: PagerEvent): void {
@@ -275,12 +278,31 @@ export class Lending {
     held.onPagerEvent(event)
   }
 
-  #onPagerGone(processId: ProcessId, held: HeldProcess): void {
-    if (this.#detached || this.#held.get(processId) !== held) return
-    this.#loop.feed({ kind: 'pager-gone', processId })
+  /** The pager has ended, or only the connection: then it goes on with a new one. */
+  async #onClose(processId: ProcessId, socketPath: string, held: HeldProcess): Promise<void> {
+    const isOver = () => this.#detached || this.#held.get(processId) !== held
+    if (isOver()) return
+    const { pagers, log } = this.#context
+    const { pagerPid } = held.client.describe
+    const client = held.exited ? undefined : await reconnect(pagers, socketPath, pagerPid)
+    if (isOver()) {
+      client?.close()
+      return
+    }
+    if (client === undefined) {
+      this.#loop.feed({ kind: 'pager-gone', processId })
+      return
+    }
+    log.info(`${processId}: connected to its pager again`)
+    this.#hold(processId, socketPath, client, held.laneHost, [...held.members()])
+    const lease = this.#machine.lease(processId)
+    if (lease?.state !== 'active') return
+    const { leaseId, pages: pagesMax, threads: threadsMax } = lease
+    const reason = 'connected again'
+    client.send({ kind: 'lease-update', leaseId, pagesMax, threadsMax, ttlMs: LEASE_TTL_MS, reason })
   }
 
-  #adopt(client: PagerConnection): void {
+  #adopt(socketPath: string, client: PagerConnection): void {
     const { id, memoryPages, node, program, epoch } = client.describe
     const processId = toProcessId(id)
     if (processId === undefined || this.#held.has(processId)) {
@@ -298,7 +320,7 @@ export class Lending {
       lease: { ...base, pages, pagesMax, residentPages: 0, threads, state: 'active' },
       epoch,
     })
-    this.#hold(processId, client, record?.laneHost ?? '', record?.members ?? [])
+    this.#hold(processId, socketPath, client, record?.laneHost ?? '', record?.members ?? [])
     this.#context.log.info(`${processId}: found its pager again (pid ${client.describe.pagerPid})`)
   }
 

@@ -6,6 +6,7 @@
 import { PagerClient } from '../../kmod/pager-client.js'
 import { listPagerSockets, type PeerPagerOptions, pagerFacts, spawnPeerPager } from '../../kmod/pager-host.js'
 import type { Describe, PagerCommand, PagerEvent, PagerStats } from '../../kmod/pager-messages.js'
+import { codeOf } from '../key.js'
 
 export { PagerError } from '../../kmod/pager-client.js'
 export type { PeerPagerOptions } from '../../kmod/pager-host.js'
@@ -31,6 +32,7 @@ export interface Pagers {
   facts(): Promise<unknown>
   /** Ends a pager that no longer obeys. */
   kill(pid: number): void
+  isAlive(pid: number): boolean
 }
 
 export const systemPagers: Pagers = {
@@ -43,6 +45,13 @@ export const systemPagers: Pagers = {
       process.kill(pid, 'SIGKILL')
     } catch {
       // It is gone, which is what was wanted.
+    }
+  },
+  isAlive: pid => {
+    try {
+      return process.kill(pid, 0)
+    } catch (error) {
+      return codeOf(error) === 'EPERM'
     }
   },
 }

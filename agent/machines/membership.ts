@@ -6,7 +6,8 @@
  * its load is overdue; that changes what is *shown* and where new leases are offered, never a lane that is up.
  * A suspected agent without a stream is forgotten after a while, and at once when it said that it leaves.
  *
- * Limits: 1024 members, 256 strangers (the oldest give way); loads older than the newest one seen are ignored.
+ * Limits: 1024 members, 256 strangers (the oldest give way), 10 of them told a minute, because anybody on the LAN can
+ * pretend to be any number of them; loads older than the newest one seen are ignored.
  */
 
 import type { PeerId } from './types.js'
@@ -19,6 +20,8 @@ const OVERDUE_FACTOR = 3.5
 const FORGET_MS = 30_000
 /** How long a stranger that announces itself no more stays in the list; announcements come every second. */
 const STRANGER_MS = 10_000
+const STRANGERS_TOLD_MAX = 10
+const STRANGERS_TOLD_MS = 60_000
 
 /** What an agent says about itself, in its hello and then in each load message. */
 export interface Load {
@@ -69,6 +72,8 @@ export type MembershipEffect =
       readonly why: 'suspected' | 'leaving' | 'forgotten'
     }
   | { readonly kind: 'new-stranger'; readonly stranger: Stranger }
+  /** There are others, of whom nothing is told for now. */
+  | { readonly kind: 'more-strangers' }
 
 interface Record {
   load: Load
@@ -82,6 +87,7 @@ interface Record {
 export class Membership {
   readonly #members = new Map<PeerId, Record>()
   readonly #strangers = new Map<string, { stranger: Stranger; seenAt: number }>()
+  #told = { since: Number.NEGATIVE_INFINITY, count: 0 }
 
   /** Everybody who is joined or suspected, in the order they came. */
   members(): Member[] {
@@ -167,7 +173,14 @@ export class Membership {
       if (!oldest.done) this.#strangers.delete(oldest.value)
     }
     this.#strangers.set(stranger.id, { stranger, seenAt: now })
-    return known ? [] : [{ kind: 'new-stranger', stranger }]
+    return known ? [] : this.#tell(stranger, now)
+  }
+
+  #tell(stranger: Stranger, now: number): MembershipEffect[] {
+    if (now - this.#told.since >= STRANGERS_TOLD_MS) this.#told = { since: now, count: 0 }
+    const count = ++this.#told.count
+    if (count <= STRANGERS_TOLD_MAX) return [{ kind: 'new-stranger', stranger }]
+    return count === STRANGERS_TOLD_MAX + 1 ? [{ kind: 'more-strangers' }] : []
   }
 
   #onTick(now: number): MembershipEffect[] {

@@ -7,10 +7,14 @@
  * agents of another network, which is worth telling people, and nothing in them is believed beyond that.
  * A replayed packet only makes us dial an address whose peer id is then checked by TLS.
  *
- * Limits: 1200 bytes (one Ethernet frame); 8 addresses.
+ * Anybody on the LAN can send one with another name, and what it says is shown to people: addresses are printable
+ * ASCII and IP addresses, never host names.
+ *
+ * Limits: 1200 bytes (one Ethernet frame); 8 addresses of 100 characters.
  */
 
 import { createHmac, timingSafeEqual } from 'node:crypto'
+import { isIP } from 'node:net'
 import { decode, encode } from 'cborg'
 import { z } from 'zod'
 import { keyFingerprint, type NetworkKey } from '../key.js'
@@ -33,7 +37,8 @@ const schema = z.strictObject({
       z
         .string()
         .max(100)
-        .refine(address => toEndpoint(address) !== undefined),
+        .regex(/^\/ip[46]\/[\x21-\x7e]+$/)
+        .refine(address => isIP(toEndpoint(address)?.host ?? '') !== 0),
     )
     .min(1)
     .max(8),

@@ -2,6 +2,8 @@
  * Who is dialled and when: peers of the command line for ever, discovered ones while they announce themselves.
  * libp2p dials only when told to, and gives up; this does not.
  *
+ * Whoever answers at an address that was given without a peer id is expected there from then on, until somebody else
+ * answers: a machine that was installed anew has another identity.
  * Both sides of a discovery dial, which would give two connections where one does: the larger peer id waits a moment.
  * Limits: 1024 peers; 250 ms to 10 s between attempts (jittered); 8 addresses a peer.
  */
@@ -22,6 +24,8 @@ export type DialOutcome =
   | { readonly kind: 'connected'; readonly peer: PeerId }
   /** Somebody answers but the handshake fails: as a rule another network key. */
   | { readonly kind: 'no-handshake' }
+  /** Somebody with the right key answers who is not the peer that was expected. */
+  | { readonly kind: 'other-identity' }
   | { readonly kind: 'failed'; readonly reason: string }
   | { readonly kind: 'self' }
 
@@ -36,7 +40,10 @@ interface Target {
   readonly id: string
   readonly isStatic: boolean
   addresses: readonly string[]
+  /** Who is expected there: as given, or whoever has answered last. */
   peer: PeerId | undefined
+  /** Nobody was named. */
+  readonly isAnybody: boolean
   delayMs: number
   notBefore: number
   heardAt: number
@@ -94,7 +101,7 @@ export class Dialer {
     if (this.#targets.size >= TARGETS_MAX || this.#targets.has(target.id)) return
     const now = performance.now()
     const patience = { delayMs: DELAY_FIRST_MS, notBefore: now + waitMs, heardAt: now, dialling: false }
-    this.#targets.set(target.id, { ...target, ...patience })
+    this.#targets.set(target.id, { ...target, ...patience, isAnybody: target.peer === undefined })
     this.#tick()
   }
 
@@ -130,12 +137,21 @@ export class Dialer {
       case 'self':
         this.#targets.delete(target.id)
         break
+      case 'other-identity':
+        this.#postpone(target)
+        if (target.isAnybody) target.peer = undefined
+        break
       case 'no-handshake':
       case 'failed':
-        target.notBefore = performance.now() + target.delayMs * (0.8 + 0.4 * Math.random())
-        target.delayMs = Math.min(DELAY_MAX_MS, target.delayMs * 2)
+        this.#postpone(target)
         break
     }
+    if (outcome.kind === 'other-identity' && target.isAnybody) return
     this.#port.onOutcome(target.id, outcome)
+  }
+
+  #postpone(target: Target): void {
+    target.notBefore = performance.now() + target.delayMs * (0.8 + 0.4 * Math.random())
+    target.delayMs = Math.min(DELAY_MAX_MS, target.delayMs * 2)
   }
 }

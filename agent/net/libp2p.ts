@@ -39,6 +39,10 @@ const ADDRESSES_MS = 5_000
 const REOPEN_MS = 250
 const CLOSE_TIMEOUT_MS = 1_000
 
+/** Only where the address names one: without it whoever answers is welcome. */
+export const REMEDY_IDENTITY =
+  'it has the network key and another identity than --peer names: leave /p2p/... out, or take it from `elasticos nodes` there'
+
 /** What a handshake that fails nearly always means; the other way round works as well. */
 export const REMEDY_KEY =
   'it answers, but with another network key (or is no elasticos agent): `elasticos key show` there, `elasticos key set` here'
@@ -203,11 +207,10 @@ export class Libp2pNetwork implements PeerNetwork {
   }
 
   #onOutcome(target: string, outcome: DialOutcome): void {
-    if (outcome.kind === 'no-handshake' && target.startsWith('/')) {
-      this.#emit({
-        kind: 'stranger',
-        stranger: { id: target, name: '', address: target, remedy: REMEDY_KEY },
-      })
+    const isStranger = outcome.kind === 'no-handshake' || outcome.kind === 'other-identity'
+    if (isStranger && target.startsWith('/')) {
+      const remedy = outcome.kind === 'no-handshake' ? REMEDY_KEY : REMEDY_IDENTITY
+      this.#emit({ kind: 'stranger', stranger: { id: target, name: '', address: target, remedy } })
     }
     if (outcome.kind === 'failed') this.#options.log.debug(`cannot reach ${target}: ${outcome.reason}`)
     if (outcome.kind === 'self') this.#options.log.warn(`--peer ${target} is this agent itself`)

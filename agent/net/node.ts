@@ -136,6 +136,9 @@ export function classify(error: unknown): DialOutcome {
   const names = errors.map(one => (one instanceof Error ? one.name : ''))
   const text = errors.map(one => (one instanceof Error ? one.message : String(one))).join('; ')
   if (/dial self/i.test(text)) return { kind: 'self' }
+  // libp2p wraps UnexpectedPeerError and keeps its text alone.
+  if (names.includes('EncryptionFailedError') && /unexpected peer/i.test(text))
+    return { kind: 'other-identity' }
   if (names.includes('EncryptionFailedError')) return { kind: 'no-handshake' }
   return { kind: 'failed', reason: text.slice(0, 300) }
 }

@@ -138,6 +138,39 @@ test('agents that come back find their pagers and their leases', async t => {
   await until('b lends everything again', () => b.nodes()[0]?.freePages === 10_000)
 })
 
+test('a connection that is lost is made again; a pager that refuses it has ended', async t => {
+  const cluster = await Cluster.make()
+  t.teardown(() => cluster.stop())
+  const world = new FakeWorld()
+  const a = await cluster.start('a', world.pagers())
+  const b = await cluster.start('b', world.pagers(), { peers: [addressOf(a)] })
+  await until('joined', () => joined(a).length === 1)
+  const { id, pager } = await attach(a, world, 2)
+  await until('a lane', () => a.participants(id) === 2)
+  const [held] = world.peers()
+  if (held === undefined) return t.fail()
+  const counts: number[] = []
+  a.onParticipants(id, count => counts.push(count))
+  for (const one of [pager, held]) {
+    for (const connection of [...one.connections]) connection.end('reset')
+    await until('connected again', () => one.connections.size === 1)
+  }
+  await new Promise(resolve => setTimeout(resolve, 700))
+  t.true(pager.alive && held.alive)
+  t.is(a.participants(id), 2)
+  t.is(counts.at(-1), 2, 'who waits for participants still hears of them')
+  t.like(await b.processes(), [{ id, role: 'participant', home: 'a' }])
+  t.is(held.received.at(-1)?.kind, 'lease-update')
+  t.is(world.peers().length, 1, 'nothing was released')
+
+  held.refusing = true
+  for (const connection of [...held.connections]) connection.end('reset')
+  await until('the lease is forgotten', () => b.nodes()[0]?.freePages === 10_000)
+  pager.refusing = true
+  for (const connection of [...pager.connections]) connection.end('reset')
+  await until('home is forgotten', () => a.participants(id) === 0)
+})
+
 test('a second agent in the same directory is told so; a wrong key is refused with the remedy', async t => {
   const cluster = await Cluster.make()
   t.teardown(() => cluster.stop())
@@ -154,6 +187,26 @@ test('a second agent in the same directory is told so; a wrong key is refused wi
   )
   t.regex(stranger.nodes().find(node => node.state === 'seen-not-joined')?.remedy ?? '', /elasticos key show/)
   t.deepEqual(joined(a), [])
+})
+
+test('a machine with a new identity is joined again, unless --peer names the old one', async t => {
+  const cluster = await Cluster.make()
+  t.teardown(() => cluster.stop())
+  const world = new FakeWorld()
+  const old = await cluster.start('old', world.pagers())
+  const named = addressOf(old)
+  const [listen = ''] = named.split('/p2p/')
+  const open = await cluster.start('open', world.pagers(), { peers: [listen] })
+  const strict = await cluster.start('strict', world.pagers(), { peers: [named] })
+  await until('joined', () => [open, strict].every(agent => joined(agent).includes('old')))
+  await old.stop()
+  await cluster.start('new', world.pagers(), { listen: [listen] })
+  await until('joined again', () => joined(open).includes('new'), 30_000)
+  const seen = () =>
+    strict.nodes().find(node => node.state === 'seen-not-joined' && node.addresses[0] === named)
+  await until('the identity is named', () => seen() !== undefined, 30_000)
+  t.regex(seen()?.remedy ?? '', /another identity than --peer names/)
+  t.false(open.nodes().some(node => node.state === 'seen-not-joined'))
 })
 
 test('who is not on the allow list does not join and is named', async t => {

@@ -22,12 +22,12 @@ export interface Outcome {
 
 export class Sandbox {
   readonly directory = mkdtempSync(join(tmpdir(), 'elasticos-cli-'))
-  readonly #launcher = join(this.directory, 'launcher.mjs')
+  readonly launcher = join(this.directory, 'launcher.mjs')
   readonly #pager = join(this.directory, 'elasticos-pager')
 
   constructor() {
     const code = `import { main } from '${MAIN_URL}'\nprocess.exitCode = await main(process.argv.slice(2))\n`
-    writeFileSync(this.#launcher, code)
+    writeFileSync(this.launcher, code)
     writeFileSync(this.#pager, `#!/bin/sh\nexec '${process.execPath}' '${FAKE_PAGER}' "$@"\n`)
     chmodSync(this.#pager, 0o755)
     mkdirSync(this.path('runtime'), { mode: 0o700 })
@@ -47,7 +47,7 @@ export class Sandbox {
       ELASTICOS_PAGER: this.#pager,
       FAKE_PAGER: misbehaviour,
     }
-    return spawn(process.execPath, [this.#launcher, ...args], { env, cwd: this.directory })
+    return spawn(process.execPath, [this.launcher, ...args], { env, cwd: this.directory })
   }
 
   /** Runs it to its end. */

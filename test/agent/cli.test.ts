@@ -3,9 +3,13 @@
  * settings of an agent.
  */
 
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import test from 'ava'
+import fc from 'fast-check'
+import { agentSettings } from '../../agent/cli/agent-config.js'
+import { printable, tableLines } from '../../agent/cli/output.js'
 import { hostNodeName } from '../../agent/cli/values.js'
 import { ownLines, Sandbox } from './cli-harness.js'
 
@@ -118,6 +122,24 @@ test('the configuration file: errors name the line', async t => {
   t.is((await box.elasticos(['agent', '--config', box.path('none.toml')])).status, 2)
 })
 
+test('an agent whose sockets would have too long paths does not start', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  // run/pagers/<16 digits>.peer.<8 digits>.sock
+  const room = 107 - '/run/pagers/'.length - 35
+  const longest = box.path('d'.repeat(room - box.directory.length - 1))
+  const settings = (data: string) => agentSettings({ data, discovery: true })
+  t.is(settings(longest).runtimeDir, `${longest}/run`)
+  t.throws(() => settings(`${longest}d`), {
+    message: /^\/.*\/run is 1 bytes too long .*; give a shorter --data$/,
+  })
+  const got = await box.elasticos(['agent', '--data', `${longest}d`])
+  t.is(got.status, 1)
+  t.is(got.stdout, '')
+  t.regex(got.stderr, /^elasticos: .* give a shorter --data\n$/)
+  t.false(existsSync(`${longest}d`))
+})
+
 test('who no longer reads standard output is no failure', async t => {
   const box = new Sandbox()
   t.teardown(() => box.remove())
@@ -137,6 +159,12 @@ test('a host name that is no node name becomes one', t => {
   t.is(hostNodeName('-run-0123', `${'x'.repeat(70)}`), `${'x'.repeat(54)}-run-0123`)
   t.is(hostNodeName('', 'böse host'), 'b-se-host')
   t.is(hostNodeName('', ''), 'node')
+})
+
+test('control characters in a listing are shown, not obeyed', t => {
+  const columns = [{ title: 'NAME', cell: (row: string) => row }]
+  t.deepEqual(tableLines(columns, ['a\u001b[31m\nb\u009b1m']), ['NAME', 'a\\x1b[31m\\x0ab\\x9b1m'])
+  fc.assert(fc.property(fc.string({ unit: 'binary' }), text => !/\p{Cc}/u.test(printable(text))))
 })
 
 test('clean leaves the directories of a run that is about to start', async t => {
@@ -174,4 +202,40 @@ test('clean leaves foreign files alone', async t => {
   const got = await box.elasticos(['clean'])
   t.is(got.stdout, 'nothing to clean\n')
   t.true(existsSync(box.path('runtime', 'elasticos.sock')))
+})
+
+/** Leaves a socket nobody listens on at the path that is its argument. */
+const STALE_SOCKET = `require('net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))`
+
+test("clean removes the stale control socket of its own session and not the system's", async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  const env = { PATH: process.env.PATH, HOME: box.path('home'), XDG_STATE_HOME: box.path('state') }
+  const own = box.path('runtime', 'elasticos.sock')
+  // With a /run of its own, as root of its own.
+  const script = `mount -t tmpfs none /run && {
+    for path in /run/elasticos.sock '${own}'; do "$0" -e "$1" "$path"; done
+    XDG_RUNTIME_DIR='${box.path('runtime')}' "$0" "$2" clean; ls /run
+    "$0" "$2" clean; ls /run; }`
+  const args = [
+    '--map-root-user',
+    '--mount',
+    'sh',
+    '-c',
+    script,
+    process.execPath,
+    STALE_SOCKET,
+    box.launcher,
+  ]
+  const got = spawnSync('unshare', args, { env, encoding: 'utf8' })
+  if (/unshare failed|mount: /.test(got.stderr)) {
+    t.pass('no namespaces here')
+    return
+  }
+  t.is(
+    got.stdout,
+    `removed socket ${own}: its agent is gone\nelasticos.sock\n` +
+      'removed socket /run/elasticos.sock: its agent is gone\n',
+    got.stderr,
+  )
 })

@@ -15,6 +15,7 @@ import type {
   Pagers,
   PeerPagerOptions,
 } from '../../agent/executor/pagers.js'
+import { PagerError } from '../../agent/executor/pagers.js'
 import type { CompatibilityFacts } from '../../agent/machines/types.js'
 
 type LaneCommand = Extract<PagerCommand, { kind: 'lane' }>
@@ -38,6 +39,8 @@ export class FakePager {
   readonly host: string
   readonly #world: FakeWorld
   alive = true
+  /** Set to refuse connections, as a pager that has closed its socket. */
+  refusing = false
   /** Set to hold on to pages when told to give them back. */
   stubborn = false
 
@@ -166,7 +169,7 @@ export class FakeWorld {
     return {
       connect: async path => {
         const pager = this.sockets.get(path)
-        if (pager === undefined) throw new Error('the pager is gone')
+        if (pager === undefined || pager.refusing) throw new PagerError('gone', 'the pager is gone')
         return new FakeConnection(pager)
       },
       spawnPeer: async (wanted: PeerPagerOptions) => {
@@ -182,6 +185,7 @@ export class FakeWorld {
       kill: pid => {
         for (const pager of this.sockets.values()) if (pager.describe.pagerPid === pid) pager.exit('killed')
       },
+      isAlive: pid => [...this.sockets.values()].some(pager => pager.describe.pagerPid === pid),
     }
   }
 

@@ -40,7 +40,11 @@ export async function placeRun(plan: RunPlan): Promise<RunPlace> {
   const client = asked ? await findAgent(plan.control) : undefined
   const place = client === undefined ? privatePlace(plan) : await sharedPlace(plan, client)
   if (Buffer.byteLength(place.socketPath) > SOCKET_PATH_BYTES_MAX) {
-    const text = `socket path ${place.socketPath} is too long; set XDG_RUNTIME_DIR to a shorter directory`
+    const remedy =
+      client === undefined
+        ? 'set XDG_RUNTIME_DIR to a shorter directory'
+        : 'start the agent with a shorter --data'
+    const text = `socket path ${place.socketPath} is too long; ${remedy}`
     throw new CliFailure(text, EXIT_RUN_FAILED)
   }
   const directory = dirname(place.socketPath)

@@ -135,3 +135,16 @@ test('who leaves is gone at once; tables are bounded', t => {
   membership.onEvent({ kind: 'tick' }, 12_001)
   t.is(membership.strangers().length, 0)
 })
+
+test('ten new strangers a minute are told one by one, the others in one line', t => {
+  const membership = new Membership()
+  const strangers = (from: number, now: number) =>
+    Array.from({ length: 600 }, (_, i) => {
+      const stranger = { id: `s${from + i}`, name: 'x', address: 'a', remedy: 'r' }
+      return membership.onEvent({ kind: 'stranger', stranger }, now + i).map(effect => effect.kind)
+    }).flat()
+  const told = [...Array(10).fill('new-stranger'), 'more-strangers']
+  t.deepEqual(strangers(0, 0), told)
+  t.deepEqual(strangers(1_000, 50_000), [])
+  t.deepEqual(strangers(2_000, 60_000), told)
+})

@@ -7,6 +7,7 @@ import { createSocket } from 'node:dgram'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import test from 'ava'
+import { encode } from 'cborg'
 import fc from 'fast-check'
 import { newKey } from '../../../agent/key.js'
 import type { Stranger } from '../../../agent/machines/membership.js'
@@ -102,6 +103,40 @@ test('announcements survive the codec; changed ones are refused', async t => {
       return heard.kind === 'ignored' && codec.decode(bytes).kind === 'ignored'
     }),
   )
+})
+
+/** A packet that anybody can make: of a network whose name it invents. */
+function forged(peer: PeerId, addresses: readonly string[]): Buffer {
+  const body = encode({ key: '0123456789abcdef', peer, name: 'n', addresses: [...addresses] })
+  return Buffer.concat([Buffer.from('elastic1'), body, Buffer.alloc(32)])
+}
+
+test('addresses in an announcement are printable IP addresses, and few, whoever sends it', async t => {
+  const codec = new AnnouncementCodec(newKey())
+  const peer = await somePeer()
+  const host = fc.oneof(fc.string({ unit: 'binary' }), fc.string(), fc.ipV4(), fc.ipV6())
+  const anyAddress = fc
+    .record({ kind: fc.constantFrom('ip4', 'ip6', 'dns', 'dns4', 'dns6'), host, port: fc.nat(70_000) })
+    .map(({ kind, host, port }) => `/${kind}/${host}/tcp/${port}`)
+  fc.assert(
+    fc.property(fc.array(anyAddress, { maxLength: 12 }), addresses => {
+      const heard = codec.decode(forged(peer, addresses))
+      if (heard.kind === 'ignored') return true
+      const shown = heard.announcement.addresses
+      const plain = shown.every(address => /^\/ip[46]\/[\x21-\x7e]+$/.test(address) && address.length <= 100)
+      return heard.kind === 'other-network' && plain && shown.length <= 8
+    }),
+    { numRuns: 1_000 },
+  )
+  t.is(codec.decode(forged(peer, [LOOP])).kind, 'other-network')
+  for (const address of [
+    '/dns4/\u001b[31m\n/tcp/1',
+    '/dns4/example.org/tcp/1',
+    '/ip6/fe80::1%\u001b[31m/tcp/1',
+  ]) {
+    t.deepEqual(codec.decode(forged(peer, [address])), { kind: 'ignored', reason: 'malformed' })
+  }
+  t.is(codec.decode(forged(peer, Array(9).fill('/ip4/1.2.3.4/tcp/1'))).kind, 'ignored')
 })
 
 test('three agents without --peer join through discovery', async t => {

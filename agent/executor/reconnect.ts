@@ -1,0 +1,37 @@
+/**
+ * After a connection to a pager has ended: back to it, or certainty that it is gone. A connection also ends when this
+ * agent was stopped for long or read too slowly, and a pager that is taken for dead loses all its leases.
+ *
+ * Limits: a socket that refuses four times within two seconds belongs to nobody; a pager that only does not answer is
+ * tried every second for as long as its process lives.
+ */
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type PagerConnection, PagerError, type Pagers } from './pagers.js'
+
+/** Short at first: as a rule the pager has ended, and its process is gone a moment after its sockets. */
+const PAUSES_MS = [50, 450, 1_500]
+const PAUSE_MS = 1_000
+
+/** A new connection to the pager `pid` at `path`; undefined when there is none any more. */
+export async function reconnect(
+  pagers: Pagers,
+  path: string,
+  pid: number,
+): Promise<PagerConnection | undefined> {
+  const pauses = [...PAUSES_MS]
+  while (pagers.isAlive(pid)) {
+    let pauseMs: number | undefined = PAUSE_MS
+    try {
+      const connection = await pagers.connect(path)
+      if (connection.describe.pagerPid === pid) return connection
+      connection.close()
+      return undefined
+    } catch (error) {
+      if (!(error instanceof PagerError) || error.code === 'gone') pauseMs = pauses.shift()
+    }
+    if (pauseMs === undefined) return undefined
+    await sleep(pauseMs, undefined, { ref: false })
+  }
+  return undefined
+}
