@@ -102,8 +102,8 @@ bool Engine::may_leave(uint64_t page, uint64_t now) const {
   return e.state() == PageState::resident && !e.pinned && (held.page != page || held.until_us <= now);
 }
 
-// What was used lately is spared, but not for ever: a batch must not become a walk over all of memory. With a page
-// go its idle neighbours, so that what was together is found together by prefetch.
+// What was used lately is spared, but not for ever: a batch must not become a walk over all of memory. With a
+// page go its idle neighbours, so that what was together is found together by prefetch.
 size_t Engine::pick_victims(std::vector<uint64_t>& victims, size_t wanted) {
   const uint64_t now = now_us();
   size_t passed = 0, spared = 0;

@@ -110,7 +110,7 @@ void PageTable::insert_front(uint64_t page, bool wanted) {
     index = frames_used_++;
   }
   frames_[index].page = page;
-  const bool is_ghost = left_at_[page] != 0 && static_cast<uint8_t>(tick() - left_at_[page]) <= kTicks / 2;
+  const bool is_ghost = left_at_[page] != 0 && static_cast<uint8_t>(tick() - left_at_[page]) <= kTicks;
   frames_[index].uses = is_ghost ? kUsesOfGhost : 0;
   frames_[index].scan = (wanted ? scan_ : scan_ - 1) % kScans;
   link_front(index);

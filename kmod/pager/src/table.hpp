@@ -2,9 +2,10 @@
 // the order in which those that are resident are to leave.
 //
 // That order is the clock of Corbato ("A Paging Experiment with the Multics System", 1968) with a count of up
-// to kUsesMax in place of its one bit: a page that was found in use gets that many more rounds. One that comes
-// back soon after it left begins with two of them, as the ghosts of 2Q do (Johnson and Shasha, VLDB 1994): else
-// a loop over a little more than there is room for would find each page gone just before its turn.
+// to kUsesMax in place of its one bit: a page that was found in use gets that many more rounds. One that is
+// back soon after it left begins with two of them, as the ghosts of 2Q are kept (Johnson and Shasha, VLDB
+// 1994): else a loop over a little more than there is room for would find each page gone just before its
+// turn.
 //
 // Both are flat arrays in reserved, unpopulated memory (MAP_NORESERVE): a look-up is one index, nothing is
 // allocated on the path of a fault, and only what is touched costs anything: 17 bytes a page in the table, 16
@@ -84,7 +85,7 @@ class PageTable {
 
  private:
   static constexpr uint64_t kUsesMax = 3, kUsesOfGhost = 2, kScans = 64;
-  static constexpr uint64_t kTicks = 8;  // a ghost lives for half as many departures as there are pages
+  static constexpr uint64_t kTicks = 8;  // a ghost lives for as many departures as there are pages
   struct OrderFrame {
     uint64_t page : 56;
     uint64_t uses : 2;  // rounds left
