@@ -22,7 +22,59 @@ struct FakeHost : EngineHost {
   void must_go_home(uint64_t) override {}
   void want_lane(uint16_t) override {}
   void out_of_room(uint64_t) override { out_of_room_calls++; }
+  void tell_room() override { tell(); }
+  std::function<void()> tell = [] {};
   int out_of_room_calls = 0;
+};
+
+// Another lender or borrower of the node under test: pushes as far as the last status allows, as fast as it can.
+struct Pusher {
+  Pusher(Lanes& lanes, uint16_t self) : index(self) {
+    urgent = Lane::dial("127.0.0.1", lanes.port(), std::to_string(self), key_of(self));
+    bulk = Lane::dial("127.0.0.1", lanes.port(), std::to_string(self), key_of(self));
+    for (Lane* lane : {urgent.get(), bulk.get()}) {
+      HelloPayload hello;
+      hello.node = self;
+      hello.lane_kind = lane == bulk.get() ? 1 : 0;
+      hello.process_id = kProcess;
+      hello.lease_id = self;
+      const iovec part{&hello, sizeof hello};
+      send(*lane, FrameType::hello, {}, {&part, 1});
+    }
+  }
+  void send(Lane& lane, FrameType type, FrameHeader header, std::span<const iovec> parts) {
+    header.type = static_cast<uint16_t>(type);
+    header.epoch = header.image = 1;
+    lane.send(header, parts);
+    lane.flush();
+  }
+  void turn() {
+    for (Lane* lane : {urgent.get(), bulk.get()}) {
+      lane->on_event(EPOLLIN | EPOLLOUT);
+      Frame frame;
+      while (lane->next_frame(frame))
+        if (frame.header.type == static_cast<uint16_t>(FrameType::status))
+          memcpy(&status, frame.payload.data(), sizeof status);
+    }
+  }
+  bool may_push(size_t pages) const {
+    return status.pages_resident + (pushed - status.pages_taken) + pages <= status.pages_limit;
+  }
+  void push(uint64_t first, size_t pages) {
+    std::vector<PageMeta> metas(pages);
+    std::vector<uint8_t> bytes(pages * kPageBytes, 0x5a);
+    for (size_t i = 0; i < pages; i++) metas[i] = {first + i, 1, 0, kPageData, 0};
+    const iovec parts[2] = {{metas.data(), pages * sizeof(PageMeta)}, {bytes.data(), bytes.size()}};
+    FrameHeader header;
+    header.page = first;
+    header.count = static_cast<uint32_t>(pages);
+    send(*bulk, FrameType::push, header, parts);
+    pushed += static_cast<uint32_t>(pages);
+  }
+  uint16_t index;
+  std::unique_ptr<Lane> urgent, bulk;
+  StatusPayload status{};
+  uint32_t pushed = 0;
 };
 
 // The node under test listens; `urgent` and `bulk` are the other node's ends.
@@ -126,7 +178,10 @@ struct Scene : LaneEvents {
   // LaneEvents
   void on_up(Node& node) override { up = node.synced = true; }
   void on_down(Node&, const std::string&) override {}
-  void on_frame(Node& node, const Frame& frame, bool) override { engine.on_frame(node, frame); }
+  void on_frame(Node& node, const Frame& frame, bool) override {
+    if (frame.header.type == static_cast<uint16_t>(FrameType::status)) return lanes.take_status(node, frame);
+    engine.on_frame(node, frame);
+  }
   void on_refused(const std::string&) override {}
   void on_drained(Node&) override {}
 
@@ -231,6 +286,86 @@ void test_frames_before_up_are_kept(const std::string& directory) {
   s.drive_until([&] { return s.seen[FrameType::pages] == 1; });
 }
 
+// A lender of 1024 pages, and two nodes that may push there. It says how much room it has as a pager does, but
+// never by the clock.
+struct Lender : Scene {
+  explicit Lender(const std::string& directory) : Scene(2, kHome, directory) {
+    engine.set_limit(kLimit);
+    loop.watch(spill.event_fd(), EPOLLIN, [this](uint32_t) { spill.drain(); });
+    host.tell = [this] {
+      for (auto& [index, node] : lanes.all()) {
+        StatusPayload status = engine.status_for(*node, false, 0);
+        const iovec part{&status, sizeof status};
+        lanes.send(*node, FrameType::status, {}, {&part, 1});
+      }
+    };
+    for (const uint16_t index : {1, 3}) {
+      Node node;
+      node.index = index;
+      node.key = key_of(static_cast<uint8_t>(index));
+      node.lease.id = index;
+      node.lease.pages_max = 1 << 20;
+      node.lease.expires_us = now_us() + 60'000'000;
+      lanes.add(std::move(node));
+      pushers.push_back(std::make_unique<Pusher>(lanes, index));
+    }
+    drive_until([this] {
+      turn_pushers();
+      return lanes.find(1)->up && lanes.find(3)->up;
+    });
+    host.tell();
+  }
+  void turn_pushers() {
+    for (const auto& pusher : pushers) pusher->turn();
+  }
+  static constexpr uint64_t kLimit = 1024;
+  std::vector<std::unique_ptr<Pusher>> pushers;
+  uint64_t next_page = kPage;
+};
+
+void test_two_pushers_do_not_overrun(const std::string& directory) {
+  Lender s(directory);
+  for (const uint64_t until = now_us() + 500'000; now_us() < until;) {
+    s.turn();
+    s.turn_pushers();
+    for (const auto& pusher : s.pushers)
+      for (; pusher->may_push(32); s.next_page += 32) pusher->push(s.next_page, 32);
+  }
+  CHECK(s.counters.peak_resident <= Lender::kLimit);
+  CHECK(s.counters.peak_resident >= Lender::kLimit - 128);  // and all of the room is used, without a clock
+}
+
+// What nobody's share allows goes on to a lender that has room, and more than a batch a round.
+void test_what_overruns_leaves_again(const std::string& directory) {
+  Lender s(directory);
+  StatusPayload roomy;
+  roomy.pages_limit = 1 << 20;
+  const iovec part{&roomy, sizeof roomy};
+  s.pushers[1]->send(*s.pushers[1]->urgent, FrameType::status, {}, {&part, 1});
+  s.drive_until([&] { return s.lanes.find(3)->status.pages_limit > 0; });
+  std::vector<uint8_t> payload(32 * (sizeof(PageMeta) + kPageBytes));
+  const auto push = [&] {  // arrives without a round of the loop
+    for (uint64_t i = 0; i < 32; i++) {
+      const PageMeta meta{s.next_page++, 1, 0, kPageData, 0};
+      memcpy(payload.data() + i * sizeof meta, &meta, sizeof meta);
+    }
+    Frame frame;
+    frame.header.type = static_cast<uint16_t>(FrameType::push);
+    frame.header.count = 32;
+    frame.payload = payload;
+    s.engine.on_frame(*s.lanes.find(1), frame);
+  };
+  for (int i = 0; i < 16; i++) push();
+  s.engine.set_limit(512);
+  s.engine.reclaim_ahead();
+  s.settle();
+  const uint64_t before = s.table.resident();
+  while (s.table.resident() <= 512 + 64) push();
+  const uint64_t came = s.table.resident() - before;
+  s.engine.reclaim_ahead();
+  CHECK(came >= 64 && s.table.resident() <= before + came - 64);
+}
+
 }  // namespace
 
 int run_engine_tests(const std::string& directory) {
@@ -243,6 +378,8 @@ int run_engine_tests(const std::string& directory) {
       {"an old answer is asked again", test_old_answer_is_asked_again},
       {"an owner note answers who waits", test_owner_note_answers_who_waits},
       {"frames before up are kept", test_frames_before_up_are_kept},
+      {"two pushers do not overrun a lender", test_two_pushers_do_not_overrun},
+      {"what overruns a lender leaves it again", test_what_overruns_leaves_again},
   };
   for (const auto& test : tests) {
     std::printf("%s\n", test.name);
