@@ -96,8 +96,8 @@ class Engine {
   void ship_with_jump(Node& node, const std::vector<uint64_t>& likely, const std::vector<uint64_t>& hot);
   void reclaim_ahead();  // after each round: keeps the reserve
   void set_limit(uint64_t pages) { config_.pages_limit = pages; }
-  // What `to` may know of this node. Everybody who may push here gets an equal share of the free room, so that
-  // all of them together fill it and do not overrun it. A limit of 0 while `closed`.
+  // What `to` may know of this node. Everybody who may push here gets an equal share of the free room, so
+  // that all of them together fill it and do not overrun it. A limit of 0 while `closed`.
   StatusPayload status_for(const Node& to, bool closed, uint32_t threads_running);
   // Home: asks for pages that `node` owns, as many as there is room for. True when none is left there.
   bool fetch_from(uint16_t node);

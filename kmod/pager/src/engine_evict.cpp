@@ -38,8 +38,7 @@ void Engine::count_buffers() {
 // One batch a round of the loop, a small one while a thread waits for a page: the answer to its GET, and the
 // faults of other threads, must not queue behind a long eviction.
 //
-// While over the limit, as much leaves as others have pushed here since the last round: whatever they send, it is
-// not more than there is room for on lanes and disk.
+// While over the limit, as much leaves as others have pushed here, as far as lanes and disk take it.
 void Engine::reclaim_ahead() {
   count_buffers();
   while (pushed_here_ > kBatch && room() < 0 && evict_batch(kBatch)) {

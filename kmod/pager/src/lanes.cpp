@@ -316,6 +316,20 @@ void Lanes::take_status(Node& node, const Frame& frame) const {
   if (!node.lease.revoked) node.lease.expires_us = now_us() + node.lease.ttl_us;
 }
 
+void Lanes::take_acknowledgement(Node& node, const Frame& frame) const {
+  node.read_sequence = std::max(node.read_sequence, frame.header.version);
+}
+
+// What it says on a connection comes behind what it has pushed there before.
+bool Lanes::no_more_pushed() const {
+  return std::all_of(nodes_.begin(), nodes_.end(), [](const auto& each) {
+    const Node& node = *each.second;
+    if (node.index == kHome || !node.up) return true;
+    return node.closed_sequence > 0 && node.read_sequence >= node.closed_sequence &&
+           node.urgent->sequence_acked() >= node.closed_sequence;
+  });
+}
+
 bool Lanes::bulk_has_room(const Node& node) const {
   return node.bulk && node.bulk->queued_bytes() < kBulkQueueBytesMax;
 }

@@ -195,7 +195,7 @@ void Peer::on_refused(const std::string& reason) { control_->log(LogLevel::warni
 
 void Peer::on_drained(Node&) { engine_->on_drained(); }
 
-void Peer::on_frame(Node& node, const Frame& frame, bool) {
+void Peer::on_frame(Node& node, const Frame& frame, bool bulk) {
   if (frame.header.image == lanes_->image) node.synced = true;
   const auto type = static_cast<FrameType>(frame.header.type);
   if (type == FrameType::status) return lanes_->take_status(node, frame);
@@ -204,6 +204,7 @@ void Peer::on_frame(Node& node, const Frame& frame, bool) {
   if (type == FrameType::drop && frame.header.argument != 0 && node.index != kHome) return;
   if (node.index == kHome) return on_home_frame(node, frame);
   if (type == FrameType::bye) node.left = true;
+  if (type == FrameType::ack && bulk) lanes_->take_acknowledgement(node, frame);
   if (type == FrameType::get || type == FrameType::pages || type == FrameType::push)
     engine_->on_frame(node, frame);
 }

@@ -27,6 +27,7 @@ void Peer::update_lease(const ControlMessage& message) {
 // Asks home to take everything back: it fetches the pages as it has room, and says bye when it has them all.
 void Peer::start_draining() {
   draining_ = true;
+  tell_room();
   if (Node* home = lanes_->find(kHome)) {
     lanes_->send(*home, FrameType::give_back, {});
     tell_owned();
@@ -50,17 +51,19 @@ void Peer::tell_room() {
     StatusPayload status = engine_->status_for(*node, draining_, guests_.running());
     const iovec part{&status, sizeof status};
     lanes_->send(*node, FrameType::status, {}, {&part, 1});
+    if (draining_ && node->up && node->closed_sequence == 0)
+      node->closed_sequence = node->urgent->sequence_sent();
   }
 }
 
-// Several nodes may push here by an older status at once, each within what was free when it was written: all of
-// it together is less than the lease once more. What is beyond that no honest node sends.
+// Several nodes may push here by an older status at once, each within what was free when it was written: all
+// of it together is less than the lease once more. What is beyond that no honest node sends.
 uint64_t Peer::pages_bound() const { return 2 * pages_allowed_ + kBeyondLeaseMax; }
 
 // Home may have missed where a page went last: it is told until it has them all.
 void Peer::go_on_draining(Node& home) {
   const uint64_t now = now_us();
-  if (engine_->empty() && guests_.running() == 0) {
+  if (engine_->empty() && guests_.running() == 0 && lanes_->no_more_pushed()) {
     FrameHeader empty;
     empty.argument = 1;
     lanes_->send(home, FrameType::give_back, empty);
