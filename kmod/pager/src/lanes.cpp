@@ -205,9 +205,7 @@ void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
   Lane* lane = bulk ? node->bulk.get() : node->urgent.get();
   if (lane == nullptr) return;
   const size_t queued = lane->queued_bytes();
-  const uint64_t received = lane->bytes_received();
   const LaneIo io = events == 0 ? LaneIo::ok : lane->on_event(events);
-  counters_.bytes_received += lane->bytes_received() - received;
   const bool was_up = node->up;
   if (!read_frames(index, bulk)) return;
   if (!was_up && node->up && !read_frames(index, !bulk)) return;  // they came before the hello of this one
@@ -254,6 +252,7 @@ void Lanes::lose(Node& node, const std::string& reason) {
   const uint16_t index = node.index;
   node.moves_lost = (node.urgent && node.urgent->sequence_acked() < node.moved_sequence[0]) ||
                     (node.bulk && node.bulk->sequence_acked() < node.moved_sequence[1]);
+  count_traffic(node);
   for (auto* lane : {&node.urgent, &node.bulk}) {
     if (*lane) loop_.forget((*lane)->fd());
     lane->reset();
@@ -267,9 +266,19 @@ void Lanes::lose(Node& node, const std::string& reason) {
 void Lanes::remove(uint16_t index, const std::string&) {
   Node* node = find(index);
   if (node == nullptr) return;
+  count_traffic(*node);
   for (auto* lane : {&node->urgent, &node->bulk})
     if (*lane) loop_.forget((*lane)->fd());
   nodes_.erase(index);
+}
+
+void Lanes::count_traffic(Node& node) {
+  for (Lane* lane : {node.urgent.get(), node.bulk.get()}) {
+    if (lane == nullptr) continue;
+    const Lane::Traffic traffic = lane->take_traffic();
+    counters_.bytes_sent += traffic.sent;
+    counters_.bytes_received += traffic.received;
+  }
 }
 
 void Lanes::sweep() {
@@ -334,6 +343,10 @@ bool Lanes::bulk_has_room(const Node& node) const {
   return node.bulk && node.bulk->queued_bytes() < kBulkQueueBytesMax;
 }
 
+bool Lanes::urgent_has_room(const Node& node) const {
+  return node.urgent && node.urgent->queued_bytes() < kUrgentQueueBytesMax;
+}
+
 size_t Lanes::buffer_bytes() const {
   size_t bytes = 0;
   for (const auto& [index, node] : nodes_)
@@ -345,9 +358,9 @@ size_t Lanes::buffer_bytes() const {
 void Lanes::flush() {
   std::vector<std::pair<uint16_t, const char*>> broken;
   for (const auto& [index, node] : nodes_) {
+    count_traffic(*node);
     for (Lane* lane : {node->urgent.get(), node->bulk.get()}) {
       if (lane == nullptr || lane->queued_bytes() == 0 || !lane->established()) continue;
-      const uint64_t before = lane->bytes_sent();
       if (lane->flush() != LaneIo::ok) {
         broken.emplace_back(index, "connection closed");
         break;
@@ -356,7 +369,6 @@ void Lanes::flush() {
         broken.emplace_back(index, "it does not read what it is sent");
         break;
       }
-      counters_.bytes_sent += lane->bytes_sent() - before;
       loop_.change(lane->fd(), lane->wanted_events());
     }
   }

@@ -22,6 +22,7 @@ constexpr uint16_t kHome = 0;
 constexpr uint16_t kNodesMax = 64;
 constexpr uint64_t kThreadPagesMin = 64;  // with less room no thread can make progress
 constexpr size_t kBulkQueueBytesMax = 256 * 1024;
+constexpr size_t kUrgentQueueBytesMax = 1 << 20;  // of layout and drops: then the program waits
 constexpr size_t kQueueBytesMax = 64 << 20;  // who lets so much lie does not read at all
 
 // What a lease allows its holder on the other side, as one pager sees it.
@@ -107,6 +108,7 @@ class Lanes {
   // Participants: every other one has read that nothing may come here, and what it pushed before is here.
   bool no_more_pushed() const;
   bool bulk_has_room(const Node& node) const;
+  bool urgent_has_room(const Node& node) const;
   size_t buffer_bytes() const;                             // allocated for the queues of all lanes
   void take_status(Node& node, const Frame& frame) const;  // of another image: renews the lease, no more
 
@@ -128,6 +130,7 @@ class Lanes {
   bool fits(Node& node, const Frame& frame);
   std::optional<LaneKey> key_of(const std::string& identity);
   void sweep();
+  void count_traffic(Node& node);
   void drop_pending(const std::shared_ptr<Pending>& pending);
 
   Loop& loop_;
