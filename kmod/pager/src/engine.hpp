@@ -35,6 +35,7 @@ class EngineHost {
   virtual void must_go_home(uint64_t page) = 0;  // participants: waiting threads cannot have it here
   virtual void want_lane(uint16_t node) = 0;     // participants: no lane to that node yet
   virtual void out_of_room(uint64_t page) = 0;   // nothing can make room for this page
+  virtual void tell_room() = 0;                  // a status to every node, now
 };
 
 struct EngineConfig {
@@ -95,6 +96,9 @@ class Engine {
   void ship_with_jump(Node& node, const std::vector<uint64_t>& likely, const std::vector<uint64_t>& hot);
   void reclaim_ahead();  // after each round: keeps the reserve
   void set_limit(uint64_t pages) { config_.pages_limit = pages; }
+  // What `to` may know of this node. Everybody who may push here gets an equal share of the free room, so
+  // that all of them together fill it and do not overrun it. A limit of 0 while `closed`.
+  StatusPayload status_for(const Node& to, bool closed, uint32_t threads_running);
   // Home: asks for pages that `node` owns, as many as there is room for. True when none is left there.
   bool fetch_from(uint16_t node);
   // Participants: owner notes for every page held, as many as the queue takes well. True: that was the last.
@@ -162,6 +166,8 @@ class Engine {
            static_cast<int64_t>(table_.resident()) - expected_;
   }
   void count_buffers();
+  int64_t pushers() const;  // nodes that may push here
+  void tell_if_less_room();
   uint64_t reserve() const;
   bool make_room(uint64_t pages);
   bool evict_batch(size_t pages);
@@ -196,6 +202,8 @@ class Engine {
   bool in_order_of_arrival_ = false;  // for measurements: what a plain queue would do
   uint64_t zap_from_ = 0;
   bool reclaiming_ = false;
+  int64_t room_told_ = 0;     // when the last status went out
+  uint64_t pushed_here_ = 0;  // pages of PUSH frames for which as many have still to leave
   uint16_t last_target_ = 0;
   uint64_t target_left_ = 0;
   uint64_t spill_broken_until_us_ = 0;

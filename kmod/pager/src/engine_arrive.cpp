@@ -340,7 +340,7 @@ void Engine::reset() {
     node->pages_pushed = 0;
     node->pages_taken = 0;
     node->moved_sequence = {};
-    node->status.pages_taken = 0;
+    node->status = {};  // nothing is pushed there before it has spoken in this image
   }
   expected_ = 0;
   replicas_ = 0;

@@ -37,8 +37,15 @@ void Engine::count_buffers() {
 
 // One batch a round of the loop, a small one while a thread waits for a page: the answer to its GET, and the
 // faults of other threads, must not queue behind a long eviction.
+//
+// While over the limit, as much leaves as others have pushed here, as far as lanes and disk take it.
 void Engine::reclaim_ahead() {
   count_buffers();
+  while (pushed_here_ > kBatch && room() < 0 && evict_batch(kBatch)) {
+    pushed_here_ -= kBatch;
+    lanes_.flush();  // a queue takes a few batches
+  }
+  if (room() >= 0 || pushed_here_ <= kBatch) pushed_here_ = 0;
   const auto target = static_cast<int64_t>(reserve());
   if (room() < target / 2) reclaiming_ = true;
   if (reclaiming_ && table_.resident() > 0 && room() < target) {
@@ -50,6 +57,31 @@ void Engine::reclaim_ahead() {
     reclaiming_ = false;
   }
   if (!starved_.empty()) on_drained();
+  tell_if_less_room();
+}
+
+int64_t Engine::pushers() const {
+  return std::max<int64_t>(1, std::count_if(lanes_.all().begin(), lanes_.all().end(),
+                                            [](const auto& each) { return each.second->up; }));
+}
+
+// A status is up to 100 ms old, and others push by it: when as much has come as a quarter of one's share they
+// are told at once, so that they neither overrun this node nor wait for it.
+void Engine::tell_if_less_room() {
+  const int64_t much = std::max<int64_t>(kBatch, room_told_ / (4 * pushers()));
+  if (room_told_ > 0 && room() <= room_told_ - much) host_.tell_room();
+}
+
+StatusPayload Engine::status_for(const Node& to, bool closed, uint32_t threads_running) {
+  room_told_ = std::max<int64_t>(0, room());
+  const auto share = static_cast<uint64_t>(room_told_ / pushers());
+  StatusPayload status;
+  status.pages_resident = table_.resident();
+  status.pages_limit = closed ? 0 : std::min(config_.pages_limit, table_.resident() + share);
+  status.pages_spilled = spill_.slots_used();
+  status.threads_running = threads_running;
+  status.pages_taken = to.pages_taken;
+  return status;
 }
 
 bool Engine::make_room(uint64_t pages) {

@@ -240,7 +240,7 @@ void Engine::starve(const FaultEvent& fault) {
 bool Engine::room_may_come() {
   if (spill_.buffers_busy() || expected_ > 0) return true;
   for (const auto& [index, node] : lanes_.all())
-    if (node->up && !lanes_.bulk_has_room(*node)) return true;
+    if (node->up && (!lanes_.bulk_has_room(*node) || !lanes_.urgent_has_room(*node))) return true;
   std::vector<uint64_t> victims;
   return table_.resident() > 0 && pick_victims(victims, 1) == 0;  // all just came, and are held for a moment
 }

@@ -24,6 +24,7 @@ bool Engine::on_frame(Node& node, const Frame& frame) {
     case FrameType::pages: on_pages(node, frame, true); return true;
     case FrameType::push:
       node.pages_taken += frame.header.count;
+      pushed_here_ += frame.header.count;
       on_pages(node, frame, false);
       return true;
     case FrameType::file_pages: on_file_pages(frame); return true;

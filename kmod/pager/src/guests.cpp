@@ -269,7 +269,7 @@ void Guests::go(Guest& guest, BackReason why, uint16_t to) {
   if (why == BackReason::syscall) header.version = context.registers.orig_rax;
   // Through home goes the context alone; its pages take the direct lane, if there is one.
   Node* next = why == BackReason::jump && to != kHome ? lanes_.find(to) : home;
-  if (next != nullptr && next->up && next->synced && !next->left)
+  if (next != nullptr && next->up && next->synced && !next->left && next->status.pages_limit > 0)
     engine_->ship_with_jump(*next, guest.working_set.likely(context.registers, guest.fault_page),
                             guest.working_set.hot());
   guest.working_set.on_jump();

@@ -191,7 +191,7 @@ void Home::out_of_room(uint64_t page) {
 
 void Home::tick() {
   loop_.at(now_us() + kTickUs, [this] { tick(); });
-  for (auto& [index, node] : lanes_->all()) send_status(*node);
+  tell_room();
   check_silence();
   end_orphans();
   const uint64_t now = now_us();

@@ -102,6 +102,7 @@ class Home : public EngineHost, public LaneEvents {
   void must_go_home(uint64_t) override {}
   void want_lane(uint16_t) override {}
   void out_of_room(uint64_t page) override;
+  void tell_room() override;
   // LaneEvents
   void on_up(Node& node) override;
   void on_down(Node& node, const std::string& reason) override;
@@ -129,7 +130,6 @@ class Home : public EngineHost, public LaneEvents {
   void drain_nodes();
   void send_layout(Node& node);
   void send_region(Node& node, const Region& region);
-  void send_status(Node& node);
   void check_silence();
   void lost(Node& node, const std::string& reason);
   void on_bye(Node& node, const Frame& frame);

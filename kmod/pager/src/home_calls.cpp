@@ -121,13 +121,14 @@ void Home::on_call_end(Thread& thread) {
   answer(thread, result);  // with the registers as a call leaves them
 }
 
-// The result goes in at once; the thread runs on when every node on which threads run knows the new layout.
+// The result goes in at once; the thread runs on when every node on which threads run knows the new layout,
+// and every other one for which much waits has read it.
 void Home::answer(Thread& thread, int64_t result) {
   thread.call_result = result;
   Awaited awaited{thread.tid, 0};
   const uint32_t ticket = next_ticket_++;
   for (auto& [index, node] : lanes_->all()) {
-    if (node->threads_there == 0) continue;
+    if (node->threads_there == 0 && lanes_->urgent_has_room(*node)) continue;
     FrameHeader header;
     header.flags = kFlagAckWanted;
     header.argument = ticket;

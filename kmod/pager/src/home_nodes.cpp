@@ -85,7 +85,7 @@ void Home::on_up(Node& node) {
   const iovec policy{options_.policy.data(), options_.policy.size()};
   lanes_->send(node, FrameType::setup, setup, {&policy, 1});
   send_layout(node);
-  send_status(node);
+  tell_room();  // one more may push here: the others' shares are smaller
   control_->to_all({ControlType::lane_up, {node.index}, {node.name}});
 }
 
@@ -104,14 +104,12 @@ void Home::send_layout(Node& node) {
   regions_.visit(0, kUserSpaceEnd >> kPageShift, [&](const Region& region) { send_region(node, region); });
 }
 
-void Home::send_status(Node& node) {
-  StatusPayload status;
-  status.pages_resident = table_.resident();
-  status.pages_limit = options_.memory_pages;
-  status.pages_spilled = spill_->slots_used();
-  status.pages_taken = node.pages_taken;
-  const iovec part{&status, sizeof status};
-  lanes_->send(node, FrameType::status, {}, {&part, 1});
+void Home::tell_room() {
+  for (auto& [index, node] : lanes_->all()) {
+    StatusPayload status = engine_->status_for(*node, false, 0);
+    const iovec part{&status, sizeof status};
+    lanes_->send(*node, FrameType::status, {}, {&part, 1});
+  }
 }
 
 // Native heartbeats: each status frame renews what the lease allows; long silence is a loss.

@@ -23,7 +23,8 @@ constexpr size_t kReceiveBytes = 64u << 10;  // one recv(); 32 to 512 KiB measur
 constexpr int kReceivesPerEvent = 8;         // then the other descriptors get their turn
 constexpr size_t kHandshakeReceiveBytes = 16u << 10;
 constexpr uint64_t kHandshakeBytesMax = 32u << 10;  // a pre-shared-key handshake needs less than 1 KiB
-constexpr size_t kKeepBytes = 4u << 20;             // capacity an empty queue keeps
+// Capacity an empty queue keeps: what waits to be sent, and what has come (the largest answer, and a record).
+constexpr size_t kKeepBytes = 256u << 10, kKeepPlainBytes = 288u << 10;
 
 }  // namespace
 
@@ -236,6 +237,11 @@ const std::string& Lane::identity() const { return state_->tls.identity(); }
 const std::string& Lane::last_error() const { return state_->problem; }
 uint64_t Lane::bytes_sent() const { return state_->bytes_sent; }
 uint64_t Lane::bytes_received() const { return state_->bytes_received; }
+Lane::Traffic Lane::take_traffic() {
+  const Traffic before = std::exchange(state_->taken, {state_->bytes_sent, state_->bytes_received});
+  return {state_->bytes_sent - before.sent, state_->bytes_received - before.received};
+}
+
 uint64_t Lane::sequence_sent() const { return state_->sequence_sent; }
 uint64_t Lane::sequence_received() const { return state_->sequence_received; }
 uint64_t Lane::sequence_acked() const { return state_->sequence_acked; }
@@ -293,7 +299,7 @@ bool Lane::next_frame(Frame& out) {
       }
     }
     if (!state.pull_plain()) {
-      state.plain.shrink(kKeepBytes);
+      state.plain.shrink(kKeepPlainBytes);
       return false;
     }
   }

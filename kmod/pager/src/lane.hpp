@@ -64,6 +64,10 @@ class Lane {
   size_t buffer_bytes() const;  // allocated for all of its queues
   uint64_t bytes_sent() const;
   uint64_t bytes_received() const;
+  struct Traffic {
+    uint64_t sent, received;
+  };
+  Traffic take_traffic();  // since the last call, in bytes
   uint64_t sequence_sent() const;
   uint64_t sequence_received() const;
   uint64_t sequence_acked() const;  // by the peer, from the headers it sent

@@ -58,6 +58,7 @@ struct Lane::State {
   size_t staged_bytes = 0;
   uint64_t bytes_sent = 0;
   uint64_t bytes_received = 0;
+  Lane::Traffic taken{};  // of these, by take_traffic()
   uint64_t sequence_sent = 0;
   uint64_t sequence_received = 0;
   uint64_t sequence_acked = 0;

@@ -205,9 +205,7 @@ void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
   Lane* lane = bulk ? node->bulk.get() : node->urgent.get();
   if (lane == nullptr) return;
   const size_t queued = lane->queued_bytes();
-  const uint64_t received = lane->bytes_received();
   const LaneIo io = events == 0 ? LaneIo::ok : lane->on_event(events);
-  counters_.bytes_received += lane->bytes_received() - received;
   const bool was_up = node->up;
   if (!read_frames(index, bulk)) return;
   if (!was_up && node->up && !read_frames(index, !bulk)) return;  // they came before the hello of this one
@@ -254,6 +252,7 @@ void Lanes::lose(Node& node, const std::string& reason) {
   const uint16_t index = node.index;
   node.moves_lost = (node.urgent && node.urgent->sequence_acked() < node.moved_sequence[0]) ||
                     (node.bulk && node.bulk->sequence_acked() < node.moved_sequence[1]);
+  count_traffic(node);
   for (auto* lane : {&node.urgent, &node.bulk}) {
     if (*lane) loop_.forget((*lane)->fd());
     lane->reset();
@@ -267,9 +266,19 @@ void Lanes::lose(Node& node, const std::string& reason) {
 void Lanes::remove(uint16_t index, const std::string&) {
   Node* node = find(index);
   if (node == nullptr) return;
+  count_traffic(*node);
   for (auto* lane : {&node->urgent, &node->bulk})
     if (*lane) loop_.forget((*lane)->fd());
   nodes_.erase(index);
+}
+
+void Lanes::count_traffic(Node& node) {
+  for (Lane* lane : {node.urgent.get(), node.bulk.get()}) {
+    if (lane == nullptr) continue;
+    const Lane::Traffic traffic = lane->take_traffic();
+    counters_.bytes_sent += traffic.sent;
+    counters_.bytes_received += traffic.received;
+  }
 }
 
 void Lanes::sweep() {
@@ -316,8 +325,26 @@ void Lanes::take_status(Node& node, const Frame& frame) const {
   if (!node.lease.revoked) node.lease.expires_us = now_us() + node.lease.ttl_us;
 }
 
+void Lanes::take_acknowledgement(Node& node, const Frame& frame) const {
+  node.read_sequence = std::max(node.read_sequence, frame.header.version);
+}
+
+// What it says on a connection comes behind what it has pushed there before.
+bool Lanes::no_more_pushed() const {
+  return std::all_of(nodes_.begin(), nodes_.end(), [](const auto& each) {
+    const Node& node = *each.second;
+    if (node.index == kHome || !node.up) return true;
+    return node.closed_sequence > 0 && node.read_sequence >= node.closed_sequence &&
+           node.urgent->sequence_acked() >= node.closed_sequence;
+  });
+}
+
 bool Lanes::bulk_has_room(const Node& node) const {
   return node.bulk && node.bulk->queued_bytes() < kBulkQueueBytesMax;
+}
+
+bool Lanes::urgent_has_room(const Node& node) const {
+  return node.urgent && node.urgent->queued_bytes() < kUrgentQueueBytesMax;
 }
 
 size_t Lanes::buffer_bytes() const {
@@ -331,9 +358,9 @@ size_t Lanes::buffer_bytes() const {
 void Lanes::flush() {
   std::vector<std::pair<uint16_t, const char*>> broken;
   for (const auto& [index, node] : nodes_) {
+    count_traffic(*node);
     for (Lane* lane : {node->urgent.get(), node->bulk.get()}) {
       if (lane == nullptr || lane->queued_bytes() == 0 || !lane->established()) continue;
-      const uint64_t before = lane->bytes_sent();
       if (lane->flush() != LaneIo::ok) {
         broken.emplace_back(index, "connection closed");
         break;
@@ -342,7 +369,6 @@ void Lanes::flush() {
         broken.emplace_back(index, "it does not read what it is sent");
         break;
       }
-      counters_.bytes_sent += lane->bytes_sent() - before;
       loop_.change(lane->fd(), lane->wanted_events());
     }
   }

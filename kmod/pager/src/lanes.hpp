@@ -22,6 +22,7 @@ constexpr uint16_t kHome = 0;
 constexpr uint16_t kNodesMax = 64;
 constexpr uint64_t kThreadPagesMin = 64;  // with less room no thread can make progress
 constexpr size_t kBulkQueueBytesMax = 256 * 1024;
+constexpr size_t kUrgentQueueBytesMax = 1 << 20;  // of layout and drops: then the program waits
 constexpr size_t kQueueBytesMax = 64 << 20;  // who lets so much lie does not read at all
 
 // What a lease allows its holder on the other side, as one pager sees it.
@@ -58,6 +59,8 @@ struct Node {
   uint64_t pages_peak = 0;
   std::array<uint64_t, 2> moved_sequence{};  // urgent, bulk: the last frame by which pages moved to it
   bool moves_lost = false;                   // it went down before it had acknowledged all of them
+  uint64_t closed_sequence = 0;  // urgent: the status by which it may push nothing more here
+  uint64_t read_sequence = 0;    // urgent: as it says on bulk, behind all that it pushed before
   bool draining = false;  // being contracted: nothing new goes there
   Counters counters;      // as it last reported
 };
@@ -101,7 +104,11 @@ class Lanes {
   // Says on the bulk connection what has come on both: nothing else may go that way for long.
   void acknowledge(Node& node);
   void flush();
+  void take_acknowledgement(Node& node, const Frame& frame) const;
+  // Participants: every other one has read that nothing may come here, and what it pushed before is here.
+  bool no_more_pushed() const;
   bool bulk_has_room(const Node& node) const;
+  bool urgent_has_room(const Node& node) const;
   size_t buffer_bytes() const;                             // allocated for the queues of all lanes
   void take_status(Node& node, const Frame& frame) const;  // of another image: renews the lease, no more
 
@@ -123,6 +130,7 @@ class Lanes {
   bool fits(Node& node, const Frame& frame);
   std::optional<LaneKey> key_of(const std::string& identity);
   void sweep();
+  void count_traffic(Node& node);
   void drop_pending(const std::shared_ptr<Pending>& pending);
 
   Loop& loop_;

@@ -17,15 +17,10 @@
 namespace elastic {
 
 namespace {
-constexpr uint64_t kTickUs = 100'000;
 constexpr uint64_t kFirstLaneUs = 10'000'000;  // no home within this time: nobody needs this pager
 constexpr uint64_t kSilentUs = 4'000'000;
 constexpr uint64_t kAskAgainUs = 1'000'000;
-constexpr uint64_t kNotesPauseUs = 2000;
 constexpr uint64_t kNamedByHomeUs = 500'000;  // if the other node is dead, home says so better
-// Pages that go along with jumps are not counted against the lease before they are sent; more than this is no
-// accident.
-constexpr uint64_t kBeyondLeaseMax = 4096;
 constexpr size_t kRegionsMax = 65530;  // vm.max_map_count as the kernel has it: home has no more
 }  // namespace
 
@@ -150,6 +145,7 @@ void Peer::add_lane(const ControlMessage& message) {
     node.lease.expires_us = now_us() + node.lease.ttl_us;
     if (node.index == kHome) {
       lease_pages_ = std::min(options_.memory_pages, node.lease.pages_max);
+      pages_allowed_ = lease_pages_;
       lease_threads_ = node.lease.threads_max;
       engine_->set_limit(lease_pages_);
     }
@@ -157,34 +153,6 @@ void Peer::add_lane(const ControlMessage& message) {
   } catch (const Failure& failure) {
     control_->to_all({ControlType::lane_down, {message.numbers[0]}, {message.strings[0], failure.what()}});
   }
-}
-
-void Peer::update_lease(const ControlMessage& message) {
-  Node* home = lanes_->find(kHome);
-  if (home == nullptr || home->lease.id != static_cast<uint64_t>(message.numbers[0])) return;
-  lease_pages_ = std::min<uint64_t>(options_.memory_pages, static_cast<uint64_t>(message.numbers[1]));
-  lease_threads_ = static_cast<uint32_t>(message.numbers[2]);
-  engine_->set_limit(lease_pages_);
-  home->lease.revoked = message.numbers[3] == 0;
-  home->lease.expires_us = now_us() + static_cast<uint64_t>(message.numbers[3]) * 1000;
-  if (home->lease.revoked) start_draining();
-}
-
-// Asks home to take everything back: it fetches the pages as it has room, and says bye when it has them all.
-void Peer::start_draining() {
-  draining_ = true;
-  if (Node* home = lanes_->find(kHome)) {
-    lanes_->send(*home, FrameType::give_back, {});
-    tell_owned();
-  }
-  guests_.all_go_home();
-}
-
-// In pieces, so that what is urgent passes between them; one pass at a time.
-void Peer::tell_owned() {
-  Node* home = lanes_->find(kHome);
-  telling_ = home != nullptr && home->up && !engine_->tell_owned(*home);
-  if (telling_) loop_.at(now_us() + kNotesPauseUs, [this] { tell_owned(); });
 }
 
 void Peer::want_lane(uint16_t index) {
@@ -201,7 +169,7 @@ void Peer::out_of_room(uint64_t page) { guests_.must_go_home(page); }
 void Peer::on_up(Node& node) {
   node.synced = node.index == kHome;  // others by their first frame: one of us may not have heard of an exec
   if (node.index == kHome) home_seen_ = true;
-  send_status(node);
+  tell_room();  // one more may push here: the others' shares are smaller
   control_->to_all({ControlType::lane_up, {node.index}, {node.name}});
 }
 
@@ -227,15 +195,16 @@ void Peer::on_refused(const std::string& reason) { control_->log(LogLevel::warni
 
 void Peer::on_drained(Node&) { engine_->on_drained(); }
 
-void Peer::on_frame(Node& node, const Frame& frame, bool) {
+void Peer::on_frame(Node& node, const Frame& frame, bool bulk) {
   if (frame.header.image == lanes_->image) node.synced = true;
   const auto type = static_cast<FrameType>(frame.header.type);
   if (type == FrameType::status) return lanes_->take_status(node, frame);
-  if (type == FrameType::push && engine_->resident() > options_.memory_pages + kBeyondLeaseMax)
+  if (type == FrameType::push && engine_->resident() > pages_bound())
     throw Failure(format("%s pushed pages far beyond the lease", node.name.c_str()));
   if (type == FrameType::drop && frame.header.argument != 0 && node.index != kHome) return;
   if (node.index == kHome) return on_home_frame(node, frame);
   if (type == FrameType::bye) node.left = true;
+  if (type == FrameType::ack && bulk) lanes_->take_acknowledgement(node, frame);
   if (type == FrameType::get || type == FrameType::pages || type == FrameType::push)
     engine_->on_frame(node, frame);
 }
@@ -277,10 +246,6 @@ void Peer::on_home_frame(Node& home, const Frame& frame) {
   }
 }
 
-bool Peer::may_host(const Node& home) const {
-  return !draining_ && !home.lease.revoked && lease_pages_ >= kThreadPagesMin;
-}
-
 // map, protect, and the end of a mapping, as home did them.
 void Peer::on_layout(const Frame& frame) {
   if (regions_.size() >= kRegionsMax) throw Failure("home told of more mappings than a process can have");
@@ -317,10 +282,9 @@ void Peer::on_reset(uint32_t image) {
   regions_.clear();
   memory_.reset();
   lanes_->image = image;
-  for (auto& [index, node] : lanes_->all()) {
+  for (auto& [index, node] : lanes_->all())
     if (index != kHome) node->synced = false;
-    send_status(*node);
-  }
+  tell_room();
 }
 
 void Peer::on_child_events() {
@@ -345,17 +309,6 @@ void Peer::on_faults() {
   }
 }
 
-void Peer::send_status(Node& node) {
-  StatusPayload status;
-  status.pages_resident = table_.resident();
-  status.pages_limit = draining_ ? 0 : lease_pages_;
-  status.pages_spilled = spill_->slots_used();
-  status.threads_running = guests_.running();
-  status.pages_taken = node.pages_taken;
-  const iovec part{&status, sizeof status};
-  lanes_->send(node, FrameType::status, {}, {&part, 1});
-}
-
 // Of the other participants: home's is the end of this pager.
 void Peer::check_silence() {
   std::vector<uint16_t> silent;
@@ -367,10 +320,10 @@ void Peer::check_silence() {
 void Peer::tick() {
   loop_.at(now_us() + kTickUs, [this] { tick(); });
   const uint64_t now = now_us();
-  for (auto& [index, node] : lanes_->all()) {
-    send_status(*node);
+  tell_room();
+  for (auto& [index, node] : lanes_->all())
     if (index != kHome) lanes_->acknowledge(*node);
-  }
+  pages_allowed_ = std::max(lease_pages_, std::min(pages_allowed_, engine_->resident()));
   check_silence();
   Node* home = lanes_->find(kHome);
   if (!home_seen_ && now - started_us_ > kFirstLaneUs) return stop("home never came", 1);
@@ -386,15 +339,7 @@ void Peer::tick() {
          {static_cast<int64_t>(home->lease.id), static_cast<int64_t>(home->lease.ttl_us / 1000)},
          {}});
   }
-  if (!draining_) return;
-  // Home may have missed where a page went last: it is told until it has them all.
-  if (engine_->empty() && guests_.running() == 0) {
-    FrameHeader empty;
-    empty.argument = 1;
-    lanes_->send(*home, FrameType::give_back, empty);
-  } else if (!telling_ && now / 1'000'000 != (now - kTickUs) / 1'000'000) {
-    tell_owned();
-  }
+  if (draining_) go_on_draining(*home);
 }
 
 }  // namespace elastic

@@ -31,6 +31,7 @@ class Peer : public EngineHost, public LaneEvents {
   int run();  // exit status of the pager: 0 when the process ended in order, 1 otherwise
 
  private:
+  static constexpr uint64_t kTickUs = 100'000;
   // EngineHost
   bool leave_for(const FaultEvent& fault, uint16_t owner) override { return guests_.leave_for(fault, owner); }
   void on_local_fault(const FaultEvent& fault) override { guests_.on_local_fault(fault); }
@@ -41,6 +42,7 @@ class Peer : public EngineHost, public LaneEvents {
   void must_go_home(uint64_t page) override { guests_.must_go_home(page); }
   void want_lane(uint16_t node) override;
   void out_of_room(uint64_t page) override;
+  void tell_room() override;
   // LaneEvents
   void on_up(Node& node) override;
   void on_down(Node& node, const std::string& reason) override;
@@ -61,7 +63,8 @@ class Peer : public EngineHost, public LaneEvents {
   void on_faults();
   void check_silence();
   void tick();
-  void send_status(Node& node);
+  void go_on_draining(Node& home);
+  uint64_t pages_bound() const;
   void stop(const std::string& reason, int status);
   ControlMessage describe() const;
   std::string stats_json() const;
@@ -79,6 +82,7 @@ class Peer : public EngineHost, public LaneEvents {
   Guests guests_;
   Fd signal_fd_;
   uint64_t lease_pages_ = 0;
+  uint64_t pages_allowed_ = 0;  // the lease, or what is still here of a larger one
   uint32_t lease_threads_ = 0;
   uint64_t started_us_ = 0, started_wall_ms_ = 0;
   uint64_t lease_report_us_ = 0;

@@ -1,150 +1,11 @@
 // Tests of the ownership engine against a node that says exactly what the test wants, in any order on the two
 // connections: a real Engine and real Lanes over loopback, without an application (pages are in the memory
 // file). Each test prints its name; the first failed check ends the program with status 1.
-#include <cstring>
-
-#include "../src/engine.hpp"
-#include "lane_test_kit.hpp"
+#include "engine_test_kit.hpp"
 
 namespace elastic::test {
 
 namespace {
-
-constexpr uint64_t kProcess = 0xabc, kLease = 7, kPage = 0x10000;
-
-struct FakeHost : EngineHost {
-  bool leave_for(const FaultEvent&, uint16_t) override { return false; }
-  void on_local_fault(const FaultEvent&) override {}
-  void on_page_arrived(uint64_t) override {}
-  bool threads_here() const override { return false; }
-  bool threads_may_run() const override { return false; }
-  bool fill_from_backing(uint64_t, uint8_t*) override { return false; }
-  void must_go_home(uint64_t) override {}
-  void want_lane(uint16_t) override {}
-  void out_of_room(uint64_t) override { out_of_room_calls++; }
-  int out_of_room_calls = 0;
-};
-
-// The node under test listens; `urgent` and `bulk` are the other node's ends.
-struct Scene : LaneEvents {
-  Scene(uint16_t self, uint16_t other, const std::string& directory)
-      : spill(directory, 64 << 20),
-        lanes(loop, kProcess, self, *this, counters),
-        engine(loop, memory, table, regions, lanes, spill, host, {self, 4096}, counters),
-        other_index(other) {
-    lanes.listen("127.0.0.1");
-    Node node;
-    node.index = other;
-    node.name = "other";
-    node.key = key_of(1);
-    node.lease.id = kLease;
-    node.lease.expires_us = now_us() + 60'000'000;
-    lanes.add(std::move(node));
-    regions.insert({kPage, kPage + 4096, 3, RegionKind::elastic, nullptr, 0, false, false, ""});
-    urgent = Lane::dial("127.0.0.1", lanes.port(), std::to_string(kLease), key_of(1));
-    bulk = Lane::dial("127.0.0.1", lanes.port(), std::to_string(kLease), key_of(1));
-  }
-  void hello(Lane& lane, uint16_t kind) {
-    HelloPayload hello;
-    hello.node = other_index;
-    hello.lane_kind = kind;
-    hello.process_id = kProcess;
-    hello.lease_id = kLease;
-    const iovec part{&hello, sizeof hello};
-    send(lane, FrameType::hello, {}, {&part, 1});
-  }
-  void join() {
-    hello(*urgent, 0);
-    hello(*bulk, 1);
-    drive_until([this] { return up; });
-  }
-  void send(Lane& lane, FrameType type, FrameHeader header, std::span<const iovec> parts = {}) {
-    header.type = static_cast<uint16_t>(type);
-    header.epoch = 1;
-    header.image = 1;
-    lane.send(header, parts);
-    lane.flush();
-  }
-  // A frame of one page with data that begins with `word`.
-  void send_page(Lane& lane, FrameType type, uint64_t page, uint64_t version, uint64_t word) {
-    PageMeta meta{page, version, 0, kPageData, 0};
-    std::vector<uint8_t> bytes(kPageBytes);
-    memcpy(bytes.data(), &word, sizeof word);
-    const iovec parts[2] = {{&meta, sizeof meta}, {bytes.data(), bytes.size()}};
-    FrameHeader header;
-    header.page = page;
-    header.count = 1;
-    send(lane, type, header, parts);
-  }
-  void get(uint64_t page, uint64_t version) {
-    FrameHeader header;
-    header.page = page;
-    header.count = 1;
-    header.version = version;
-    send(*urgent, FrameType::get, header);
-  }
-  void turn() {
-    loop.run_once(2);
-    for (Lane* lane : {urgent.get(), bulk.get()}) {
-      lane->on_event(EPOLLIN | EPOLLOUT);
-      Frame frame;
-      while (lane->next_frame(frame)) {
-        const auto type = static_cast<FrameType>(frame.header.type);
-        seen[type]++;
-        last[type] = {frame.header, {frame.payload.begin(), frame.payload.end()}};
-      }
-    }
-  }
-  void drive_until(const std::function<bool()>& done) {
-    const uint64_t give_up_us = now_us() + 5'000'000;
-    while (!done()) {
-      CHECK(now_us() < give_up_us);
-      turn();
-    }
-  }
-  void settle() {
-    for (const uint64_t until = now_us() + 60'000; now_us() < until;) turn();
-  }
-  PageMeta answered(FrameType type) {
-    PageMeta meta;
-    CHECK(last[type].second.size() >= sizeof meta);
-    memcpy(&meta, last[type].second.data(), sizeof meta);
-    return meta;
-  }
-  uint64_t answered_word(FrameType type) {
-    uint64_t word = 0;
-    CHECK(last[type].second.size() >= sizeof(PageMeta) + kPageBytes);
-    memcpy(&word, last[type].second.data() + sizeof(PageMeta), sizeof word);
-    return word;
-  }
-  void fault(uint64_t page) {
-    FaultEvent event;
-    event.page = page;
-    event.tid = 1;
-    engine.on_fault(event);
-  }
-  // LaneEvents
-  void on_up(Node& node) override { up = node.synced = true; }
-  void on_down(Node&, const std::string&) override {}
-  void on_frame(Node& node, const Frame& frame, bool) override { engine.on_frame(node, frame); }
-  void on_refused(const std::string&) override {}
-  void on_drained(Node&) override {}
-
-  Loop loop;
-  Counters counters;
-  Memory memory;
-  PageTable table;
-  RegionMap regions;
-  Spill spill;
-  FakeHost host;
-  Lanes lanes;
-  Engine engine;
-  uint16_t other_index;
-  bool up = false;
-  std::unique_ptr<Lane> urgent, bulk;
-  std::map<FrameType, int> seen;
-  std::map<FrameType, std::pair<FrameHeader, std::vector<uint8_t>>> last;
-};
 
 void test_rename_replaces_its_target(const std::string& directory) {
   Scene s(kHome, 1, directory);
@@ -231,6 +92,111 @@ void test_frames_before_up_are_kept(const std::string& directory) {
   s.drive_until([&] { return s.seen[FrameType::pages] == 1; });
 }
 
+// A lender of 1024 pages, and two nodes that may push there. It says how much room it has as a pager does,
+// but never by the clock.
+struct Lender : Scene {
+  explicit Lender(const std::string& directory) : Scene(2, kHome, directory) {
+    engine.set_limit(kLimit);
+    loop.watch(spill.event_fd(), EPOLLIN, [this](uint32_t) { spill.drain(); });
+    host.tell = [this] {
+      for (auto& [index, node] : lanes.all()) {
+        StatusPayload status = engine.status_for(*node, false, 0);
+        const iovec part{&status, sizeof status};
+        lanes.send(*node, FrameType::status, {}, {&part, 1});
+      }
+    };
+    for (const uint16_t index : {1, 3}) {
+      Node node;
+      node.index = index;
+      node.key = key_of(static_cast<uint8_t>(index));
+      node.lease.id = index;
+      node.lease.pages_max = 1 << 20;
+      node.lease.expires_us = now_us() + 60'000'000;
+      lanes.add(std::move(node));
+      pushers.push_back(std::make_unique<Pusher>(lanes, index));
+    }
+    drive_until([this] {
+      turn_pushers();
+      return lanes.find(1)->up && lanes.find(3)->up;
+    });
+    host.tell();
+  }
+  void turn_pushers() {
+    for (const auto& pusher : pushers) pusher->turn();
+  }
+  static constexpr uint64_t kLimit = 1024;
+  std::vector<std::unique_ptr<Pusher>> pushers;
+  uint64_t next_page = kPage;
+};
+
+void test_two_pushers_do_not_overrun(const std::string& directory) {
+  Lender s(directory);
+  for (const uint64_t until = now_us() + 500'000; now_us() < until;) {
+    s.turn();
+    s.turn_pushers();
+    for (const auto& pusher : s.pushers)
+      for (; pusher->may_push(32); s.next_page += 32) pusher->push(s.next_page, 32);
+  }
+  CHECK(s.counters.peak_resident <= Lender::kLimit);
+  CHECK(s.counters.peak_resident >= Lender::kLimit - 128);  // and all of the room is used, without a clock
+}
+
+// What nobody's share allows goes on to a lender that has room, and more than a batch a round.
+void test_what_overruns_leaves_again(const std::string& directory) {
+  Lender s(directory);
+  StatusPayload roomy;
+  roomy.pages_limit = 1 << 20;
+  const iovec part{&roomy, sizeof roomy};
+  s.pushers[1]->send(*s.pushers[1]->urgent, FrameType::status, {}, {&part, 1});
+  s.drive_until([&] { return s.lanes.find(3)->status.pages_limit > 0; });
+  std::vector<uint8_t> payload(32 * (sizeof(PageMeta) + kPageBytes));
+  const auto push = [&] {  // arrives without a round of the loop
+    for (uint64_t i = 0; i < 32; i++) {
+      const PageMeta meta{s.next_page++, 1, 0, kPageData, 0};
+      memcpy(payload.data() + i * sizeof meta, &meta, sizeof meta);
+    }
+    Frame frame;
+    frame.header.type = static_cast<uint16_t>(FrameType::push);
+    frame.header.count = 32;
+    frame.payload = payload;
+    s.engine.on_frame(*s.lanes.find(1), frame);
+  };
+  for (int i = 0; i < 16; i++) push();
+  s.engine.set_limit(512);
+  s.engine.reclaim_ahead();
+  s.settle();
+  const uint64_t before = s.table.resident();
+  while (s.table.resident() <= 512 + 64) push();
+  const uint64_t came = s.table.resident() - before;
+  s.engine.reclaim_ahead();
+  CHECK(came >= 64 && s.table.resident() <= before + came - 64);
+}
+
+// Node 2 gives up its pages; node 1 may have pushed some, on either connection, before it knew.
+void test_pushes_have_ended(const std::string& directory) {
+  Scene s(2, 1, directory);
+  s.join();
+  Node& node = *s.lanes.find(1);
+  CHECK(!s.lanes.no_more_pushed());
+  StatusPayload status = s.engine.status_for(node, true, 0);
+  CHECK(status.pages_limit == 0);
+  const iovec part{&status, sizeof status};
+  s.lanes.send(node, FrameType::status, {}, {&part, 1});
+  node.closed_sequence = node.urgent->sequence_sent();
+  s.settle();
+  const uint64_t read = s.urgent->sequence_received();
+  CHECK(read == node.closed_sequence && !s.lanes.no_more_pushed());
+  FrameHeader ack;
+  ack.version = read - 1;
+  s.send(*s.bulk, FrameType::ack, ack);
+  s.send(*s.urgent, FrameType::status, {}, {&part, 1});
+  s.settle();
+  CHECK(node.urgent->sequence_acked() == read && !s.lanes.no_more_pushed());
+  ack.version = read;
+  s.send(*s.bulk, FrameType::ack, ack);
+  s.drive_until([&] { return s.lanes.no_more_pushed(); });
+}
+
 }  // namespace
 
 int run_engine_tests(const std::string& directory) {
@@ -243,6 +209,9 @@ int run_engine_tests(const std::string& directory) {
       {"an old answer is asked again", test_old_answer_is_asked_again},
       {"an owner note answers who waits", test_owner_note_answers_who_waits},
       {"frames before up are kept", test_frames_before_up_are_kept},
+      {"two pushers do not overrun a lender", test_two_pushers_do_not_overrun},
+      {"what overruns a lender leaves it again", test_what_overruns_leaves_again},
+      {"pushes have ended when both connections say so", test_pushes_have_ended},
   };
   for (const auto& test : tests) {
     std::printf("%s\n", test.name);
