@@ -1,7 +1,8 @@
 /*
  * Unusual ways to make a child. The argument names one: `vfork-copy` clone with CLONE_VFORK but without
- * CLONE_VM has memory of its own; `heap` a child's heap grows and shrinks; `undumpable` a process that is not
- * dumpable forks, and maps what the kernel places.
+ * CLONE_VM has memory of its own; `untraced` so has one with CLONE_UNTRACED, pages that were away included;
+ * `heap` a child's heap grows and shrinks; `undumpable` a process that is not dumpable forks, and maps what
+ * the kernel places.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -31,6 +32,20 @@ static void vfork_copy(void) {
   }
   expect_end(child);
   if (mine != 1) fail("the parent's variable is %d", mine);
+}
+
+static void untraced(void) {
+  const size_t pages = 4096;
+  uint64_t* const memory = malloc(pages * PAGE_BYTES);
+  fill(memory, pages, 6);
+  const long child = syscall(SYS_clone, CLONE_UNTRACED | SIGCHLD, 0, 0, 0, 0);
+  if (child == 0) {
+    verify(memory, pages, 6, "memory of the child");
+    memory[0] = 0;
+    syscall(SYS_exit_group, 0);
+  }
+  expect_end(child);
+  verify(memory, pages, 6, "memory of the parent");
 }
 
 static void heap(void) {
@@ -74,6 +89,8 @@ int main(int argc, char** argv) {
   const char* way = argc > 1 ? argv[1] : "";
   if (strcmp(way, "vfork-copy") == 0)
     vfork_copy();
+  else if (strcmp(way, "untraced") == 0)
+    untraced();
   else if (strcmp(way, "heap") == 0)
     heap();
   else if (strcmp(way, "undumpable") == 0)

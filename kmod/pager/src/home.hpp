@@ -209,6 +209,7 @@ class Home : public EngineHost, public LaneEvents {
   void move_arguments(uint64_t stack_first, uint64_t stack_end);
   // home_fork.cpp
   bool fork_fits();
+  void call_clone(Thread& thread);
   void call_fork(Thread& thread);
   void give_child_tid(Thread& thread, pid_t child, const Fd& memory);
   void give_child_heap(pid_t child, const Fd& memory);

@@ -47,14 +47,7 @@ void Home::on_call(Thread& thread) {
     case SYS_setrlimit:
     case SYS_prlimit64: return run_native(thread, true);
     case SYS_fork:
-    case SYS_clone:
-      if ((number == SYS_fork || (r.rdi & CLONE_VM) == 0) && !fork_fits()) {
-        control_->log(LogLevel::warning,
-                      "fork refused (ENOMEM): a copy of the whole memory does not fit on this machine");
-        return answer(thread, -ENOMEM);
-      }
-      if (number == SYS_fork || (r.rdi & CLONE_VM) == 0) return call_fork(thread);
-      return run_native(thread, false);
+    case SYS_clone: return call_clone(thread);
     default: return run_native(thread, false);
   }
 }

@@ -46,6 +46,19 @@ bool Home::fork_fits() {
   return pages * kPageBytes < available_bytes() / 10 * 8;
 }
 
+// A child that nobody traces would find zeros where pages are away, so it cannot ask for that.
+void Home::call_clone(Thread& thread) {
+  if (thread.call.orig_rax == SYS_clone && (thread.call.rdi & CLONE_UNTRACED)) {
+    thread.call.rdi &= ~static_cast<uint64_t>(CLONE_UNTRACED);
+    set_registers(thread.tid, thread.call);
+  }
+  if (thread.call.orig_rax == SYS_clone && (thread.call.rdi & CLONE_VM)) return run_native(thread, false);
+  if (fork_fits()) return call_fork(thread);
+  control_->log(LogLevel::warning,
+                "fork refused (ENOMEM): a copy of the whole memory does not fit on this machine");
+  answer(thread, -ENOMEM);
+}
+
 // CLONE_CHILD_SETTID has the kernel write the child's tid before the child's first stop, through a mapping
 // that is still the parent's memory: it would change the parent. The flag is taken away, and the pager writes
 // the word when the child has memory of its own.
