@@ -28,6 +28,7 @@ import { SignalDesk } from './signals.js'
 const CLOSE_TIMEOUT_MS = 1500
 /** A program that ends sooner than this needs no peers; loading an agent takes half a second of a CPU. */
 const INSIDE_GRACE_MS = 150
+const LAST_WORD_MS = 1000
 
 /** Participants as they are got hold of, once. */
 class PeersDesk {
@@ -143,6 +144,8 @@ async function lend(plan: RunPlan, place: RunPlace, pager: PagerProcess, desk: P
     const peers = await desk.open()
     if (!over) await peers?.attach(attachment(plan, place))
   } catch (error) {
+    // A pager that ends breaks what was being agreed, and its own word on that comes a moment later.
+    await Promise.race([pager.ended, sleep(LAST_WORD_MS, undefined, { ref: false })])
     if (!over) notice(`no other machine takes part in this run: ${failureLine(error)}`)
   }
 }
