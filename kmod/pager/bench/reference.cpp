@@ -36,7 +36,7 @@ namespace {
 constexpr size_t kRawRequestBytes = 56;
 constexpr size_t kPagePayloadBytes = 4096;
 constexpr size_t kBulkPages = 64;           // pages of one bulk frame, as eviction batches them
-constexpr size_t kBulkQueueMax = 2u << 20;  // queued per direction
+constexpr size_t kBulkQueueMax = 256u << 10;  // queued per direction, as the pager allows
 constexpr uint64_t kBulkWindowNs = 20'000'000;
 constexpr int kWarmUp = 200;
 constexpr int kPatienceMs = 5000;
