@@ -95,11 +95,6 @@ void PageTable::unlink(uint32_t index) {
   frames_[frames_[index].next].previous = frames_[index].previous;
 }
 
-uint8_t PageTable::tick() const {
-  const uint64_t eighth = std::max<uint64_t>(1, resident_ / kTicks);
-  return static_cast<uint8_t>(1 + departures_ / eighth % 255);
-}
-
 // The list runs head → next (last to leave) … → head; `previous` leads away from those that leave first.
 void PageTable::insert_front(uint64_t page, bool wanted) {
   uint32_t index = free_head_;
@@ -110,7 +105,7 @@ void PageTable::insert_front(uint64_t page, bool wanted) {
     index = frames_used_++;
   }
   frames_[index].page = page;
-  const bool is_ghost = left_at_[page] != 0 && static_cast<uint8_t>(tick() - left_at_[page]) <= kTicks;
+  const bool is_ghost = left_at_[page] != 0 && static_cast<uint8_t>(tick_ - left_at_[page]) <= kTicks;
   frames_[index].uses = is_ghost ? kUsesOfGhost : 0;
   frames_[index].scan = (wanted ? scan_ : scan_ - 1) % kScans;
   link_front(index);
@@ -122,8 +117,11 @@ void PageTable::insert_front(uint64_t page, bool wanted) {
 
 void PageTable::remove(uint64_t page) {
   const uint32_t index = entries_[page].where;
-  departures_++;
-  left_at_[page] = tick();
+  if (++departures_ >= resident_ / kTicks) {
+    departures_ = 0;
+    tick_ = static_cast<uint8_t>(tick_ % 255 + 1);
+  }
+  left_at_[page] = tick_;
   unlink(index);
   frames_[index].next = free_head_;
   free_head_ = index;

@@ -95,15 +95,14 @@ class PageTable {
   };
   void link_front(uint32_t index);
   void unlink(uint32_t index);
-  // Counts departures in eighths of what is resident, 1 to 255 and round again.
-  uint8_t tick() const;
 
   PageEntry* entries_;
   uint64_t* touched_;
   std::set<uint64_t> touched_words_;  // a new one per 128 MB first touched: not a cost of faults
   OrderFrame* frames_;
-  uint8_t* left_at_;        // tick() at which a page left, 0 if it never did
-  uint64_t departures_ = 0;
+  uint8_t* left_at_;         // tick_ at which a page left, 0 if it never did
+  uint64_t departures_ = 0;  // since the last tick
+  uint8_t tick_ = 1;         // one for each eighth of what is resident that leaves; 1 to 255 and round again
   uint64_t scan_ = 0;
   uint32_t free_head_ = 0;
   uint32_t frames_used_ = 1;
