@@ -7,9 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import { TestCluster, until } from '../helpers/cluster.js'
 import { Hosts, namespacesMissing } from '../helpers/namespaces.js'
-import { expectClean, expectProgress, startScene } from './scene.js'
+import { expectClean, expectProgress, startOnHosts, startScene } from './scene.js'
 
-const PORT = 7421
 const RUN_FAILED = 125
 const NODES = 3
 const DECIDED_WITHIN_MS = 10_000
@@ -23,17 +22,7 @@ maybe('the way between two participants is cut', async t => {
   t.teardown(() => hosts.remove())
   const cluster = await TestCluster.make()
   t.teardown(() => cluster.stop())
-  const names = ['a', 'b', 'c']
-  const address = (index: number) => `/ip4/${hosts.address(index)}/tcp/${PORT}`
-  await Promise.all(
-    names.map((name, i) =>
-      cluster.startAgent(name, {
-        prefix: hosts.prefix(i),
-        peers: names.slice(0, i).map((_, j) => address(j)),
-        flags: ['--listen', address(i), '--capacity', '64M'],
-      }),
-    ),
-  )
+  await startOnHosts(cluster, hosts, NODES)
   const scene = await startScene(cluster, NODES, { prefix: hosts.prefix(0) })
   hosts.cut(1, 2)
   const end = await Promise.race([scene.running.outcome, sleep(DECIDED_WITHIN_MS)])

@@ -10,12 +10,14 @@ import { PagerClient } from '../../kmod/pager-client.js'
 import { homeSocketPath } from '../../kmod/pager-host.js'
 import { type Running, type RunOutcome, type TestCluster, until } from '../helpers/cluster.js'
 import { type Before, leftovers, snapshot } from '../helpers/leftovers.js'
+import type { Hosts } from '../helpers/namespaces.js'
 import { alive, census, type ProcessSeen } from '../helpers/processes.js'
 import { buildProgram } from '../helpers/programs.js'
 
 /** From the kill to the end of `run`, by the command-line contract. */
 export const END_WITHIN_MS = 5000
 const MEGABYTES = 20
+const PORT = 7421
 const MEMORY = '8M'
 const PATTERN_FACTOR = 0x9e3779b97f4a7c15n
 
@@ -36,6 +38,21 @@ export interface SceneOptions {
   readonly withChild?: boolean
   /** Words in front of `elasticos run`. */
   readonly prefix?: readonly string[]
+}
+
+/** One agent on each host; each is told of those before it. */
+export async function startOnHosts(cluster: TestCluster, hosts: Hosts, count: number): Promise<void> {
+  const names = ['a', 'b', 'c'].slice(0, count)
+  const address = (index: number) => `/ip4/${hosts.address(index)}/tcp/${PORT}`
+  await Promise.all(
+    names.map((name, i) =>
+      cluster.startAgent(name, {
+        prefix: hosts.prefix(i),
+        peers: names.slice(0, i).map((_, j) => address(j)),
+        flags: ['--listen', address(i), '--capacity', '64M'],
+      }),
+    ),
+  )
 }
 
 /** Starts the copier on `nodes` nodes and waits until it has been through its memory once. */

@@ -6,9 +6,8 @@
 import test from 'ava'
 import { TestCluster, until } from '../helpers/cluster.js'
 import { Hosts, namespacesMissing } from '../helpers/namespaces.js'
-import { END_WITHIN_MS, expectClean, startScene } from './scene.js'
+import { END_WITHIN_MS, expectClean, startOnHosts, startScene } from './scene.js'
 
-const PORT = 7420
 const RUN_FAILED = 125
 
 const missing = namespacesMissing()
@@ -21,17 +20,7 @@ for (const nodes of [2, 3]) {
     t.teardown(() => hosts.remove())
     const cluster = await TestCluster.make()
     t.teardown(() => cluster.stop())
-    const names = ['a', 'b', 'c'].slice(0, nodes)
-    const address = (index: number) => `/ip4/${hosts.address(index)}/tcp/${PORT}`
-    await Promise.all(
-      names.map((name, i) =>
-        cluster.startAgent(name, {
-          prefix: hosts.prefix(i),
-          peers: names.slice(0, i).map((_, j) => address(j)),
-          flags: ['--listen', address(i), '--capacity', '64M'],
-        }),
-      ),
-    )
+    await startOnHosts(cluster, hosts, nodes)
     const scene = await startScene(cluster, nodes, { prefix: hosts.prefix(0) })
     const pulledAtMs = performance.now()
     hosts.setLink(1, 'down')
