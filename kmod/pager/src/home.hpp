@@ -3,8 +3,9 @@
 //
 // Files: home.cpp (life and control), home_stops.cpp (what the application's tasks report), home_calls.cpp
 // and home_mmap.cpp (calls that change mappings), home_advice.cpp (advice), home_exit.cpp (ends of threads),
-// home_limits.cpp (resource limits), home_convert.cpp (a new image's memory), home_fork.cpp (children),
-// home_jumps.cpp (threads that leave and come back), home_nodes.cpp (participants), home_stats.cpp.
+// home_limits.cpp (resource limits), home_maps.cpp (/proc/self/maps), home_convert.cpp (a new image's
+// memory), home_fork.cpp (children), home_jumps.cpp (threads that leave and come back), home_nodes.cpp
+// (participants), home_stats.cpp.
 #pragma once
 
 #include <sys/types.h>
@@ -23,6 +24,7 @@
 #include "holder.hpp"
 #include "jump.hpp"
 #include "policy.hpp"
+#include "proc_maps.hpp"
 #include "signals.hpp"
 #include "tracee.hpp"
 
@@ -184,6 +186,13 @@ class Home : public EngineHost, public LaneEvents {
   void place_stack(const Region& stack);
   void fit_stack();
   bool over_limits(uint64_t pages, int prot, uint64_t replaces) const;
+  // home_maps.cpp
+  void call_open(Thread& thread);
+  bool fetch_path(Thread& thread, uint64_t page);
+  void after_open(Thread& thread, user_regs_struct registers);
+  void fill_maps(pid_t tid, int number);
+  std::string maps_text();
+  Mapping shown_mapping(const Region& region);
   // home_mmap.cpp
   void call_mmap(Thread& thread);
   int64_t map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
@@ -259,9 +268,10 @@ class Home : public EngineHost, public LaneEvents {
   std::map<pid_t, int> early_;  // stopped before their creator's event, or before they are copied; ticks
   uint64_t brk_start_ = 0, brk_now_ = 0;
   uint64_t reserved_end_ = kTrampoline + kTrampolineBytes;  // address
-  uint64_t stack_first_ = 0, stack_end_ = 0;  // pages
-  static constexpr uint64_t kStackGapPages = 256;  // between the stack and the mappings below it
-  uint64_t mmap_top_ = 0;  // page: new mappings lie below
+  uint64_t stack_first_ = 0, stack_end_ = 0;                // pages
+  uint64_t stack_made_first_ = 0;                           // as exec made it
+  static constexpr uint64_t kStackGapPages = 256;           // between the stack and the mappings below it
+  uint64_t mmap_top_ = 0;                                   // page: new mappings lie below
   uint32_t next_ticket_ = 1;
   struct Awaited {
     pid_t tid;

@@ -35,6 +35,8 @@ void Home::on_call(Thread& thread) {
     case SYS_exit:
     case SYS_exit_group: return call_exit(thread);
     case SYS_futex: return call_futex(thread);
+    case SYS_open:
+    case SYS_openat: return call_open(thread);
     case SYS_mlock:
     case SYS_mlock2:
     case SYS_mlockall:
@@ -102,6 +104,8 @@ void Home::on_call_end(Thread& thread) {
       set_registers(thread.tid, r);
       resume(thread.tid);
       return;
+    case SYS_open:
+    case SYS_openat: return after_open(thread, r);
     case SYS_mmap: after_native_mmap(thread, result); break;
     case SYS_setrlimit:
     case SYS_prlimit64: fit_stack(); break;

@@ -101,6 +101,18 @@ void trace_stack_limit(Program& p) {
   }
 }
 
+// An open for reading may be one of /proc/self/maps; where the path is, is out of the filter's sight.
+void trace_opens(Program& p) {
+  constexpr int kNotMaps = O_ACCMODE | O_CREAT | O_DIRECTORY | O_PATH | O_DIRECT;
+  for (const auto& [call, index] : {std::pair{SYS_open, 1}, std::pair{SYS_openat, 2}}) {
+    p.unless_equal_skip(static_cast<uint32_t>(call), 4);
+    p.load(argument(index));
+    p.add(BPF_JMP | BPF_JSET | BPF_K, kNotMaps, 1, 0);
+    p.answer(SECCOMP_RET_TRACE);
+    p.load(kNumber);
+  }
+}
+
 // The open flags of `open` (argument 1) and `openat` (argument 2), fcntl(F_SETFL), SO_ZEROCOPY: O_DIRECT and
 // zero-copy sends pin pages; EINVAL and ENOPROTOOPT are what file systems and protocols without them answer.
 void refuse_pinning(Program& p) {
@@ -154,6 +166,7 @@ bool install_application_filter() {
   for (const int call : kTraced) p.if_equal(static_cast<uint32_t>(call), SECCOMP_RET_TRACE);
   for (const int call : kMissing) p.if_equal(static_cast<uint32_t>(call), error(ENOSYS));
   trace_stack_limit(p);
+  trace_opens(p);
   refuse_pinning(p);
   p.answer(SECCOMP_RET_ALLOW);
   const sock_fprog program = p.finish();
