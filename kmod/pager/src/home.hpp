@@ -181,6 +181,7 @@ class Home : public EngineHost, public LaneEvents {
   bool keep_for_end(pid_t caller, const std::vector<pid_t>& ends, const RobustWalk& walk, uint64_t address,
                     uint64_t bytes);
   bool read_word(uint64_t address, uint64_t& word);
+  void warn_of_core();
   void release(std::vector<uint64_t>& pinned);
   // home_limits.cpp
   void place_stack(const Region& stack);

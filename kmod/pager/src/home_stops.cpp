@@ -114,6 +114,7 @@ void Home::on_task_end(pid_t pid, int status) {
     if (thread->fork_child == pid) finish_fork(*thread);
   if (pid != application_ || ending_) return;
   application_ = 0;
+  if (WIFSIGNALED(status) && WCOREDUMP(status)) warn_of_core();
   for (const auto& [early, ticks] : early_) kill(early, SIGKILL);  // nobody is left to say what they are
   if (WIFEXITED(status))
     end({0, WEXITSTATUS(status), ""});
