@@ -37,6 +37,12 @@ void Home::on_call(Thread& thread) {
     case SYS_futex: return call_futex(thread);
     case SYS_open:
     case SYS_openat: return call_open(thread);
+    case SYS_io_uring_setup:
+    case SYS_userfaultfd:
+    case SYS_vmsplice:
+    case SYS_process_madvise:
+    case SYS_setsockopt: return refuse_call(thread);
+    case SYS_ptrace: note_ptrace(thread.tid, r); return run_native(thread, false);
     case SYS_mlock:
     case SYS_mlock2:
     case SYS_mlockall:
