@@ -6,7 +6,7 @@ LIBRARIES := -lssl -lcrypto -pthread
 
 ENGINE_TEST := $(wildcard ../src/engine*.cpp ../src/lane*.cpp ../src/spill*.cpp) \
 	$(addprefix ../src/,loop.cpp table.cpp regions.cpp memory.cpp uffd.cpp injector.cpp tracee.cpp \
-	stats.cpp frame_check.cpp util.cpp) engine_test.cpp
+	stats.cpp frame_check.cpp privileges.cpp util.cpp) engine_test.cpp
 
 object = $(patsubst %.cpp,../build/$(1)/%.o,$(notdir $(2)))
 
