@@ -48,6 +48,18 @@ void Home::on_call(Thread& thread) {
     case SYS_prlimit64: return run_native(thread, true);
     case SYS_fork:
     case SYS_clone: return call_clone(thread);
+    case SYS_open:
+    case SYS_openat:
+    case SYS_open_by_handle_at:
+    case SYS_fcntl: return call_opens_direct(thread);
+    case SYS_read:
+    case SYS_pread64:
+    case SYS_readv:
+    case SYS_preadv:
+    case SYS_preadv2: return call_read(thread);
+    case SYS_io_setup:
+    case SYS_io_destroy: return run_native(thread, true);
+    case SYS_io_submit: return call_io_submit(thread);
     default: return run_native(thread, false);
   }
 }
@@ -102,6 +114,16 @@ void Home::on_call_end(Thread& thread) {
       set_registers(thread.tid, r);
       resume(thread.tid);
       return;
+    case SYS_read:
+    case SYS_pread64:
+    case SYS_readv:
+    case SYS_preadv:
+    case SYS_preadv2: return end_read(thread, r);
+    case SYS_io_submit: return end_io_submit(thread, r);
+    case SYS_io_destroy:
+      if (result == 0) end_aio(thread.call.rdi);
+      resync_native();
+      break;
     case SYS_mmap: after_native_mmap(thread, result); break;
     case SYS_setrlimit:
     case SYS_prlimit64: fit_stack(); break;
