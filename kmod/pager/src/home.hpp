@@ -211,7 +211,8 @@ class Home : public EngineHost, public LaneEvents {
   void call_io_submit(Thread& thread);
   void give_back(uint64_t address, uint64_t count);
   void look_at_requests(Thread& thread);
-  void take_requests(Thread& thread, std::vector<iocb> requests, size_t index);
+  void take_requests(Thread& thread, const std::vector<iocb>& requests, size_t index);
+  void take_vector(Thread& thread, const std::vector<iocb>& requests, size_t index);
   bool take_buffers(Thread& thread, const std::vector<iovec>& buffers);
   void submit(Thread& thread, size_t count);
   void note_requests(const AioSubmission& submission, PinnedPages::Id pins);

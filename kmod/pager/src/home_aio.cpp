@@ -149,42 +149,43 @@ void Home::look_at_requests(Thread& thread) {
     std::vector<iocb> requests(bytes.size() / sizeof(iocb));
     memcpy(requests.data(), bytes.data(), requests.size() * sizeof(iocb));
     if (requests.size() < to - from) submitting.submission->requests.resize(from + requests.size());
-    take_requests(submitting, std::move(requests), 0);
+    take_requests(submitting, requests, 0);
   });
 }
 
-// `requests` from `index` on. A vector of buffers is read from memory as well, then the walk goes on.
-void Home::take_requests(Thread& thread, std::vector<iocb> requests, size_t index) {
+// `requests` from `index` on.
+void Home::take_requests(Thread& thread, const std::vector<iocb>& requests, size_t index) {
   for (; index < requests.size(); index++) {
     const iocb& request = requests[index];
-    const bool one = request.aio_lio_opcode == IOCB_CMD_PREAD;
-    if ((!one && request.aio_lio_opcode != IOCB_CMD_PREADV) ||
-        !is_direct(thread.tid, static_cast<int>(request.aio_fildes))) {
+    const uint16_t operation = request.aio_lio_opcode;
+    if ((operation != IOCB_CMD_PREAD && operation != IOCB_CMD_PREADV) ||
+        !is_direct(thread.tid, static_cast<int>(request.aio_fildes)))
       thread.submission->reads.push_back(false);
-      continue;
-    }
-    auto* const at = reinterpret_cast<void*>(request.aio_buf);
-    if (one) {
-      if (!take_buffers(thread, {{at, request.aio_nbytes}})) return;
-      continue;
-    }
-    const size_t count = std::min<size_t>(request.aio_nbytes, IOV_MAX);
-    return with_memory(thread, {{at, count * sizeof(iovec)}},
-                       [this, requests, index](Thread& submitting, const std::vector<uint8_t>& bytes) {
-                         std::vector<iovec> buffers(bytes.size() / sizeof(iovec));
-                         memcpy(buffers.data(), bytes.data(), buffers.size() * sizeof(iovec));
-                         if (!take_buffers(submitting, buffers)) return;
-                         const pid_t tid = submitting.tid;
-                         submitting.state = ThreadState::held;
-                         loop_.at(0, [this, tid, requests, index] {  // not deeper with every request
-                           Thread* waiting = find_thread(tid);
-                           if (waiting == nullptr || !waiting->submission) return;
-                           waiting->state = ThreadState::running;
-                           take_requests(*waiting, requests, index + 1);
-                         });
-                       });
+    else if (operation == IOCB_CMD_PREADV)
+      return take_vector(thread, requests, index);
+    else if (!take_buffers(thread, {{reinterpret_cast<void*>(request.aio_buf), request.aio_nbytes}}))
+      return;
   }
   look_at_requests(thread);
+}
+
+// The list of buffers is in memory as well; then the walk goes on.
+void Home::take_vector(Thread& thread, const std::vector<iocb>& requests, size_t index) {
+  const iocb& request = requests[index];
+  const size_t count = std::min<size_t>(request.aio_nbytes, IOV_MAX);
+  const iovec list{reinterpret_cast<void*>(request.aio_buf), count * sizeof(iovec)};
+  with_memory(thread, {list}, [this, requests, index](Thread& submitting, const std::vector<uint8_t>& bytes) {
+    std::vector<iovec> buffers(bytes.size() / sizeof(iovec));
+    memcpy(buffers.data(), bytes.data(), buffers.size() * sizeof(iovec));
+    if (!take_buffers(submitting, buffers)) return;
+    submitting.state = ThreadState::held;
+    loop_.at(0, [this, tid = submitting.tid, requests, index] {  // not deeper with every request
+      Thread* waiting = find_thread(tid);
+      if (waiting == nullptr || !waiting->submission) return;
+      waiting->state = ThreadState::running;
+      take_requests(*waiting, requests, index + 1);
+    });
+  });
 }
 
 // False: with these pages it would be too much for one call, so it is made without this request.

@@ -83,6 +83,7 @@ int Home::reserved_error(const user_regs_struct& r) const {
       if (is_reserved(r.rdi, std::max<uint64_t>(r.rsi, 1))) return -EFAULT;
       return (r.r10 & MREMAP_FIXED) && is_reserved(r.r8, r.rdx) ? -EINVAL : 0;
     case SYS_shmat: {
+      if (r.rsi == 0) return 0;  // the kernel chooses
       shmid_ds info{};
       if (shmctl(static_cast<int>(r.rdi), IPC_STAT, &info) != 0) return 0;  // the kernel says why
       return is_reserved(r.rsi, info.shm_segsz) ? -EINVAL : 0;
