@@ -33,8 +33,8 @@ AioContext* Home::aio_context(uint64_t address) {
   if (known != aio_.end()) return &known->second;
   const Region* region = regions_.find(page_of(address));
   Ring ring{};
-  if (region == nullptr || region->kind != RegionKind::native || !region->path.starts_with("/[aio]") ||
-      address != address_of(region->start) ||
+  if (region == nullptr || region->kind != RegionKind::native || !region->file ||
+      !region->file->path.starts_with("/[aio]") || address != address_of(region->start) ||
       pread(memory_view_.get(), &ring, sizeof ring, static_cast<off_t>(address)) != sizeof ring)
     return nullptr;
   const uint64_t fit = (address_of(region->end) - address - sizeof ring) / sizeof(io_event);

@@ -1,6 +1,7 @@
 // System calls of the application that the pager answers or prepares: the dispatch, the completion that waits
 // for threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp), advice (home_advice.cpp)
 // and the ends of threads (home_exit.cpp). See home.hpp.
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -35,6 +36,14 @@ void Home::on_call(Thread& thread) {
     case SYS_exit:
     case SYS_exit_group: return call_exit(thread);
     case SYS_futex: return call_futex(thread);
+    case SYS_open: return r.rsi & O_DIRECT ? call_opens_direct(thread) : call_open(thread);
+    case SYS_openat: return r.rdx & O_DIRECT ? call_opens_direct(thread) : call_open(thread);
+    case SYS_io_uring_setup:
+    case SYS_userfaultfd:
+    case SYS_vmsplice:
+    case SYS_process_madvise:
+    case SYS_setsockopt: return refuse_call(thread);
+    case SYS_ptrace: note_ptrace(thread.tid, r); return run_native(thread, false);
     case SYS_mlock:
     case SYS_mlock2:
     case SYS_mlockall:
@@ -48,8 +57,6 @@ void Home::on_call(Thread& thread) {
     case SYS_prlimit64: return run_native(thread, true);
     case SYS_fork:
     case SYS_clone: return call_clone(thread);
-    case SYS_open:
-    case SYS_openat:
     case SYS_open_by_handle_at:
     case SYS_fcntl: return call_opens_direct(thread);
     case SYS_read:
@@ -115,6 +122,8 @@ void Home::on_call_end(Thread& thread) {
       set_registers(thread.tid, r);
       resume(thread.tid);
       return;
+    case SYS_open:
+    case SYS_openat: return after_open(thread, r);
     case SYS_read:
     case SYS_pread64:
     case SYS_readv:

@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -57,12 +58,13 @@ constexpr int kTraced[] = {
 };
 
 // Answered ENOSYS, as on a kernel without them: programs have a way without. rseq would have the kernel write
-// user memory at every preemption; clone3 hides its flags in memory (glibc falls back to clone); io_uring
-// and vmsplice pin pages without any call at which that would show; openat2 hides its flags in memory;
-// process_madvise and userfaultfd would work on mappings behind our back.
-constexpr int kMissing[] = {SYS_rseq,        SYS_clone3,     SYS_io_uring_setup,
-                            SYS_vmsplice,    SYS_openat2,    SYS_process_madvise,
-                            SYS_userfaultfd, SYS_pkey_alloc, 453 /* map_shadow_stack */};
+// user memory at every preemption; clone3 hides its flags in memory (glibc falls back to clone); openat2
+// hides its flags in memory.
+constexpr int kMissing[] = {SYS_rseq, SYS_clone3, SYS_openat2, SYS_pkey_alloc, 453 /* map_shadow_stack */};
+
+// Refused by the pager, which says so: io_uring and vmsplice pin pages without any call at which that would
+// show; process_madvise and userfaultfd would work on mappings behind our back.
+constexpr int kRefused[] = {SYS_io_uring_setup, SYS_vmsplice, SYS_process_madvise, SYS_userfaultfd};
 
 // Futex operations whose kernel accesses cannot wait for a page.
 constexpr int kFutexTraced[] = {FUTEX_WAKE_OP,    FUTEX_LOCK_PI,         FUTEX_UNLOCK_PI,
@@ -115,6 +117,27 @@ void trace_stack_limit(Program& p) {
   }
 }
 
+// A second tracer is refused by the kernel: what matters is that somebody asked.
+void trace_tracers(Program& p) {
+  constexpr int kRequests[] = {PTRACE_TRACEME, PTRACE_ATTACH, PTRACE_SEIZE};
+  p.unless_equal_skip(SYS_ptrace, 1 + 2 * std::size(kRequests) + 1);
+  p.load(argument(0));
+  for (const int request : kRequests) p.if_equal(static_cast<uint32_t>(request), SECCOMP_RET_TRACE);
+  p.answer(SECCOMP_RET_ALLOW);
+}
+
+// An open for reading may be one of /proc/self/maps; where the path is, is out of the filter's sight.
+void trace_opens(Program& p) {
+  constexpr int kNotMaps = O_ACCMODE | O_CREAT | O_DIRECTORY | O_PATH | O_DIRECT;
+  for (const auto& [call, index] : {std::pair{SYS_open, 1}, std::pair{SYS_openat, 2}}) {
+    p.unless_equal_skip(static_cast<uint32_t>(call), 4);
+    p.load(argument(index));
+    p.add(BPF_JMP | BPF_JSET | BPF_K, kNotMaps, 1, 0);
+    p.answer(SECCOMP_RET_TRACE);
+    p.load(kNumber);
+  }
+}
+
 // Reads go into pinned pages from the first descriptor with O_DIRECT on: flags of `open` (argument 1),
 // `openat` and `open_by_handle_at` (argument 2), fcntl(F_SETFL).
 void trace_direct(Program& p) {
@@ -135,14 +158,14 @@ void trace_direct(Program& p) {
   p.answer(SECCOMP_RET_ALLOW);
 }
 
-// Zero-copy sends: as protocols without them answer.
-void refuse_zero_copy(Program& p) {
+// Sends without a copy pin pages: the pager refuses them.
+void trace_zero_copy(Program& p) {
   p.unless_equal_skip(SYS_setsockopt, 6);
   p.load(argument(1));
   p.unless_equal_skip(SOL_SOCKET, 3);
   p.load(argument(2));
   p.unless_equal_skip(SO_ZEROCOPY, 1);
-  p.answer(error(ENOPROTOOPT));
+  p.answer(SECCOMP_RET_TRACE);
   p.answer(SECCOMP_RET_ALLOW);
 }
 
@@ -165,10 +188,13 @@ bool install_application_filter() {
   for (const int operation : kFutexTraced) p.if_equal(static_cast<uint32_t>(operation), SECCOMP_RET_TRACE);
   p.answer(SECCOMP_RET_ALLOW);
   for (const int call : kTraced) p.if_equal(static_cast<uint32_t>(call), SECCOMP_RET_TRACE);
+  for (const int call : kRefused) p.if_equal(static_cast<uint32_t>(call), SECCOMP_RET_TRACE);
   for (const int call : kMissing) p.if_equal(static_cast<uint32_t>(call), error(ENOSYS));
   trace_stack_limit(p);
+  trace_tracers(p);
+  trace_opens(p);
   trace_direct(p);
-  refuse_zero_copy(p);
+  trace_zero_copy(p);
   p.answer(SECCOMP_RET_ALLOW);
   const sock_fprog program = p.finish();
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return false;
