@@ -144,6 +144,7 @@ size_t Engine::pick_victims(std::vector<uint64_t>& victims, size_t wanted) {
     const uint64_t page = table_.page_at(at);
     if (!may_leave(page, now)) {
       passed++;
+      if (table_.peek(page).pinned) table_.pass(at);  // not in the way of the next search
     } else if (!in_order_of_arrival_ && spared < kSparedMax && table_.spare(at)) {
       spared++;
       if (index == 0) index = table_.last();
