@@ -338,7 +338,7 @@ bool Engine::tell_owned(Node& to) {
   bool full = false;
   table_.for_each_touched_chunk([&](uint64_t first, uint64_t end) {
     if (full || end <= tell_from_) return;
-    if (to.urgent == nullptr || to.urgent->queued_bytes() > kNotesQueueBytes) {
+    if (!lanes_.urgent_has_room(to) || to.urgent->queued_bytes() > kNotesQueueBytes) {
       full = true;
       tell_from_ = first;
       return;
