@@ -23,6 +23,7 @@ const QUICK: readonly (readonly [string, number, number, string])[] = [
   ['perl', 25, 2, 'jump-500'],
   ['shell-exec', 50, 2, 'jump-500'],
   ['counter', 25, 2, 'jump-1'],
+  ['sqlite-memory', 50, 2, 'jump-1'],
   ['threads', 25, 2, 'jump-7'],
   ['zstd', 50, 3, 'always-pull'],
   ['python-list', 25, 3, 'adaptive'],

@@ -22,8 +22,6 @@ export interface Prepared {
 
 export interface MatrixProgram {
   readonly name: string
-  /** Its rows on several nodes are with `--jump-every 1`, as in the paper, instead of those of the others. */
-  readonly jumpsEachTime?: boolean
   /** Its threads must have run on two nodes at once. */
   readonly threads?: boolean
   /** Throws an Error whose message says what is missing. */
@@ -238,7 +236,6 @@ export const PROGRAMS: readonly MatrixProgram[] = [
   },
   {
     name: 'counter',
-    jumpsEachTime: true,
     prepare: (directory, scale) =>
       scale === 'full'
         ? compiled(directory, 'counter', 150_000, 6000)

@@ -42,18 +42,16 @@ const jumpEvery = (n: number): Mode => ({
 
 export const MODES: readonly Mode[] = [ALWAYS_PULL, ADAPTIVE, jumpEvery(7), jumpEvery(500), jumpEvery(1)]
 
-/** Modes of a program on so many nodes; with one node there is nowhere to jump to. */
-function modesOf(program: MatrixProgram, nodes: number): readonly Mode[] {
-  if (nodes === 1) return [ALWAYS_PULL, ADAPTIVE]
-  if (program.jumpsEachTime === true) return MODES.filter(mode => mode.name === 'jump-1')
-  return MODES.filter(mode => mode.name !== 'jump-1')
+/** Modes on so many nodes; with one node there is nowhere to jump to. */
+function modesOf(nodes: number): readonly Mode[] {
+  return nodes === 1 ? [ALWAYS_PULL, ADAPTIVE] : MODES
 }
 
 /** Every row of the full matrix, those of one node count together. */
 export function allRows(programs: readonly MatrixProgram[]): Row[] {
   return NODE_COUNTS.flatMap(nodes =>
     programs.flatMap(program =>
-      modesOf(program, nodes).flatMap(mode => SHARES.map(share => ({ program, share, nodes, mode }))),
+      modesOf(nodes).flatMap(mode => SHARES.map(share => ({ program, share, nodes, mode }))),
     ),
   )
 }
@@ -66,7 +64,7 @@ export function sampleRows(programs: readonly MatrixProgram[]): Row[] {
   return programs
     .flatMap((program, index) =>
       NODE_COUNTS.flatMap(nodes => {
-        const modes = modesOf(program, nodes)
+        const modes = modesOf(nodes)
         const mode = modes[(index + nodes) % modes.length]
         const share = SHARES[(index + (index >> 2) + nodes) % SHARES.length]
         return mode === undefined || share === undefined ? [] : [{ program, share, nodes, mode }]
