@@ -50,7 +50,7 @@ struct ThreadRule {
   uint8_t events_count = 0;
   uint8_t events_next = 0;                // ring: where the next event goes
   uint8_t restless = 0;                   // jumps in a row that ended a stay which was not worth its own
-  uint8_t short_stays = 0;                // jumps in a row that ended a stay of next to no execution; saturates
+  uint8_t short_stays = 0;                // jumps in a row that ended a short stay; saturates
   uint8_t unused[3] = {};
   uint8_t events[kPolicyWindowMax] = {};  // owner of a pull, or kLocalEvent
 };
