@@ -129,9 +129,13 @@ void PageTable::mark_used(uint64_t page) {
 bool PageTable::spare(uint64_t index) {
   if (frames_[index].uses == 0) return false;
   frames_[index].uses--;
+  pass(index);
+  return true;
+}
+
+void PageTable::pass(uint64_t index) {
   unlink(static_cast<uint32_t>(index));
   link_front(static_cast<uint32_t>(index));
-  return true;
 }
 
 }  // namespace elastic
