@@ -196,6 +196,7 @@ void Home::out_of_room(uint64_t page) {
 void Home::tick() {
   loop_.at(now_us() + kTickUs, [this] { tick(); });
   tell_room();
+  for (auto& [index, node] : lanes_->all()) lanes_->acknowledge(*node);
   check_silence();
   end_orphans();
   reap_all();
@@ -222,6 +223,7 @@ void Home::end(Ending ending) {
   for (auto& [index, node] : lanes_->all())
     anybody = lanes_->send_text(*node, FrameType::bye, "ended") || anybody;
   lanes_->flush();
+  lanes_->resumes = false;
   finish_at_us_ = now_us() + (anybody ? kLastWordsUs : 0);
   if (!anybody) loop_.stop();
 }
