@@ -94,6 +94,7 @@ class Lane {
 
  private:
   friend class LaneListener;
+  friend struct LaneFuzz;
   struct State;
   explicit Lane(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
