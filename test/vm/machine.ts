@@ -13,7 +13,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Initramfs, moduleName } from './initramfs.js'
+import { type Initramfs, moduleName } from './initramfs.js'
 import type { MachineParts } from './packages.js'
 
 const CPU = 'max,la57=off,cx16=off'

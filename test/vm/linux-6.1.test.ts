@@ -1,0 +1,63 @@
+/**
+ * The oldest kernel that elasticos runs on, Linux 6.1, in a virtual machine: it has no PAGEMAP_SCAN, so the pager reads
+ * /proc/PID/pagemap. In the machine run the conformance suite of the page table and inside/old-kernel.ts, as ava tests.
+ *
+ * Where the machine's parts cannot be had this is skipped, and says why; REQUIRE_VM=1 makes that a failure.
+ */
+
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test from 'ava'
+import { addCheckout } from './checkout.js'
+import { Initramfs } from './initramfs.js'
+import { runMachine } from './machine.js'
+import { type MachineParts, obtainParts, Unobtainable } from './packages.js'
+
+/** Three times the slowest seen. */
+const TIMEOUT_MS = 1_200_000
+const SERIAL_LINES = 60
+const PROGRAMS = ['fork', 'exec', 'mremap', 'signals', 'maps', 'calls', 'filemap', 'threads']
+const HOST_PROGRAMS = ['/usr/bin/sort', '/usr/bin/taskset']
+const AVA_CONFIG = `export default {
+  files: ['dist/test/kmod/userfaultfd.test.js', 'dist/test/vm/inside/*.js'],
+  concurrency: 1,
+  timeout: '10m',
+  workerThreads: false,
+}
+`
+/** Without the tests that forbid PAGEMAP_SCAN: on this kernel they are the same as the others. */
+const COMMAND = `cd /elasticos
+export TMPDIR=/var/tmp XDG_STATE_HOME=/var/tmp/state NO_COLOR=1
+node node_modules/ava/entrypoints/cli.mjs --match 'userfaultfd: *' --match 'old kernel: *'
+`
+
+function partsOrReason(): MachineParts | string {
+  try {
+    return obtainParts('6.1')
+  } catch (error) {
+    if (error instanceof Unobtainable && process.env.REQUIRE_VM !== '1') return error.message
+    throw error
+  }
+}
+
+const parts = partsOrReason()
+if (typeof parts === 'string') process.stdout.write(`SKIP the virtual machine with Linux 6.1: ${parts}\n`)
+
+const boot = typeof parts === 'string' ? test.skip : test
+boot('on Linux 6.1 the page table conforms and programs are stretched right', async t => {
+  t.timeout(TIMEOUT_MS + 60_000)
+  const scratch = mkdtempSync(join(tmpdir(), 'elasticos-vm-'))
+  try {
+    const files = new Initramfs()
+    addCheckout(files, PROGRAMS, scratch)
+    for (const program of HOST_PROGRAMS) files.addProgram(program)
+    files.addText('/elasticos/ava.config.js', AVA_CONFIG)
+    const machine = { memoryMiB: 512, diskMiB: 128, timeoutMs: TIMEOUT_MS, command: COMMAND }
+    const end = await runMachine({ ...machine, parts: parts as MachineParts, files }, scratch)
+    t.is(end.status, 0, end.serial.split('\n').slice(-SERIAL_LINES).join('\n'))
+    t.log(`${/\d+ tests passed/.exec(end.serial)} in ${end.seconds} s`)
+  } finally {
+    rmSync(scratch, { recursive: true, force: true })
+  }
+})
