@@ -33,7 +33,7 @@ const STRETCHED: Readonly<Record<string, readonly string[]>> = {
   fork: program('fork', PAGES),
   exec: program('exec', PAGES),
   'moving mremap': program('mremap', PAGES),
-  'signals, faults on purpose': program('signals', PAGES, '4'),
+  'signals, faults on purpose': program('signals', PAGES, '2'),
   'brk, mmap, mprotect, madvise': program('maps', PAGES),
   'bad pointers, whole buffers, futexes': program('calls', PAGES),
   'private file mappings': program('filemap', join(directory, 'mapped'), PAGES),
