@@ -47,6 +47,14 @@ function partsOrReason(): MachineParts | string {
 const parts = partsOrReason()
 if (typeof parts === 'string') process.stdout.write(`SKIP the virtual machine with Linux 6.1: ${parts}\n`)
 
+/** From the first test that failed on, and the end: where a panic is. */
+function excerpt(serial: string): string {
+  const lines = serial.split('\n')
+  const failed = lines.findIndex(line => line.startsWith('not ok'))
+  const first = failed < 0 ? [] : lines.slice(failed, failed + SERIAL_LINES)
+  return [...first, '...', ...lines.slice(-SERIAL_LINES)].join('\n')
+}
+
 const boot = typeof parts === 'string' ? test.skip : test
 boot('on Linux 6.1 the page table conforms and programs are stretched right', async t => {
   t.timeout(TIMEOUT_MS + 60_000)
@@ -58,7 +66,7 @@ boot('on Linux 6.1 the page table conforms and programs are stretched right', as
     files.addText('/elasticos/ava.config.js', AVA_CONFIG)
     const machine = { memoryMiB: 512, diskMiB: 128, timeoutMs: TIMEOUT_MS, command: COMMAND }
     const end = await runMachine({ ...machine, parts: parts as MachineParts, files }, scratch)
-    t.is(end.status, 0, end.serial.split('\n').slice(-SERIAL_LINES).join('\n'))
+    t.is(end.status, 0, excerpt(end.serial))
     t.log(`${end.serial.match(/^ok /gm)?.length} tests in ${end.seconds} s`)
   } finally {
     rmSync(scratch, { recursive: true, force: true })
