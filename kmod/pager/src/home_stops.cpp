@@ -86,6 +86,7 @@ void Home::forget_thread(pid_t tid) {
   if (thread->fork_child) kill(*thread->fork_child, SIGKILL);  // half a memory: it must not run
   release(thread->pinned);
   release(thread->kept);
+  pins_->unpin(thread->pins);
   slots_.erase(thread->slot);
   threads_.erase(tid);
 }
@@ -114,6 +115,7 @@ void Home::on_task_end(pid_t pid, int status) {
     if (thread->fork_child == pid) finish_fork(*thread);
   if (pid != application_ || ending_) return;
   application_ = 0;
+  if (WIFSIGNALED(status) && WCOREDUMP(status)) warn_of_core();
   for (const auto& [early, ticks] : early_) kill(early, SIGKILL);  // nobody is left to say what they are
   if (WIFEXITED(status))
     end({0, WEXITSTATUS(status), ""});
@@ -137,6 +139,8 @@ void Home::on_stop(pid_t pid, int status) {
     resume(pid);
     return;
   }
+  if (event == PTRACE_EVENT_SECCOMP) return on_foreign_call(pid);
+  if (event == PTRACE_EVENT_EXEC) return on_foreign_exec(pid);
   if (event == PTRACE_EVENT_STOP && stops_group(WSTOPSIG(status))) {
     listen(pid);
     return;
@@ -227,12 +231,13 @@ void Home::on_exec(pid_t pid) {
   if (pid != application_) {  // a vfork child leaves our memory
     forget_thread(pid);
     foreign_.insert(pid);
-    resume(pid);
-    return;
+    return on_foreign_exec(pid);
   }
-  std::optional<ProgramProblem> problem = check_program(format("/proc/%d/exe", pid));
+  const std::optional<ProgramProblem> problem = check_executed(pid, may_gain_);
   if (problem) throw Failure(problem->message, problem->exit_status);
   const pid_t injector = memory_.injector().tid();
+  pins_->clear();
+  aio_.clear();
   std::vector<pid_t> gone;
   for (const auto& [tid, thread] : threads_)
     if (thread->in_group) gone.push_back(tid);
