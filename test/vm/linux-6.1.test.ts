@@ -64,7 +64,7 @@ boot('on Linux 6.1 the page table conforms and programs are stretched right', as
     addCheckout(files, PROGRAMS, scratch)
     for (const program of HOST_PROGRAMS) files.addProgram(program)
     files.addText('/elasticos/ava.config.js', AVA_CONFIG)
-    const machine = { memoryMiB: 512, diskMiB: 128, timeoutMs: TIMEOUT_MS, command: COMMAND }
+    const machine = { memoryMiB: 768, diskMiB: 128, timeoutMs: TIMEOUT_MS, command: COMMAND }
     const end = await runMachine({ ...machine, parts: parts as MachineParts, files }, scratch)
     t.is(end.status, 0, excerpt(end.serial))
     t.log(`${end.serial.match(/^ok /gm)?.length} tests in ${end.seconds} s`)
