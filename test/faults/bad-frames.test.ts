@@ -15,8 +15,8 @@ import {
   encodeRegion,
   encodeStatus,
   FrameType,
-  PageFlag,
   PAYLOAD_BYTES_MAX,
+  PageFlag,
   RegionKind,
 } from '../../kmod/lane-frames.js'
 import { PagerClient } from '../../kmod/pager-client.js'
@@ -179,7 +179,11 @@ async function startPager(
 }
 
 /** Goes on as an honest node does. Resolves when `done`. */
-async function talkUntil({ urgent }: Lanes, what: string, done: () => boolean | Promise<boolean>): Promise<void> {
+async function talkUntil(
+  { urgent }: Lanes,
+  what: string,
+  done: () => boolean | Promise<boolean>,
+): Promise<void> {
   const talk = setInterval(() => urgent.send(FrameType.status, encodeStatus(NO_ROOM)), STATUS_MS)
   try {
     await until(what, done, 20_000)

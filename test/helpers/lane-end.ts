@@ -6,13 +6,7 @@
 
 import { once } from 'node:events'
 import { connect, type TLSSocket } from 'node:tls'
-import {
-  encodeHeader,
-  encodeHello,
-  type FrameHeader,
-  FrameType,
-  WIRE_MAGIC,
-} from '../../kmod/lane-frames.js'
+import { encodeHeader, encodeHello, type FrameHeader, FrameType, WIRE_MAGIC } from '../../kmod/lane-frames.js'
 
 const TLS = {
   minVersion: 'TLSv1.3',

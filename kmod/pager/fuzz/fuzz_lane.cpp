@@ -1,5 +1,5 @@
-// The stream layer of a lane (lane.cpp) behind its encryption: decrypted bytes, cut anywhere, become frames in order
-// or end the lane, and no frame is handed out that the checks would not have passed.
+// The stream layer of a lane (lane.cpp) behind its encryption: decrypted bytes, cut anywhere, become frames
+// in order or end the lane, and no frame is handed out that the checks would not have passed.
 #include <sys/socket.h>
 
 #include "../src/frame_check.hpp"
