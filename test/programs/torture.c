@@ -4,8 +4,8 @@
 // shows a page of them that was lost together with what it describes. Every page is verified again at the
 // end.
 //
-// torture THREADS SEED SECONDS MEGABYTES     Prints "right: N steps" at the end; the first wrong word ends
-// it.
+// torture THREADS SEED SECONDS MEGABYTES     Prints "begins", and "right: N steps" at the end; the first wrong
+// word ends it.
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <string.h>
@@ -239,6 +239,8 @@ int main(int argc, char** argv) {
   for (int i = 0; i < kSharedPages; i++) pthread_mutex_init(&shared_pages[i].lock, NULL);
   // On average half of each region's most is mapped.
   for (uint64_t i = 0; i < threads; i++) begin(&workers[i], (int)i, seed, 2 * pages / threads / kRegions + 1);
+  puts("begins");
+  fflush(stdout);
   while (now_ns() < end_ns) {
     pthread_t ids[kThreadsMax];
     for (uint64_t i = 0; i < threads; i++) {

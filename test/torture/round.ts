@@ -67,7 +67,7 @@ export async function round(
     ended = true
   })
   const problems: string[] = []
-  await until('all three', () => ended || cluster.pagers().length === 3, JOIN_TIMEOUT_MS)
+  await until('the program', () => ended || running.stdout !== '', JOIN_TIMEOUT_MS)
   while (!ended) {
     for (const each of census(cluster.directory)) during.set(each.pid, each)
     await disturb(cluster, plan, dice, note).catch((error: Error) => problems.push(error.message))
@@ -90,7 +90,7 @@ function judge(end: RunOutcome): string[] {
   const said = end.stdout.toString()
   const problems: string[] = []
   if (end.status !== 0) problems.push(`exit status ${end.status ?? end.signal}`)
-  if (!/^right: \d+ steps\n$/.test(said)) problems.push(`standard output: ${said.slice(0, 500)}`)
+  if (!/^begins\nright: \d+ steps\n$/.test(said)) problems.push(`standard output: ${said.slice(0, 500)}`)
   if (end.stderr !== '') problems.push(`standard error: ${end.stderr.slice(0, 500)}`)
   if (end.status === 0 && end.stats?.mode !== 'stretched') problems.push('it was not stretched')
   return problems
