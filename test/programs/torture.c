@@ -4,7 +4,7 @@
 // shows a page of them that was lost together with what it describes. Every page is verified again at the
 // end.
 //
-// torture THREADS SEED SECONDS MEGABYTES     Prints "begins", and "right: N steps" at the end; the first wrong
+// torture THREADS SEED SECONDS MEGABYTES     Prints "begins" and at the end "right: N steps"; the first wrong
 // word ends it.
 #define _GNU_SOURCE
 #include <pthread.h>
