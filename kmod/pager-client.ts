@@ -231,6 +231,8 @@ function connectionError(error: NodeJS.ErrnoException): PagerError {
     case 'EACCES':
     case 'EPERM':
       return new PagerError('no-permission', 'the pager belongs to another user', { cause: error })
+    case 'EAGAIN': // as many wait to be accepted as may: it is there
+      return new PagerError('timeout', 'the pager is busy', { cause: error })
     default:
       return new PagerError('gone', `the pager is gone (${error.code ?? error.message})`, { cause: error })
   }

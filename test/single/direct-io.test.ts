@@ -83,3 +83,16 @@ test.serial('what a program asked to be written is written when it has ended', a
   const check = spawnSync(cluster.path('aio'), command('check').slice(1), { encoding: 'utf8' })
   t.is(check.stdout, 'done\n')
 })
+
+test.serial('a read of more buffers than may stay is refused, and run says so once', async t => {
+  t.timeout(TIMEOUT_MS)
+  if (!isPossible(t)) return
+  const command = [cluster.path('direct_io'), 'too-much', cluster.path('file')]
+  const flags = ['--memory', '8M', '--participants', '1']
+  const end = await cluster.run('a', flags, command, { timeoutMs: TIMEOUT_MS }).outcome
+  t.is(end.stdout.toString(), `${'-1: Cannot allocate memory\n'.repeat(2)}done\n`)
+  t.is(
+    end.stderr,
+    'elasticos: the program asked for a direct read into more than 2 MiB, a quarter of its memory; it was told that there is no memory for it\n',
+  )
+})

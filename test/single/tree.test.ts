@@ -52,6 +52,14 @@ test.serial('a process that ends in the middle of a fork leaves a child that run
   t.is(end.status, 0)
 })
 
+test.serial('a vfork child does not outlive the memory that it borrows', async t => {
+  t.timeout(TIMEOUT_MS)
+  const program = buildProgram('outlived', cluster.directory)
+  const end = await cluster.run('a', HERE, [program], { timeoutMs: TIMEOUT_MS }).outcome
+  t.is(end.stdout.toString(), 'the child: \n', end.stderr)
+  t.is(end.status, 0)
+})
+
 for (const [way, title] of [
   ['vfork-copy', 'a child that its parent waits for, but with memory of its own'],
   ['untraced', 'a child that nobody is to trace'],

@@ -58,6 +58,12 @@ struct Ending {
   std::string message;
 };
 
+// What a participant did, in all its stays.
+struct Contribution {
+  std::string name;
+  uint64_t peak_pages = 0, jumps_to = 0, threads_peak = 0;
+};
+
 enum class ThreadState {
   running,
   held,       // stopped by us: an operation of its own waits for other nodes
@@ -172,6 +178,7 @@ class Home : public EngineHost, public LaneEvents {
   void call_mprotect(Thread& thread);
   int protect_range(uint64_t first, uint64_t end, int prot);
   void tell_protect(uint64_t first, uint64_t end, int prot);
+  void tell_range(FrameType type, FrameHeader header, uint64_t first, uint64_t end);
   void resync_native();
   // home_advice.cpp
   void call_madvise(Thread& thread);
@@ -282,7 +289,6 @@ class Home : public EngineHost, public LaneEvents {
   void stay_and_pull(Thread& thread);
   // home_stats.cpp
   std::string stats_json() const;
-  static std::string participant_json(const Node& node);
 
   HomeOptions options_;
   Loop loop_;
@@ -329,7 +335,7 @@ class Home : public EngineHost, public LaneEvents {
   };
   std::map<uint32_t, Awaited> tickets_;  // layout acknowledgements awaited
   Fd memory_view_;                       // /proc/PID/mem
-  std::vector<std::string> departed_;    // participants that are gone, as JSON, and what they counted
+  std::vector<Contribution> departed_;   // of participants that are gone, the last one at the end
   Counters departed_counters_;
   uint64_t next_room_report_us_ = 0;
   uint64_t children_ = 0;  // processes the application forked: not elastic

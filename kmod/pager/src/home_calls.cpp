@@ -241,11 +241,18 @@ void Home::tell_protect(uint64_t first, uint64_t end, int prot) {
   regions_.visit(first, end, [&](const Region& region) {
     if (region.kind == RegionKind::native) return;
     FrameHeader header;
-    header.page = region.start;
-    header.count = static_cast<uint32_t>(std::min<uint64_t>(region.end - region.start, UINT32_MAX));
     header.argument = static_cast<uint32_t>(prot);
-    for (auto& [index, node] : lanes_->all()) lanes_->send(*node, FrameType::protect, header);
+    tell_range(FrameType::protect, header, region.start, region.end);
   });
+}
+
+// In as many frames as it takes.
+void Home::tell_range(FrameType type, FrameHeader header, uint64_t first, uint64_t end) {
+  for (; first < end; first += header.count) {
+    header.page = first;
+    header.count = static_cast<uint32_t>(std::min<uint64_t>(end - first, UINT32_MAX));
+    for (auto& [index, node] : lanes_->all()) lanes_->send(*node, type, header);
+  }
 }
 
 // Futex operations whose kernel side cannot wait for a page: both words stay here until the call returns.

@@ -14,6 +14,7 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <cinttypes>
 #include <climits>
 
 #include "home.hpp"
@@ -209,11 +210,13 @@ void Home::retry_call(Thread& thread) {
   });
 }
 
-// An error that direct I/O has on a kernel that cannot pin so much, either.
+// An error that direct I/O has on a kernel that cannot pin so much, either; said once in a run.
 void Home::too_much_to_pin(Thread& thread) {
-  control_->log(LogLevel::warning,
-                format("direct read refused (ENOMEM): one of more than a quarter of the memory, %llu pages",
-                       static_cast<unsigned long long>(pins_->pages_max())));
+  if (told_refused_.insert(SYS_readv).second)
+    control_->log(LogLevel::warning,
+                  format("the program asked for a direct read into more than %" PRIu64
+                         " MiB, a quarter of its memory; it was told that there is no memory for it",
+                         pins_->pages_max() * kPageBytes >> 20));
   answer(thread, -ENOMEM);
 }
 

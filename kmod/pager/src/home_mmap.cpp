@@ -89,10 +89,8 @@ void Home::tell_mapped(uint64_t first, uint64_t end) {
 
 void Home::tell_unmapped(uint64_t first, uint64_t end) {
   FrameHeader header;
-  header.page = first;
-  header.count = static_cast<uint32_t>(std::min<uint64_t>(end - first, UINT32_MAX));
   header.argument = 1;
-  for (auto& [index, node] : lanes_->all()) lanes_->send(*node, FrameType::drop, header);
+  tell_range(FrameType::drop, header, first, end);
 }
 
 // Bytes of the pages that this call maps if they are huge ones, else 0.

@@ -138,13 +138,6 @@ void Home::on_down(Node& node, const std::string& reason) {
   if (!anybody) loop_.stop();
 }
 
-// What a participant that is gone did still counts in the statistics.
-void Home::remember(const Node& node) {
-  if (node.last_heard_us == 0) return;
-  add_counters(departed_counters_, node.counters);
-  departed_.push_back(participant_json(node));
-}
-
 void Home::lost(Node& node, const std::string& reason) {
   if (ending_) return;
   if (node.pages_owned_hint == 0 && node.threads_there == 0) return;

@@ -8,65 +8,50 @@
 namespace elastic {
 
 namespace {
-constexpr const char* kNumbersFormat = ",\"peakPages\":%lu,\"jumpsTo\":%lu,\"threadsPeak\":%lu}";
 
-// What one participant did. `head` is its object up to the quoted name.
-struct Contribution {
-  std::string head;
-  uint64_t peak_pages = 0, jumps_to = 0, threads_peak = 0;
-
-  std::string json() const { return head + format(kNumbersFormat, peak_pages, jumps_to, threads_peak); }
-};
-
-// Reads what participant_json wrote.
-Contribution read_contribution(const std::string& json) {
-  Contribution out;
-  const size_t numbers = json.rfind(",\"peakPages\":");
-  if (numbers == std::string::npos) return out;
-  out.head = json.substr(0, numbers);
-  sscanf(json.c_str() + numbers, kNumbersFormat, &out.peak_pages, &out.jumps_to, &out.threads_peak);
-  return out;
+Contribution contribution_of(const Node& node) {
+  return {node.name, node.pages_peak, node.counters.jumps_here, node.counters.threads_peak};
 }
 
-// Those that are gone, one for each name: a node may come and go any number of times in a run. The names that
-// were there last, if there are too many for the report.
-std::vector<Contribution> merge_departed(const std::vector<std::string>& departed, size_t count_max) {
-  std::vector<Contribution> merged;
-  for (auto text = departed.rbegin(); text != departed.rend(); ++text) {
-    const Contribution one = read_contribution(*text);
-    const auto same = std::find_if(merged.begin(), merged.end(),
-                                   [&](const Contribution& other) { return other.head == one.head; });
-    if (same != merged.end()) {
-      same->peak_pages = std::max(same->peak_pages, one.peak_pages);
-      same->jumps_to += one.jumps_to;
-      same->threads_peak = std::max(same->threads_peak, one.threads_peak);
-    } else if (merged.size() < count_max) {
-      merged.push_back(one);
-    }
-  }
-  return merged;
+std::string to_json(const Contribution& one) {
+  return "{\"node\":" + json_quote(one.name) +
+         format(",\"peakPages\":%lu,\"jumpsTo\":%lu,\"threadsPeak\":%lu}", one.peak_pages, one.jumps_to,
+                one.threads_peak);
 }
+
 }  // namespace
 
-std::string Home::participant_json(const Node& node) {
-  return Contribution{"{\"node\":" + json_quote(node.name), node.pages_peak, node.counters.jumps_here,
-                      node.counters.threads_peak}
-      .json();
+// What a participant that is gone did still counts in the statistics: one entry for each name, as it may come
+// and go any number of times in a run, and no more names than a report has.
+void Home::remember(const Node& node) {
+  if (node.last_heard_us == 0) return;
+  add_counters(departed_counters_, node.counters);
+  Contribution sum = contribution_of(node);
+  const auto same = std::find_if(departed_.begin(), departed_.end(),
+                                 [&](const Contribution& other) { return other.name == sum.name; });
+  if (same != departed_.end()) {
+    sum.peak_pages = std::max(same->peak_pages, sum.peak_pages);
+    sum.jumps_to += same->jumps_to;
+    sum.threads_peak = std::max(same->threads_peak, sum.threads_peak);
+    departed_.erase(same);
+  } else if (departed_.size() >= kNodesMax) {
+    departed_.erase(departed_.begin());
+  }
+  departed_.push_back(std::move(sum));
 }
 
 std::string Home::stats_json() const {
   Counters sum = counters_;
   add_counters(sum, departed_counters_);
-  std::string nodes = Contribution{"{\"node\":" + json_quote(options_.node_name), counters_.peak_resident,
-                                   counters_.jumps_here, counters_.threads_peak}
-                          .json();
+  std::string nodes =
+      to_json({options_.node_name, counters_.peak_resident, counters_.jumps_here, counters_.threads_peak});
   for (const auto& [index, node] : lanes_->all()) {
     add_counters(sum, node->counters);
-    nodes += "," + participant_json(*node);
+    nodes += "," + to_json(contribution_of(*node));
   }
-  const size_t there = 1 + lanes_->all().size();
-  for (const Contribution& gone : merge_departed(departed_, there < kNodesMax ? kNodesMax - there : 0))
-    nodes += "," + gone.json();
+  const size_t there = std::min<size_t>(1 + lanes_->all().size(), kNodesMax);
+  const size_t gone = std::min(departed_.size(), kNodesMax - there);
+  for (size_t i = 0; i < gone; i++) nodes += "," + to_json(departed_[departed_.size() - 1 - i]);
   const uint64_t faults = sum.first_touches + sum.pulls + sum.unspills + sum.jumps;
   std::string out = "{";
   const auto text = [&](const char* name, const std::string& value) {

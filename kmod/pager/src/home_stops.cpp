@@ -238,9 +238,15 @@ void Home::on_exec(pid_t pid) {
   const pid_t injector = memory_.injector().tid();
   pins_->clear();
   aio_.clear();
+  int status = 0;
   std::vector<pid_t> gone;
-  for (const auto& [tid, thread] : threads_)
-    if (thread->in_group) gone.push_back(tid);
+  for (const auto& [tid, thread] : threads_) {
+    gone.push_back(tid);
+    if (thread->in_group) continue;
+    kill(tid, SIGKILL);  // a vfork child of another thread: the memory that it borrowed ends now
+    while (wait_stop_or_end(tid, status) && WIFSTOPPED(status)) {
+    }
+  }
   for (const pid_t tid : gone) {
     threads_[tid]->state = ThreadState::running;  // guests end with the reset
     threads_[tid]->pinned.clear();
@@ -261,7 +267,6 @@ void Home::on_exec(pid_t pid) {
   regions_.clear();
   memory_.reset();
   kill(injector, SIGKILL);
-  int status = 0;
   waitpid(injector, &status, __WALL);
   add_thread(application_, true);
   prepare_image();

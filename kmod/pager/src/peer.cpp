@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "frame_check.hpp"
+#include "privileges.hpp"
 #include "signals.hpp"
 #include "spill_file.hpp"
 
@@ -61,6 +62,7 @@ Peer::Peer(PeerOptions options)
 Peer::~Peer() = default;
 
 int Peer::run() {
+  keep_privileges(kLenderKeeps);
   while (!loop_.stopped()) {
     try {
       loop_.run();
