@@ -11,6 +11,15 @@ namespace elastic::test {
 
 constexpr uint64_t kProcess = 0xabc, kLease = 7, kPage = 0x10000;
 
+inline Region region(uint64_t first, uint64_t pages, int prot, RegionKind kind) {
+  Region made;
+  made.start = first;
+  made.end = first + pages;
+  made.prot = prot;
+  made.kind = kind;
+  return made;
+}
+
 struct FakeHost : EngineHost {
   bool leave_for(const FaultEvent&, uint16_t) override { return false; }
   void on_local_fault(const FaultEvent&) override {}
@@ -91,7 +100,7 @@ struct Scene : LaneEvents {
     node.lease.id = kLease;
     node.lease.expires_us = now_us() + 60'000'000;
     lanes.add(std::move(node));
-    regions.insert({kPage, kPage + 4096, 3, RegionKind::elastic, nullptr, 0, false, false, ""});
+    regions.insert(region(kPage, 4096, 3, RegionKind::elastic));
     urgent = Lane::dial("127.0.0.1", lanes.port(), std::to_string(kLease), key_of(1));
     bulk = Lane::dial("127.0.0.1", lanes.port(), std::to_string(kLease), key_of(1));
   }
