@@ -46,7 +46,7 @@ bool Home::leave_for(const FaultEvent& fault, uint16_t owner) {
 }
 
 bool Home::may_host(const Node& node) const {
-  return node.up && node.synced && !node.left && !node.draining && !node.lease.revoked &&
+  return snapshots_.pending() == 0 && !fork_in_progress() && node.up && node.synced && !node.left && !node.draining && !node.lease.revoked &&
          now_us() < node.lease.expires_us && node.status.pages_limit >= kThreadPagesMin &&
          node.threads_there < node.lease.threads_max;
 }

@@ -37,6 +37,7 @@ struct Region {
   uint64_t backing_page = 0;             // file page of `start`
   bool wipe_on_fork = false;
   bool skip_on_fork = false;
+  bool read_backing(uint64_t page, uint8_t* out) const;  // false: there is none; throws Failure
   std::string path;  // native and replica, as /proc/PID/maps shows it; for messages only
 };
 
