@@ -1,8 +1,8 @@
 /*
- * A child has the memory of the moment of the fork, whatever the parent, the child or its own children do with it
- * before the child has looked. Arguments: pages of the array, then ways, one after the other, each with a fresh
- * array. Every way verifies all bytes. After `leave FILE` and `replace FILE` the program ends, or executes another,
- * while its child has all pages still to get; the child writes what it found to FILE.
+ * A child has the memory of the moment of the fork, whatever the parent, the child or its own children do
+ * with it before the child has looked. Arguments: pages of the array, then ways, one after the other, each
+ * with a fresh array. Every way verifies all bytes. With `leave FILE` and `replace FILE` the program ends, or
+ * executes another, while its child has all pages still to get; the child writes what it found to FILE.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -86,9 +86,11 @@ static void protect(void) {
 
 static void map_over(void) {
   const size_t half = pages / 2 * PAGE_BYTES;
-  const int private = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, shared = MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED;
+  const int private = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+            shared = MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED;
   if (mmap(array, half, PROT_READ | PROT_WRITE, private, -1, 0) != array) fail("no new mapping");
-  if (mmap(page(pages / 2), half, PROT_READ | PROT_WRITE, shared, -1, 0) == MAP_FAILED) fail("no new mapping");
+  if (mmap(page(pages / 2), half, PROT_READ | PROT_WRITE, shared, -1, 0) == MAP_FAILED)
+    fail("no new mapping");
   verify_zero(array, pages / 2 * 2, "what the parent mapped anew");
   memset(array, 7, 2 * half);
 }
@@ -108,8 +110,8 @@ static void child_drops(const char* what) {
 static void child_unmaps(const char* what) {
   const uint64_t half = pages / 2;
   munmap(array, half * PAGE_BYTES);
-  if (mmap(array, half * PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
-           0) != array)
+  if (mmap(array, half * PAGE_BYTES, PROT_READ | PROT_WRITE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != array)
     fail("%s: the place is not free", what);
   verify_zero(array, half, what);
   if (mmap(page(half), PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != page(half))

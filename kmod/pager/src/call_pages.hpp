@@ -18,6 +18,7 @@ CallRange range_of(uint64_t address, uint64_t bytes);
 bool drops_contents(int advice);
 // Pages of the words that a futex operation works on.
 std::vector<uint64_t> futex_pages(const user_regs_struct& call);
-std::array<CallRange, 2> ended_by(const user_regs_struct& call, uint64_t heap_start, uint64_t heap_end);  // addresses
+// `heap_start`, `heap_end`: addresses.
+std::array<CallRange, 2> ended_by(const user_regs_struct& call, uint64_t heap_start, uint64_t heap_end);
 
 }  // namespace elastic

@@ -103,8 +103,7 @@ uint64_t Holder::keep(int uffd, pid_t process) {
 }
 
 void Holder::drop(uint64_t number) {
-  if (send(socket_.get(), &number, sizeof number, MSG_NOSIGNAL) < 0)
-    fail_errno("the holder process is gone");
+  if (send(socket_.get(), &number, sizeof number, MSG_NOSIGNAL) < 0) fail_errno("the holder process is gone");
 }
 
 void Holder::release() { socket_.reset(); }

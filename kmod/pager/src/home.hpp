@@ -4,8 +4,8 @@
 // Files: home.cpp (life and control), home_stops.cpp (what the application's tasks report), home_calls.cpp
 // and home_mmap.cpp (calls that change mappings), home_advice.cpp (advice), home_exit.cpp (ends of threads),
 // home_limits.cpp (resource limits), home_convert.cpp (a new image's memory), home_fork.cpp (forks),
-// home_children.cpp (children that have not had all their memory), home_jumps.cpp (threads that leave and
-// come back), home_nodes.cpp (participants), home_stats.cpp.
+// home_children.cpp and home_child_calls.cpp (children that have not had all their memory), home_jumps.cpp
+// (threads that leave and come back), home_nodes.cpp (participants), home_stats.cpp.
 #pragma once
 
 #include <sys/types.h>

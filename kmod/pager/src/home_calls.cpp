@@ -17,8 +17,8 @@ namespace {
 constexpr uint64_t kHeapBytesMax = 1ull << 44;
 
 bool changes_memory(long call) {
-  constexpr long kCalls[] = {SYS_mmap,     SYS_munmap,        SYS_mremap,  SYS_brk,   SYS_mprotect,
-                             SYS_madvise,  SYS_pkey_mprotect, SYS_shmat,   SYS_shmdt, SYS_remap_file_pages};
+  constexpr long kCalls[] = {SYS_mmap,    SYS_munmap,        SYS_mremap, SYS_brk,   SYS_mprotect,
+                             SYS_madvise, SYS_pkey_mprotect, SYS_shmat,  SYS_shmdt, SYS_remap_file_pages};
   return std::find(std::begin(kCalls), std::end(kCalls), call) != std::end(kCalls);
 }
 }  // namespace

@@ -56,7 +56,8 @@ uint64_t pending_robust_page(const PageSet& pending, pid_t tid, const Fd& memory
   uint64_t at = 0;
   size_t length = 0;
   robust_list_head head{};
-  if (syscall(SYS_get_robust_list, tid, &at, &length) != 0 || at == 0 || is_pending(at, sizeof head)) return found;
+  if (syscall(SYS_get_robust_list, tid, &at, &length) != 0 || at == 0 || is_pending(at, sizeof head))
+    return found;
   const uint64_t head_at = at;
   if (!read(at, &head, sizeof head)) return found;
   const auto entry_pending = [&](const robust_list* entry) {
@@ -107,8 +108,10 @@ void Home::child_exits(pid_t pid, bool group) {
     const uint64_t page = pending_robust_page(snapshot.pending, tid, memory);
     if (page == ~0ull) continue;
     return deliver_range(id, page, page + 1, [this, pid, group] {
-      if (snapshots_.task(pid) != nullptr) child_exits(pid, group);
-      else child_goes_on(pid, false);
+      if (snapshots_.task(pid) != nullptr)
+        child_exits(pid, group);
+      else
+        child_goes_on(pid, false);
     });
   }
   child_goes_on(pid, false);

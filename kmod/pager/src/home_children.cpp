@@ -1,5 +1,5 @@
-// Children of a fork while they have not had all their pages: their faults, and what is done before the memory
-// they wait for changes or ends. See snapshot.hpp; their calls are in home_child_calls.cpp.
+// Children of a fork while they have not had all their pages: their faults, and what is done before the
+// memory they wait for changes or ends. See snapshot.hpp; their calls are in home_child_calls.cpp.
 #include <algorithm>
 #include <cstdio>
 
@@ -116,9 +116,7 @@ void Home::on_child_fault(Snapshot& snapshot, uint64_t page) {
   snapshot.prefetch.fetched(plan.down ? at(count - 1) : page, count);
   if (!is_here(page)) {
     const uint64_t lowest = std::min(page, at(count - 1));
-    const auto demanded = [this, id, lowest, count] {
-      deliver_range(id, lowest, lowest + count, [] {});
-    };
+    const auto demanded = [this, id, lowest, count] { deliver_range(id, lowest, lowest + count, [] {}); };
     return deliver_range(id, page, page + 1, demanded);
   }
   for (uint64_t i = 0; i < count && is_here(at(i)); i++) deliver(id, at(i));
@@ -159,10 +157,12 @@ void Home::tidy_snapshots() {
 // The application's memory ends, by its exec or its end: whoever has pages of it pending gets them now, and
 // at its end (`files`) untouched pages of files, too, because nobody will serve faults any more.
 void Home::hand_over_memory(bool files, std::function<void()> then) {
-  if (snapshots_.pending() * kPageBytes > available_bytes() / 10 * 8) {
-    control_->log(LogLevel::warning,
-                  "children were ended: what they have still to get of the program's memory, which has ended, "
-                  "does not fit on this machine");
+  const uint64_t bytes = snapshots_.pending() * kPageBytes;
+  if (bytes > 0 && bytes > available_bytes() / 10 * 8) {
+    control_->log(
+        LogLevel::warning,
+        "children were ended: what they have still to get of the program's memory, which has ended, "
+        "does not fit on this machine");
     snapshots_.kill_all();
   }
   deliver_range(Snapshots::kAll, 0, page_of(kUserSpaceEnd), [this, files, then = std::move(then)] {

@@ -30,9 +30,9 @@ void Home::call_clone(Thread& thread) {
   }
   if (thread.call.orig_rax == SYS_clone && (thread.call.rdi & CLONE_VM)) return run_native(thread, false);
   if (snapshots_.size() >= Snapshots::kMax) {
-    control_->log(LogLevel::warning,
-                  format("fork refused (ENOMEM): %zu children have not had all their memory yet",
-                         snapshots_.size()));
+    control_->log(
+        LogLevel::warning,
+        format("fork refused (ENOMEM): %zu children have not had all their memory yet", snapshots_.size()));
     return answer(thread, -ENOMEM);
   }
   thread.forking = true;
@@ -158,8 +158,7 @@ void Home::make_child(const Thread& thread, pid_t child) {
     if (!region.skip_on_fork && !region.wipe_on_fork) snapshot.regions.insert(region);
   });
   watch_snapshot(snapshot, child);
-  snapshot.regions.visit(0, page_of(kUserSpaceEnd),
-                         [&](const Region& region) { share(region, snapshot); });
+  snapshot.regions.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) { share(region, snapshot); });
   give_child_tid(thread, child, memory);
   give_child_heap(child, memory);
   resume(child);

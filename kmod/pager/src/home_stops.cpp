@@ -230,10 +230,6 @@ void Home::on_exec(pid_t pid) {
     resume(pid);
     return;
   }
-  if (snapshots_.pending() > 0)  // the old image's memory is there still
-    return hand_over_memory(false, [this, pid] {
-      if (pid == application_) on_exec(pid);
-    });
   std::optional<ProgramProblem> problem = check_program(format("/proc/%d/exe", pid));
   if (problem) throw Failure(problem->message, problem->exit_status);
   const pid_t injector = memory_.injector().tid();
@@ -246,6 +242,11 @@ void Home::on_exec(pid_t pid) {
     threads_[tid]->kept.clear();
     forget_thread(tid);
   }
+  tickets_.clear();
+  if (snapshots_.pending() > 0)  // the old image's memory is there still
+    return hand_over_memory(false, [this, pid] {
+      if (pid == application_) on_exec(pid);
+    });
   loop_.forget(memory_.uffd().fd());
   lanes_->image++;
   for (auto& [index, node] : lanes_->all()) {
@@ -255,7 +256,6 @@ void Home::on_exec(pid_t pid) {
     node->synced = false;
     node->threads_there = 0;
   }
-  tickets_.clear();
   engine_->reset();
   regions_.clear();
   memory_.reset();

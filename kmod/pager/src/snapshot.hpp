@@ -33,7 +33,7 @@ struct Snapshot {
   RegionMap regions;  // what is still the memory of the fork: not unmapped, replaced or moved since
   Prefetch prefetch;
   uint64_t heap_start = 0, heap_end = 0;  // addresses, at the fork
-  bool backed = false;  // by files, in part: faults are served as long as it lives
+  bool backed = false;                    // by files, in part: faults are served as long as it lives
   size_t tasks = 0;
   uint64_t kept_as = 0;  // by the holder
 };
