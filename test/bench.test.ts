@@ -29,7 +29,7 @@ test('npm run bench -- --json --quick --only pull', async t => {
   const report: Report = JSON.parse(stdout)
   t.deepEqual(Object.keys(report), ['machine', 'node', 'commit', 'figures'])
   t.true(report.machine !== '' && report.node === process.version)
-  const names = ['raw', 'rawTls', 'localFault', 'pull', 'pull/raw']
+  const names = ['raw', 'rawTls', 'localFault', 'pull', 'pull/raw', 'pull/p99']
   t.deepEqual(
     report.figures.map(({ name, cpus }) => `${name} ${cpus}`),
     [1, 2].flatMap(cpus => names.map(name => `${name} ${cpus}`)),

@@ -58,25 +58,30 @@ export class Rounds {
     this.#samples.set(name, list)
   }
 
+  has(name: string): boolean {
+    return this.#samples.has(name)
+  }
+
   /** A figure that is a reference itself. Throws RangeError if nothing was measured under that name. */
   reference(name: string, note: string): Figure {
     return { ...this.#medians(name), reference: null, ratio: null, note }
   }
 
   /**
-   * A figure divided, round by round, by what `divide` makes of the references of the same round. `reference` says in
-   * words what that is.
+   * A figure divided, round by round, by what `divide` makes of the references of the same round; `value`: the medians
+   * of both or their tails. `reference` says in words what that is.
    */
   figure(
     name: string,
     from: string,
     reference: string,
     note: string,
-    divide: (p50Of: (reference: string) => number) => number,
+    divide: (of: (reference: string) => number) => number,
+    value: 'p50' | 'p99' = 'p50',
   ): Figure {
     const ratios = (this.#samples.get(from) ?? []).map((sample, round) => {
-      const p50Of = (other: string) => this.#samples.get(other)?.[round]?.p50 ?? Number.NaN
-      return sample.p50 / divide(p50Of)
+      const of = (other: string) => this.#samples.get(other)?.[round]?.[value] ?? Number.NaN
+      return sample[value] / divide(of)
     })
     return { ...this.#medians(from), name, reference, ratio: rounded(median(ratios)), note }
   }

@@ -6,13 +6,15 @@
  * `--only` takes the name of a figure or the beginning of some (`pull`, `jump/raw`, `fits`, `program/sort`).
  */
 
-import { arch, cpus, release, totalmem } from 'node:os'
+import { arch, cpus, release, tmpdir, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { ROOT } from '../helpers/native.js'
+import { CPU_PER_PAGE, PAGER_MEMORY } from './costs.js'
 import { type Figure, Rounds } from './figure.js'
 import { JUMP, type Measure, PULL, SCAN } from './measures.js'
 import { buildAll, firstLine } from './native.js'
 import { fits, measureProgram, PROGRAMS } from './programs.js'
+import { SwapSetup } from './swap.js'
 
 interface Options {
   readonly json: boolean
@@ -20,7 +22,7 @@ interface Options {
   readonly only: string | undefined
 }
 
-const PLANE: readonly Measure[] = [PULL, JUMP, SCAN]
+const PLANE: readonly Measure[] = [PULL, JUMP, SCAN, CPU_PER_PAGE]
 const FITS: readonly Measure[] = [fits('cpu'), fits('malloc'), fits('io')]
 
 function progress(text: string): void {
@@ -38,13 +40,13 @@ function wanted(options: Options, names: readonly string[]): boolean {
 
 /** The names that `--only` may ask for a program by. */
 function namesOf(program: { readonly name: string }): readonly string[] {
-  return [`program/${program.name}`, 'program']
+  return [`program/${program.name}`, `program-vs-swap/${program.name}`]
 }
 
 /** Whether `--only`, where given, asks for something that there is. */
 function isFigure(options: Options): boolean {
   return (
-    PLANE.some(one => wanted(options, [one.name, ...one.reports])) ||
+    [...PLANE, PAGER_MEMORY].some(one => wanted(options, [one.name, ...one.reports])) ||
     FITS.some(one => wanted(options, [one.name, 'fits'])) ||
     PROGRAMS.some(program => wanted(options, namesOf(program)))
   )
@@ -58,6 +60,16 @@ async function measure(one: Measure, on: 1 | 2, count: number, quick: boolean): 
   for (const { name, cpus, p50, unit, ratio } of figures)
     progress(`${name} (cpus ${cpus}): ${p50} ${unit}${ratio === null ? '' : `, ratio ${ratio}`}`)
   return figures
+}
+
+/** What the comparison with swap needs; undefined, with the reason on standard error, where it cannot be had. */
+function swapHere(): SwapSetup | undefined {
+  try {
+    return new SwapSetup(tmpdir())
+  } catch (error) {
+    progress(`program-vs-swap: left out, ${error instanceof Error ? error.message : error}`)
+    return undefined
+  }
 }
 
 async function measureAll(
@@ -78,13 +90,25 @@ async function measureAll(
     for (const on of [1, 2] as const)
       await attempt(`${one.name} (cpus ${on})`, () => measure(one, on, quick ? 3 : 5, quick))
   }
+  // Not a matter of time: once is enough.
+  if (wanted(options, [PAGER_MEMORY.name, ...PAGER_MEMORY.reports]))
+    await attempt(PAGER_MEMORY.name, () => measure(PAGER_MEMORY, 2, 1, quick))
   for (const one of FITS) {
     if (wanted(options, [one.name, 'fits']))
       await attempt(one.name, () => measure(one, 2, quick ? 3 : 5, quick))
   }
-  for (const program of PROGRAMS) {
-    if (!wanted(options, namesOf(program))) continue
-    await attempt(`program/${program.name}`, () => measureProgram(program, quick ? 1 : 3, quick, progress))
+  const swap = PROGRAMS.some(program => wanted(options, [`program-vs-swap/${program.name}`]))
+    ? swapHere()
+    : undefined
+  try {
+    for (const program of PROGRAMS) {
+      if (!wanted(options, namesOf(program))) continue
+      await attempt(`program/${program.name}`, () =>
+        measureProgram(program, swap, quick ? 1 : 3, quick, progress),
+      )
+    }
+  } finally {
+    swap?.remove()
   }
   return figures
 }

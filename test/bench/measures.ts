@@ -29,7 +29,7 @@ async function addWire(rounds: Rounds, names: readonly ('raw' | 'rawTls')[], qui
 
 export const PULL: Measure = {
   name: 'pull',
-  reports: ['raw', 'rawTls', 'localFault', 'pull', 'pull/raw'],
+  reports: ['raw', 'rawTls', 'localFault', 'pull', 'pull/raw', 'pull/p99'],
   async round(rounds, quick) {
     await addWire(rounds, ['raw', 'rawTls'], quick)
     rounds.add('localFault', await local(rounds.cpus, 'localFault', quick ? 1000 : 4000))
@@ -58,6 +58,14 @@ export const PULL: Measure = {
         p50Of => p50Of('rawTls') + p50Of('localFault'),
       ),
       rounds.figure('pull/raw', 'pull', 'raw', note, p50Of => p50Of('raw')),
+      rounds.figure(
+        'pull/p99',
+        'pull',
+        'rawTls + localFault, p99 of each',
+        'p99 against p99',
+        p99Of => p99Of('rawTls') + p99Of('localFault'),
+        'p99',
+      ),
     ]
   },
 }
@@ -133,7 +141,7 @@ export const SCAN: Measure = {
     const { stdout, stats } = await runPair({
       cpus: rounds.cpus,
       memoryPages: limit,
-      command: [programPath('scan'), ...[pages, limit, window].map(String)],
+      command: [programPath('scan'), ...[pages, limit, window, 1].map(String)],
     })
     if ((stats.pagesPulled ?? 0) < 0.9 * pages) throw new Error('scan: the memory was not remote')
     const rates = numbersOf(stdout).map(ns => (window * PAGE_BYTES * 1e9) / ns)

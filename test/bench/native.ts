@@ -70,7 +70,7 @@ async function figuresOf(program: string, args: string[]): Promise<Map<string, S
 
 /** Options of bench-reference (see kmod/pager/bench/reference.cpp). */
 export interface WireOptions {
-  readonly only: 'raw' | 'rawTls' | 'echoTls' | 'bulkTls2'
+  readonly only: 'raw' | 'rawTls' | 'echoTls' | 'bulkTls2' | 'bulkTlsCpu'
   readonly samples?: number
   readonly seconds?: number
   /** For echoTls: bytes in each direction. */

@@ -8,7 +8,7 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -28,6 +28,8 @@ export interface PairOptions {
   readonly peerPages?: number
   readonly environment?: Readonly<Record<string, string>>
   readonly secondsMax?: number
+  /** Stands before the command of the home pager. */
+  readonly homePrefix?: readonly string[]
 }
 
 export interface PairOutcome {
@@ -35,6 +37,16 @@ export interface PairOutcome {
   readonly stats: PagerStats
   /** From the start of the program to its end. */
   readonly wallMs: number
+  /** Of the home and the peer pager, when the program had ended. */
+  readonly usage: { readonly home: Usage; readonly peer: Usage }
+}
+
+/** What a process has used. */
+export interface Usage {
+  /** Processor time of its first thread: a pager's page plane. */
+  readonly cpuNs: number
+  /** Resident memory that is no file's: tables and buffers, not the pages themselves. */
+  readonly anonBytes: number
 }
 
 const SPILL_BYTES_MAX = 4 * 2 ** 30
@@ -100,7 +112,10 @@ export async function runPair(options: PairOptions): Promise<PairOutcome> {
   try {
     const peerClient = await connect(join(directory, 'peer.sock'), peer)
     const homeClient = await PagerClient.over(home.channel, 'run')
-    const run = new Run(homeClient)
+    const run = new Run(homeClient, last => ({
+      home: usageOf(home, last?.home),
+      peer: usageOf(peer, last?.peer),
+    }))
     introduce(homeClient, peerClient)
     await within(
       Promise.race([run.joined, run.ended]),
@@ -115,7 +130,8 @@ export async function runPair(options: PairOptions): Promise<PairOutcome> {
       () => `${options.command[0]} took longer than ${limitMs} ms`,
     )
     await within(home.exited, STEP_MS, () => 'the home pager does not end')
-    return { stdout: home.stdout, stats: run.stats, wallMs }
+    if (run.usage === undefined) throw new Error('the pagers ended before they could be looked at')
+    return { stdout: home.stdout, stats: run.stats, wallMs, usage: run.usage }
   } catch (error) {
     const said = `${home.stderr}${peer.stderr}`.trim()
     throw new Error(`${error instanceof Error ? error.message : error}${said === '' ? '' : `: ${said}`}`)
@@ -127,13 +143,30 @@ export async function runPair(options: PairOptions): Promise<PairOutcome> {
   }
 }
 
+/**
+ * What the pager that this child has become has used so far. One that has just ended is looked at in vain: then it is
+ * what was seen before.
+ */
+function usageOf(child: Child, before: Usage | undefined): Usage {
+  const seen = { cpuNs: 0, anonBytes: 0, ...before }
+  try {
+    const of = (file: string) => readFileSync(`/proc/${child.process.pid}/${file}`, 'utf8')
+    const cpuNs = Number(of('schedstat').split(' ')[0])
+    const anonKb = /^RssAnon:\s+(\d+) kB$/m.exec(of('status'))?.[1]
+    return { cpuNs, anonBytes: anonKb === undefined ? seen.anonBytes : 1024 * Number(anonKb) }
+  } catch {
+    return seen
+  }
+}
+
 /** What the home pager tells of one run. */
 class Run {
   stats: PagerStats = {}
+  usage: PairOutcome['usage'] | undefined
   readonly joined: Promise<void>
   readonly ended: Promise<number>
 
-  constructor(client: PagerClient) {
+  constructor(client: PagerClient, look: (last: PairOutcome['usage'] | undefined) => PairOutcome['usage']) {
     let startedMs = 0
     let reason = ''
     let joined = () => {}
@@ -152,8 +185,10 @@ class Run {
       else if (event.kind === 'lane-down')
         reason = event.reason // an ending run says so too
       else if (event.kind === 'started') startedMs = performance.now()
-      else if (event.kind === 'stats') this.stats = event.stats
-      else if (event.kind === 'exited') {
+      else if (event.kind === 'stats') {
+        this.stats = event.stats
+        this.usage = look(this.usage)
+      } else if (event.kind === 'exited') {
         if (event.how === 'exit' && event.code === 0) ended(performance.now() - startedMs)
         else fail(`the program ended with ${event.how} ${event.code} ${event.message} ${reason}`)
       }
@@ -174,7 +209,7 @@ function homeCommand(options: PairOptions, id: string, directory: string, spillD
     nodeName: 'home',
     command: options.command,
   })
-  return [pagerPath(), ...args]
+  return [...(options.homePrefix ?? []), pagerPath(), ...args]
 }
 
 const PEER_PAGES = 2 ** 18

@@ -14,6 +14,7 @@ import { type Figure, Rounds, rounded } from './figure.js'
 import type { Measure } from './measures.js'
 import { programPath, runNatively } from './native.js'
 import { runPair } from './pair.js'
+import type { SwapSetup } from './swap.js'
 
 const AMPLE_PAGES = 2 ** 18
 /** The least --memory, 4M. */
@@ -64,17 +65,17 @@ function which(name: string): string | undefined {
   }
 }
 
-/** Thousands of lines of about 1 KB: a quarter of the footprint is just above the least memory limit. */
-const SORT_BLOCKS = 18
+/** Thousands of lines of about 1 KB. */
+const SORT_BLOCKS = { quick: 18, full: 54 } as const
 
-function prepareSort(directory: string): string[] | undefined {
+function prepareSort(directory: string, quick: boolean): string[] | undefined {
   const sort = which('sort')
   if (sort === undefined) return undefined
   const input = join(directory, 'lines.txt')
   const file = openSync(input, 'w')
   // Numerical Recipes' 32-bit linear congruential generator (a = 1664525, c = 1013904223).
   let state = 1
-  for (let block = 0; block < SORT_BLOCKS; block++) {
+  for (let block = 0; block < SORT_BLOCKS[quick ? 'quick' : 'full']; block++) {
     const lines = Array.from({ length: 1000 }, (_, i) => {
       state = (Math.imul(state, 1664525) + 1013904223) >>> 0
       return `${state.toString(36).padStart(7, '0')} line ${i} ${'.'.repeat(1000)}`
@@ -82,7 +83,7 @@ function prepareSort(directory: string): string[] | undefined {
     writeSync(file, `${lines.join('\n')}\n`)
   }
   closeSync(file)
-  return [sort, '--parallel=1', '--buffer-size=32M', input]
+  return [sort, '--parallel=1', '--buffer-size=96M', input]
 }
 
 /** Builds a dictionary and looks its entries up in the order of another key: scattered, but not uniformly random. */
@@ -106,14 +107,14 @@ function preparePython(directory: string, quick: boolean): string[] | undefined 
   writeFileSync(script, PYTHON)
   // What PATH finds may be a wrapper of a version manager: ask for the interpreter itself.
   const real = execFileSync(found, ['-c', 'import sys; print(sys.executable)'], { encoding: 'utf8' }).trim()
-  return [real, script, quick ? '10000' : '20000']
+  return [real, script, quick ? '20000' : '60000']
 }
 
-function prepareSqlite(directory: string): string[] | undefined {
+function prepareSqlite(directory: string, quick: boolean): string[] | undefined {
   const sqlite = which('sqlite3')
   if (sqlite === undefined) return undefined
   const script = join(directory, 'items.sql')
-  const rows = 300_000
+  const rows = quick ? 300_000 : 1_200_000
   writeFileSync(
     script,
     `CREATE TABLE item(id INTEGER PRIMARY KEY, name TEXT, value INTEGER);
@@ -134,52 +135,93 @@ export const PROGRAMS: readonly Program[] = [
 ]
 
 const SHARES = [25, 50] as const
+type Share = (typeof SHARES)[number]
 /** No further round of a program begins after this long: a busy machine must not make the benchmark endless. */
 const PROGRAM_SECONDS_MAX = { quick: 10, full: 50 } as const
 
-/** Figures `program/NAME/25` and `/50`; none, with a line on standard error, where the program is missing. */
+/** One program, ready to be run in each way. */
+interface Subject {
+  readonly name: string
+  readonly command: readonly string[]
+  readonly footprint: number
+  readonly swap: SwapSetup | undefined
+  readonly rounds: Rounds
+  readonly stats: Map<Share, Readonly<Record<string, unknown>>>
+  readonly progress: (text: string) => void
+}
+
+function pairOptions(command: readonly string[]) {
+  return { cpus: 2, command, environment: ENVIRONMENT, secondsMax: 200 } as const
+}
+
+/** Natively, then stretched at each share, then, where there is swap, both in a memory cgroup. */
+async function round(subject: Subject): Promise<void> {
+  const { name, command, rounds, swap } = subject
+  const native = await runNatively(command, ENVIRONMENT)
+  const add = (what: string, { stdout, wallMs }: { stdout: string; wallMs: number }) => {
+    if (stdout !== native.stdout) throw new Error(`program/${name}: the output differs`)
+    rounds.add(what, { p50: wallMs / 1000, p99: wallMs / 1000, unit: 's' })
+    subject.progress(`program/${name}: ${what} ${rounded(wallMs / native.wallMs)} × native`)
+  }
+  add('native', native)
+  for (const share of SHARES) {
+    const memoryPages = Math.max(LIMIT_PAGES_MIN, Math.round((subject.footprint * share) / 100))
+    const stretched = await runPair({ ...pairOptions(command), memoryPages })
+    add(`${share} %`, stretched)
+    subject.stats.set(share, stretched.stats)
+    if (swap === undefined || swap.memoryPages(memoryPages) < LIMIT_PAGES_MIN) continue
+    const prefix = swap.prefix(memoryPages)
+    add(`swap ${share} %`, await runNatively([...prefix, ...command], ENVIRONMENT))
+    const within = { memoryPages: swap.memoryPages(memoryPages), homePrefix: prefix }
+    add(`group ${share} %`, await runPair({ ...pairOptions(command), ...within }))
+  }
+}
+
+function figuresOf({ name, rounds, stats, footprint, swap }: Subject): Figure[] {
+  const native = rounded(rounds.reference('native', '').p50)
+  const alone = SHARES.map(share => {
+    const seen = stats.get(share)
+    const note = `footprint ${footprint} pages, ${seen?.pulls} pulls, ${seen?.pagesPulled} pages pulled, ${seen?.pagesPushed} pushed; native ${native} s`
+    return rounds.figure(`program/${name}/${share}`, `${share} %`, 'native', note, p50Of => p50Of('native'))
+  })
+  if (swap === undefined) return alone
+  const note = 'both in a memory cgroup of the same size; below 1: faster than swap on a file of this disk'
+  const swapped = SHARES.filter(share => rounds.has(`swap ${share} %`)).map(share =>
+    rounds.figure(`program-vs-swap/${name}/${share}`, `group ${share} %`, 'swap', note, p50Of =>
+      p50Of(`swap ${share} %`),
+    ),
+  )
+  return [...alone, ...swapped]
+}
+
+/**
+ * Figures `program/NAME/25` and `/50`, and `program-vs-swap/NAME/25` and `/50` with `swap`; none, with a line on
+ * standard error, where the program is missing.
+ */
 export async function measureProgram(
   program: Program,
-  rounds: number,
+  swap: SwapSetup | undefined,
+  count: number,
   quick: boolean,
   progress: (text: string) => void,
 ): Promise<Figure[]> {
   const directory = mkdtempSync(join(tmpdir(), 'elasticos-bench-'))
   try {
+    const { name } = program
     const command = program.prepare(directory, quick)
     if (command === undefined) {
-      progress(`program/${program.name}: not installed, left out`)
+      progress(`program/${name}: not installed, left out`)
       return []
     }
-    const options = { cpus: 2, command, environment: ENVIRONMENT, secondsMax: 200 } as const
-    const whole = await runPair({ ...options, memoryPages: AMPLE_PAGES })
+    const whole = await runPair({ ...pairOptions(command), memoryPages: AMPLE_PAGES })
     const footprint = whole.stats.pagesTouched ?? 0
     if (footprint * SHARES[0] < LIMIT_PAGES_MIN * 100)
-      progress(`program/${program.name}: ${footprint} pages, so the least limit is more than ${SHARES[0]} %`)
-    const samples = new Rounds(2)
-    const stats = new Map<number, Readonly<Record<string, unknown>>>()
+      progress(`program/${name}: ${footprint} pages, so the least limit is more than ${SHARES[0]} %`)
+    const rounds = new Rounds(2)
+    const subject: Subject = { name, command, footprint, swap, rounds, stats: new Map(), progress }
     const untilMs = performance.now() + 1000 * PROGRAM_SECONDS_MAX[quick ? 'quick' : 'full']
-    for (let round = 0; round < rounds && (round === 0 || performance.now() < untilMs); round++) {
-      const native = await runNatively(command, ENVIRONMENT)
-      const add = (name: string, ms: number) =>
-        samples.add(name, { p50: ms / 1000, p99: ms / 1000, unit: 's' })
-      add('native', native.wallMs)
-      for (const share of SHARES) {
-        const memoryPages = Math.max(LIMIT_PAGES_MIN, Math.round((footprint * share) / 100))
-        const outcome = await runPair({ ...options, memoryPages })
-        if (outcome.stdout !== native.stdout) throw new Error(`program/${program.name}: the output differs`)
-        add(String(share), outcome.wallMs)
-        stats.set(share, outcome.stats)
-        progress(`program/${program.name}/${share}: ${rounded(outcome.wallMs / native.wallMs)} × native`)
-      }
-    }
-    return SHARES.map(share => {
-      const numbers = stats.get(share)
-      const note = `footprint ${footprint} pages, ${numbers?.pulls} pulls, ${numbers?.pagesPulled} pages pulled, ${numbers?.pagesPushed} pushed; native ${rounded(samples.reference('native', '').p50)} s`
-      return samples.figure(`program/${program.name}/${share}`, String(share), 'native', note, p50Of =>
-        p50Of('native'),
-      )
-    })
+    for (let i = 0; i < count && (i === 0 || performance.now() < untilMs); i++) await round(subject)
+    return figuresOf(subject)
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }

@@ -3,11 +3,23 @@
  * do, and the right exit status.
  */
 
-import { chmodSync, copyFileSync, existsSync, mkdtempSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { type SpawnOptions, TestCluster } from '../helpers/cluster.js'
 import { leftovers, snapshot } from '../helpers/leftovers.js'
+import { runCommand } from '../helpers/native-tests.js'
+import { NOBODY } from '../helpers/ordinary-user.js'
 import { buildProgram } from '../helpers/programs.js'
 import { MACHINE, writeElf } from './elf.js'
 
@@ -60,12 +72,26 @@ function elf(name: string, bits: 32 | 64, machine: number): string {
   return cluster.path(name)
 }
 
+/** A program of another user's, with that user's rights. */
 function setuid(): string {
+  if (process.getuid?.() !== 0) return '/bin/su'
   const path = cluster.path('setuid')
   copyFileSync('/bin/true', path)
+  chownSync(path, NOBODY, NOBODY)
   chmodSync(path, 0o4755)
   return path
 }
+
+/** One that the kernel can execute: exit(0). */
+function program32(): string {
+  const source = file('old.s', '.globl _start\n_start: movl $1, %eax\nxorl %ebx, %ebx\nint $0x80\n', 0o644)
+  const path = cluster.path('old32')
+  runCommand('gcc', ['-m32', '-nostdlib', '-static', '-o', path, source])
+  return path
+}
+
+const IS_SETUID =
+  /\/(setuid|su) is setuid: its privileges cannot be kept while traced; run it without elasticos$/
 
 const PROGRAMS: readonly Case[] = [
   {
@@ -114,13 +140,36 @@ const PROGRAMS: readonly Case[] = [
     title: 'a setuid program',
     program: setuid,
     status: 125,
-    pattern: /setuid is setuid: its privileges cannot be kept while traced; run it without elasticos$/,
+    pattern: IS_SETUID,
   },
 ]
 
 for (const { title, program, status, pattern } of PROGRAMS) {
   test.serial(title, async t => expectLine(t, [...RUN_ALONE, '--', program()], status, pattern))
 }
+
+const LATER = ['exec "$0"', '"$0"; echo after', '(exec "$0"); echo after']
+
+for (const script of LATER) {
+  test.serial(`a setuid program that a shell executes later: ${script}`, async t =>
+    expectLine(t, [...RUN_ALONE, '--', 'sh', '-c', script, setuid()], 125, IS_SETUID),
+  )
+  test.serial(`a 32-bit program that a shell executes later: ${script}`, async t => {
+    const path = program32()
+    const alone = spawnSync(path).status
+    if (alone !== 0) return t.log('this machine executes no 32-bit programs')
+    await expectLine(t, [...RUN_ALONE, '--', 'sh', '-c', script, path], 125, /\/old32 is a 32-bit program: /)
+  })
+}
+
+test.serial("a setuid program of one's own gains nothing", async t => {
+  const path = cluster.path('own')
+  copyFileSync('/bin/true', path)
+  chmodSync(path, 0o4755)
+  const end = await cluster.cli([...RUN_ALONE, '--', 'sh', '-c', '"$0" && exec "$0"', path])
+  t.is(end.stderr, '')
+  t.is(end.status, 0)
+})
 
 const FLAGS: readonly [readonly string[], RegExp][] = [
   [['--memory', '1M'], /^--memory 1M is below the minimum; give 4M or more$/],

@@ -3,7 +3,8 @@
  * And its process group, of which `run` and the pager are members: a signal for all of it is the program's affair.
  */
 
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
@@ -64,6 +65,20 @@ for (const [way, title] of [
     t.is(end.status, 0)
   })
 }
+
+test.serial('a core dump that lacks what was away is said to', async t => {
+  t.timeout(TIMEOUT_MS)
+  const inside = mkdtempSync(join(cluster.directory, 'core-'))
+  const body = 'import os; kept = [bytes([i % 251 + 1]) * 4096 for i in range(8192)]; os.abort()'
+  const script = `cd ${inside} && ulimit -c unlimited && exec python3 -c '${body}'`
+  const alone = spawnSync('sh', ['-c', script], { timeout: TIMEOUT_MS })
+  const dumped = readdirSync(inside).length > 0
+  t.is(alone.signal, 'SIGABRT')
+  const end = await cluster.run('a', HERE, ['sh', '-c', script], { timeoutMs: TIMEOUT_MS }).outcome
+  t.is(end.status, 134, end.stderr)
+  if (dumped) t.regex(end.stderr, /^elasticos: the core dump is not whole: [1-9]\d+ pages [^\n]+\n$/)
+  else t.log('no core dump in the working directory of a program: see /proc/sys/kernel/core_pattern')
+})
 
 for (const signal of ['TERM', 'USR1', 'USR2', 'ALRM', 'HUP', 'INT']) {
   test.serial(

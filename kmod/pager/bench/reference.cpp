@@ -1,7 +1,7 @@
 // What the wire itself costs, for `npm run bench` to divide by: `raw` (56 bytes there, 4 KiB back, plain
 // TCP), `rawTls` (a lane frame there, a lane frame with 4 KiB back), `bulkTls2` (both directions of a lane at
-// once; bytes per second in each), and with `--bytes N` `echoTls` (N bytes each way). Two processes over
-// 127.0.0.1, the second one forked.
+// once; bytes per second in each), `bulkTlsCpu` (one direction; processor time of both sides for a page), and
+// with `--bytes N` `echoTls` (N bytes each way). Two processes over 127.0.0.1, the second one forked.
 //
 // `--cpus 1` pins both to CPU 0; `--cpus 2` pins each to one of its own (what --cpu-home and --cpu-peer
 // name). Each figure is one line of JSON: {name, cpus, p50, p99, unit, samples}. Both sides wait in
@@ -10,125 +10,23 @@
 
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
-#include <sched.h>
-#include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
-#include <system_error>
 #include <vector>
 
-#include "../src/lane.hpp"
-#include "../src/util.hpp"
+#include "reference_kit.hpp"
 
 namespace elastic {
 
 namespace {
 
 constexpr size_t kRawRequestBytes = 56;
-constexpr size_t kPagePayloadBytes = 4096;
-constexpr size_t kBulkPages = 64;           // pages of one bulk frame, as eviction batches them
-constexpr size_t kBulkQueueMax = 256u << 10;  // queued per direction, as the pager allows
-constexpr uint64_t kBulkWindowNs = 20'000'000;
 constexpr int kWarmUp = 200;
-constexpr int kPatienceMs = 5000;
-
-struct Options {
-  std::string only;
-  int cpus = 2;
-  int cpu_home = 0;
-  int cpu_peer = 1;
-  int samples = 20'000;
-  double seconds = 2.0;
-  size_t bytes = 0;  // of each direction of echoTls
-};
-
-[[noreturn]] void give_up(const std::string& what) { throw std::runtime_error("bench-reference: " + what); }
-
-void pin(int cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
-  if (sched_setaffinity(0, sizeof set, &set) != 0) give_up("cannot pin to CPU " + std::to_string(cpu));
-}
-
-void report(const char* name, const Options& options, std::vector<double> samples, const char* unit,
-            bool more_is_better) {
-  if (samples.empty()) give_up(std::string(name) + ": no samples");
-  std::sort(samples.begin(), samples.end());
-  if (more_is_better) std::reverse(samples.begin(), samples.end());
-  const auto at = [&](size_t percent) { return samples[(samples.size() - 1) * percent / 100]; };
-  std::printf("{\"name\":\"%s\",\"cpus\":%d,\"p50\":%.3f,\"p99\":%.3f,\"unit\":\"%s\",\"samples\":%zu}\n",
-              name, options.cpus, at(50), at(99), unit, samples.size());
-  std::fflush(stdout);
-}
-
-// Forks the peer; the child runs `peer` and never returns. The parent reaps it when the object goes.
-class PeerProcess {
- public:
-  PeerProcess(const Options& options, const std::function<void()>& peer) {
-    pid_ = fork();
-    if (pid_ < 0) give_up("fork failed");
-    if (pid_ > 0) {
-      pin(options.cpu_home);
-      return;
-    }
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    try {
-      pin(options.cpus == 1 ? options.cpu_home : options.cpu_peer);
-      peer();
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "%s\n", error.what());
-      _exit(1);
-    }
-    _exit(0);
-  }
-  ~PeerProcess() {
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-  }
-  PeerProcess(const PeerProcess&) = delete;
-  PeerProcess& operator=(const PeerProcess&) = delete;
-
- private:
-  pid_t pid_;
-};
-
-// One descriptor in an epoll of its own.
-class Waiter {
- public:
-  explicit Waiter(int fd) : epoll_(epoll_create1(EPOLL_CLOEXEC)), fd_(fd) {
-    epoll_event event{};
-    event.events = events_ = EPOLLIN;
-    epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd_, &event);
-  }
-  uint32_t wait(uint32_t wanted = EPOLLIN) {
-    epoll_event event{};
-    if (wanted != events_) {
-      event.events = events_ = wanted;
-      epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd_, &event);
-    }
-    for (;;) {
-      const int ready = epoll_wait(epoll_.get(), &event, 1, kPatienceMs);
-      if (ready == 1) return event.events;
-      if (ready == 0) give_up("the other side is silent");
-      if (errno != EINTR) give_up("epoll_wait failed");
-    }
-  }
-
- private:
-  Fd epoll_;
-  int fd_;
-  uint32_t events_;
-};
 
 void send_all(int fd, const uint8_t* bytes, size_t count) {
   while (count > 0) {
@@ -204,20 +102,6 @@ void measure_raw(const Options& options) {
 
 // ---- over a lane ----
 
-constexpr LaneKey kBenchKey = {1, 2, 3};
-
-std::unique_ptr<Lane> accept_lane(LaneListener& listener) {
-  Waiter waiter(listener.fd());
-  for (;;) {
-    waiter.wait();
-    if (auto lane = listener.accept()) return lane;
-  }
-}
-
-void must_be_ok(const Lane& lane) {
-  if (lane.status() != LaneIo::ok) give_up(lane.last_error());
-}
-
 void serve_echo(LaneListener& listener) {
   auto lane = accept_lane(listener);
   Waiter waiter(lane->fd());
@@ -266,61 +150,6 @@ void measure_echo(const char* name, const Options& options, size_t there, size_t
   report(name, options, std::move(samples), "us", false);
 }
 
-// Sends as fast as the lane takes it and counts what comes; `on_bytes` sees the payload bytes of each turn
-// and says whether to go on.
-void pump_bulk(Lane& lane, const std::function<bool(uint64_t bytes)>& on_bytes) {
-  Waiter waiter(lane.fd());
-  std::vector<PageMeta> metas(kBulkPages);
-  for (size_t i = 0; i < kBulkPages; ++i) {
-    metas[i].page = i + 1;
-    metas[i].flags = kPageData;
-  }
-  std::vector<uint8_t> data(kBulkPages * kPagePayloadBytes, 0x11);
-  const iovec parts[] = {{metas.data(), metas.size() * sizeof(PageMeta)}, {data.data(), data.size()}};
-  FrameHeader header;
-  header.type = static_cast<uint16_t>(FrameType::push);
-  header.count = kBulkPages;
-  Frame frame;
-  for (bool go_on = true; go_on;) {
-    lane.on_event(waiter.wait(lane.wanted_events()));
-    must_be_ok(lane);
-    uint64_t bytes = 0;
-    while (lane.next_frame(frame)) bytes += frame.payload.size();
-    if (lane.established())
-      while (lane.queued_bytes() < kBulkQueueMax) lane.send(header, parts);
-    lane.flush();
-    go_on = on_bytes(bytes);
-  }
-}
-
-void measure_bulk_tls(const Options& options) {
-  LaneListener listener("127.0.0.1", [](const std::string&) { return kBenchKey; });
-  PeerProcess peer(options, [&] {
-    auto lane = accept_lane(listener);
-    pump_bulk(*lane, [](uint64_t) { return true; });
-  });
-  auto lane = Lane::dial("127.0.0.1", listener.port(), "1", kBenchKey);
-  const uint64_t start_ns = now_ns();
-  const auto length_ns = static_cast<uint64_t>(options.seconds * 1e9);
-  uint64_t window_from_ns = 0;
-  uint64_t window_bytes = 0;
-  std::vector<double> samples;  // bytes per second of each window, of the arriving direction
-  pump_bulk(*lane, [&](uint64_t bytes) {
-    const uint64_t now = now_ns();
-    window_bytes += bytes;
-    if (window_from_ns == 0 || now - start_ns < length_ns / 10) {
-      window_from_ns = now;
-      window_bytes = 0;
-    } else if (now - window_from_ns >= kBulkWindowNs) {
-      samples.push_back(static_cast<double>(window_bytes) * 1e9 / static_cast<double>(now - window_from_ns));
-      window_from_ns = now;
-      window_bytes = 0;
-    }
-    return now - start_ns < length_ns;
-  });
-  report("bulkTls2", options, std::move(samples), "B/s", true);
-}
-
 Options options_of(int argc, char** argv) {
   Options options;
   for (int i = 1; i < argc; ++i) {
@@ -362,6 +191,7 @@ int bench_reference(int argc, char** argv) {
     if (options.bytes > 0 && wanted("echoTls"))
       measure_echo("echoTls", options, options.bytes, options.bytes);
     if (wanted("bulkTls2")) measure_bulk_tls(options);
+    if (wanted("bulkTlsCpu")) measure_bulk_cpu(options);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

@@ -2,6 +2,8 @@
 // behind `elasticos doctor`. Read once at start, never on a fault path.
 #pragma once
 
+#include <sys/types.h>
+
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,6 +39,13 @@ struct ProgramProblem {
 // missing. Scripts are followed to their interpreter as far as the kernel does. A file that is no executable
 // format at all is no problem: see runs_by_shell.
 std::optional<ProgramProblem> check_program(const std::string& path);
+
+// True if this process, and so whatever it starts, gains no privileges by any file.
+bool cannot_gain();
+
+// The same for what process `pid` has executed: it has no more rights than before, because it is traced.
+// `may_gain`: untraced, it might have. 126: its file is not for us to look at.
+std::optional<ProgramProblem> check_executed(pid_t pid, bool may_gain);
 
 // The kernel would answer ENOEXEC, so execvp runs `/bin/sh PATH ARG…` instead: do the same.
 bool runs_by_shell(const std::string& path);

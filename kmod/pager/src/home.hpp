@@ -3,9 +3,10 @@
 //
 // Files: home.cpp (life and control), home_stops.cpp (what the application's tasks report), home_calls.cpp
 // and home_mmap.cpp (calls that change mappings), home_advice.cpp (advice), home_exit.cpp (ends of threads),
-// home_limits.cpp (resource limits), home_convert.cpp (a new image's memory), home_fork.cpp (forks),
-// home_children.cpp and home_child_calls.cpp (children that have not had all their memory), home_jumps.cpp
-// (threads that leave and come back), home_nodes.cpp (participants), home_stats.cpp.
+// home_limits.cpp (resource limits), home_maps.cpp (/proc/self/maps), home_refused.cpp (what cannot work),
+// home_convert.cpp (a new image's memory), home_fork.cpp (forks), home_children.cpp and home_child_calls.cpp
+// (children that have not had all their memory), home_jumps.cpp (threads that leave and come back),
+// home_nodes.cpp (participants), home_stats.cpp.
 #pragma once
 
 #include <sys/types.h>
@@ -22,9 +23,11 @@
 #include "call_pages.hpp"
 #include "control.hpp"
 #include "engine.hpp"
+#include "facts.hpp"
 #include "holder.hpp"
 #include "jump.hpp"
 #include "policy.hpp"
+#include "proc_maps.hpp"
 #include "signals.hpp"
 #include "snapshot.hpp"
 #include "tracee.hpp"
@@ -186,11 +189,24 @@ class Home : public EngineHost, public LaneEvents {
   bool keep_for_end(pid_t caller, const std::vector<pid_t>& ends, const RobustWalk& walk, uint64_t address,
                     uint64_t bytes);
   bool read_word(uint64_t address, uint64_t& word);
+  void warn_of_core();
   void release(std::vector<uint64_t>& pinned);
   // home_limits.cpp
   void place_stack(const Region& stack);
   void fit_stack();
   bool over_limits(uint64_t pages, int prot, uint64_t replaces) const;
+  // home_maps.cpp
+  void call_open(Thread& thread);
+  bool fetch_path(Thread& thread, uint64_t page);
+  void after_open(Thread& thread, user_regs_struct registers);
+  void fill_maps(pid_t tid, int number);
+  std::string maps_text();
+  Mapping shown_mapping(const Region& region);
+  // home_refused.cpp
+  void refuse_call(Thread& thread);
+  void note_ptrace(pid_t caller, const user_regs_struct& r);
+  void on_foreign_call(pid_t pid);
+  void on_foreign_exec(pid_t pid);
   // home_mmap.cpp
   void call_mmap(Thread& thread);
   int64_t map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
@@ -245,6 +261,7 @@ class Home : public EngineHost, public LaneEvents {
   bool on_child_stop(pid_t pid, int status);
   void on_child_call(pid_t pid, SnapshotTask& task);
   void child_goes_on(pid_t pid, bool exit_stop);
+  void child_fails(pid_t pid, SnapshotTask& task, int error);
   void child_needs(pid_t pid, std::vector<uint64_t> pages, bool exit_stop);
   void child_needs_range(pid_t pid, CallRange range, bool exit_stop);
   void child_exits(pid_t pid, bool group);
@@ -291,13 +308,16 @@ class Home : public EngineHost, public LaneEvents {
   std::unordered_map<pid_t, std::unique_ptr<Thread>> threads_;
   std::map<uint32_t, pid_t> slots_;
   uint32_t next_slot_ = 1;
-  std::set<pid_t> foreign_;     // other processes of the application's tree: they run natively
+  const bool may_gain_ = !cannot_gain();  // rights, by executing a setuid program
+  std::set<long> told_refused_;           // calls of which the user has been told that they cannot work
+  std::set<pid_t> foreign_;               // other processes of the application's tree: they run natively
   std::map<pid_t, int> early_;  // stopped before their creator's event, or before they are copied; ticks
   uint64_t brk_start_ = 0, brk_now_ = 0;
   uint64_t reserved_end_ = kTrampoline + kTrampolineBytes;  // address
-  uint64_t stack_first_ = 0, stack_end_ = 0;  // pages
-  static constexpr uint64_t kStackGapPages = 256;  // between the stack and the mappings below it
-  uint64_t mmap_top_ = 0;  // page: new mappings lie below
+  uint64_t stack_first_ = 0, stack_end_ = 0;                // pages
+  uint64_t stack_made_first_ = 0;                           // as exec made it
+  static constexpr uint64_t kStackGapPages = 256;           // between the stack and the mappings below it
+  uint64_t mmap_top_ = 0;                                   // page: new mappings lie below
   uint32_t next_ticket_ = 1;
   struct Awaited {
     pid_t tid;

@@ -40,6 +40,14 @@ void Home::on_call(Thread& thread) {
     case SYS_exit:
     case SYS_exit_group: return call_exit(thread);
     case SYS_futex: return call_futex(thread);
+    case SYS_open:
+    case SYS_openat: return call_open(thread);
+    case SYS_io_uring_setup:
+    case SYS_userfaultfd:
+    case SYS_vmsplice:
+    case SYS_process_madvise:
+    case SYS_setsockopt: return refuse_call(thread);
+    case SYS_ptrace: note_ptrace(thread.tid, r); return run_native(thread, false);
     case SYS_mlock:
     case SYS_mlock2:
     case SYS_mlockall:
@@ -128,6 +136,8 @@ void Home::on_call_end(Thread& thread) {
       return;
     case SYS_fork:
     case SYS_clone: return finish_fork(thread);  // a fork that failed: see call_fork
+    case SYS_open:
+    case SYS_openat: return after_open(thread, r);
     case SYS_mmap: after_native_mmap(thread, result); break;
     case SYS_setrlimit:
     case SYS_prlimit64: fit_stack(); break;

@@ -135,8 +135,16 @@ void Home::on_child_call(pid_t pid, SnapshotTask& task) {
     case SYS_munmap:
     case SYS_brk:
     case SYS_shmat: return child_goes_on(pid, true);
-    default: return child_goes_on(pid, false);
+    case SYS_process_madvise:  // behind our back, as for the program itself
+    case SYS_userfaultfd: return child_fails(pid, task, ENOSYS);
+    default: task.wants_exit_stop = false; return on_foreign_call(pid);
   }
+}
+
+void Home::child_fails(pid_t pid, SnapshotTask& task, int error) {
+  task.call.orig_rax = ~0ull;  // the call itself is skipped
+  task.call.rax = static_cast<uint64_t>(-error);
+  if (set_registers(pid, task.call)) child_goes_on(pid, false);
 }
 
 void Home::child_goes_on(pid_t pid, bool exit_stop) {
@@ -223,10 +231,7 @@ void Home::on_child_clone(pid_t pid, SnapshotTask& task) {
   if (snapshots_.find(task.snapshot)->tasks > 1)
     return child_needs_range(pid, {0, page_of(kUserSpaceEnd)}, false);
   if (snapshots_.size() < Snapshots::kMax) return child_needs(pid, words, false);
-  r.orig_rax = ~0ull;
-  r.rax = static_cast<uint64_t>(-ENOMEM);
-  set_registers(pid, r);
-  child_goes_on(pid, false);
+  child_fails(pid, task, ENOMEM);
 }
 
 bool Home::on_child_birth(pid_t pid, const SnapshotTask& task) {

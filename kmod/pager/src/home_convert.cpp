@@ -12,54 +12,30 @@
 #include <cstdio>
 
 #include "home.hpp"
+#include "proc_maps.hpp"
 
 namespace elastic {
 
 namespace {
 
 constexpr uint64_t kArgumentBytesMax = 8u << 20;  // the kernel's own limit is 6 MB
-constexpr uint64_t kConvertPages = 16;  // few enough that none is evicted before it is mapped
+constexpr uint64_t kConvertPages = 16;            // few enough that none is evicted before it is mapped
 const uint8_t kZeros[kPageBytes] = {};
 
-struct Mapping {
-  uint64_t start = 0, end = 0;  // addresses
-  int prot = 0;
-  bool is_private = false;
-  bool anonymous = false;
-  std::string name;
-};
-
-std::vector<Mapping> read_maps(pid_t pid, Injector& injector) {
-  std::vector<Mapping> maps;
-  Fd opened = open_of_task(pid, "maps", O_RDONLY, &injector);
-  FILE* file = opened ? fdopen(opened.get(), "r") : nullptr;
-  if (file == nullptr) fail_errno("cannot read the mappings of process %d", pid);
-  opened.release();
-  char line[4352];
-  while (fgets(line, sizeof line, file) != nullptr) {
-    Mapping mapping;
-    char flags[8] = {};
-    unsigned long offset = 0, inode = 0;
-    unsigned major = 0, minor = 0;
-    int name_at = 0;
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %lx %x:%x %lu %n", &mapping.start, &mapping.end, flags,
-               &offset, &major, &minor, &inode, &name_at) < 7)
-      continue;
-    mapping.prot = (flags[0] == 'r' ? PROT_READ : 0) | (flags[1] == 'w' ? PROT_WRITE : 0) |
-                   (flags[2] == 'x' ? PROT_EXEC : 0);
-    mapping.is_private = flags[3] == 'p';
-    mapping.anonymous = inode == 0;
-    mapping.name = line + name_at;
-    if (!mapping.name.empty() && mapping.name.back() == '\n') mapping.name.pop_back();
-    maps.push_back(mapping);
-  }
-  fclose(file);
-  return maps;
+bool is_special(const Mapping& mapping) {
+  const std::string& name = mapping.file.path;
+  return mapping.start == kTrampoline || name == "[vdso]" || name.starts_with("[vvar") ||
+         name == "[vsyscall]";
 }
 
-bool is_special(const Mapping& mapping) {
-  return mapping.start == kTrampoline || mapping.name == "[vdso]" || mapping.name.starts_with("[vvar") ||
-         mapping.name == "[vsyscall]";
+Region region_of(const Mapping& mapping) {
+  Region region;
+  region.start = page_of(mapping.start);
+  region.end = page_of(mapping.end);
+  region.prot = mapping.prot;
+  region.backing_page = page_of(mapping.offset);
+  if (!mapping.anonymous()) region.file = std::make_shared<FileName>(mapping.file);
+  return region;
 }
 
 }  // namespace
@@ -70,21 +46,17 @@ void Home::convert_image() {
   stack_first_ = stack_end_ = 0;
   reserved_end_ = kTrampoline + kTrampolineBytes;
   for (const Mapping& mapping : maps) {
-    Region region;
-    region.start = page_of(mapping.start);
-    region.end = page_of(mapping.end);
-    region.prot = mapping.prot;
-    region.path = mapping.name;
+    Region region = region_of(mapping);
     if (region.end > page_of(kUserSpaceEnd)) continue;  // vsyscall
-    const bool stack = mapping.name == "[stack]";
+    const bool stack = mapping.file.path == "[stack]";
     const bool elastic =
-        mapping.is_private && !is_special(mapping) && (mapping.anonymous || (mapping.prot & PROT_WRITE));
+        mapping.is_private && !is_special(mapping) && (mapping.anonymous() || (mapping.prot & PROT_WRITE));
     if (!elastic) {
-      region.kind = mapping.is_private && !mapping.anonymous ? RegionKind::replica : RegionKind::native;
+      region.kind = mapping.is_private && !mapping.anonymous() ? RegionKind::replica : RegionKind::native;
       regions_.insert(region);
       continue;
     }
-    copy_in(region.start, region.end, mapping.anonymous);
+    copy_in(region.start, region.end, mapping.anonymous());
     if (const int error = memory_.map(region.start, region.end - region.start, region.prot); error != 0)
       throw Failure(format("cannot map elastic memory at %#" PRIx64 ": %s", address_of(region.start),
                            strerror(-error)));
@@ -167,6 +139,7 @@ void Home::convert_range(const Region& part, int prot) {
   region.end = end;
   region.prot = prot;
   region.backing = part.backing;
+  region.file = part.file;
   region.backing_page = part.backing_page;
   regions_.insert(region);
   tell_mapped(first, end);
@@ -211,8 +184,8 @@ void Home::move_arguments(uint64_t stack_first, uint64_t stack_end) {
       pread(memory_view_.get(), strings.data(), strings.size(), static_cast<off_t>(start)) ==
           static_cast<ssize_t>(strings.size()) &&
       injector.call(SYS_mmap, kArgumentsAt, bytes, PROT_READ,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~0ull, 0) ==
-          static_cast<int64_t>(kArgumentsAt) &&
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, ~0ull,
+                    0) == static_cast<int64_t>(kArgumentsAt) &&
       pwrite(memory_view_.get(), &map, sizeof map, static_cast<off_t>(kArgumentsAt)) == sizeof map &&
       pwrite(memory_view_.get(), strings.data(), strings.size(), static_cast<off_t>(map.arg_start)) ==
           static_cast<ssize_t>(strings.size());
@@ -257,13 +230,9 @@ void Home::resync_native() {
   RegionMap fresh;
   for (const Mapping& mapping : read_maps(application_, memory_.injector())) {
     if (mapping.end > kUserSpaceEnd) continue;
-    Region region;
-    region.start = page_of(mapping.start);
-    region.end = page_of(mapping.end);
-    region.prot = mapping.prot;
-    region.path = mapping.name;
+    Region region = region_of(mapping);
     const bool replica =
-        mapping.is_private && !mapping.anonymous && !(mapping.prot & PROT_WRITE) && !is_special(mapping);
+        mapping.is_private && !mapping.anonymous() && !(mapping.prot & PROT_WRITE) && !is_special(mapping);
     region.kind = replica ? RegionKind::replica : RegionKind::native;
     fresh.insert(region);
   }
@@ -272,7 +241,7 @@ void Home::resync_native() {
     if (region.kind == RegionKind::native) return;
     std::vector<Region> parts;
     fresh.visit(region.start, region.end, [&](const Region& now) {
-      if (region.kind == RegionKind::elastic ? !now.path.starts_with("/memfd:elastic")
+      if (region.kind == RegionKind::elastic ? !(now.file && now.file->path.starts_with("/memfd:elastic"))
                                              : now.kind != RegionKind::replica)
         return;
       Region part = region;

@@ -97,6 +97,22 @@ void Home::prepare_ends(pid_t caller, std::vector<pid_t> ends, RobustWalk walk) 
   resume(caller);
 }
 
+// The kernel has dumped what is here, and zeros for what is not.
+void Home::warn_of_core() {
+  uint64_t away = 0;
+  regions_.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
+    if (region.kind != RegionKind::elastic) return;
+    table_.for_each_touched(region.start, region.end, [&](uint64_t, const PageEntry& e) {
+      away += e.state() != PageState::untouched && e.state() != PageState::resident;
+    });
+  });
+  if (away > 0)
+    control_->log(LogLevel::warning,
+                  format("the core dump is not whole: %lu pages that were not in this machine's memory are "
+                         "zeros in it",
+                         away));
+}
+
 // A page that another thread needs as well stays.
 void Home::release(std::vector<uint64_t>& pinned) {
   for (const uint64_t page : std::exchange(pinned, {})) {

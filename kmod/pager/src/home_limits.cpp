@@ -27,7 +27,7 @@ uint64_t limit_of(pid_t pid, __rlimit_resource resource) {
 
 // New mappings lie below what the stack may need.
 void Home::place_stack(const Region& stack) {
-  stack_first_ = stack.start;
+  stack_first_ = stack_made_first_ = stack.start;
   stack_end_ = stack.end;
   const uint64_t limit = std::min(limit_of(application_, RLIMIT_STACK), kStackBytesMax);
   const uint64_t room = std::max(page_of(round_up_page(limit)), kStackRoomPages);

@@ -115,6 +115,7 @@ void Home::on_task_end(pid_t pid, int status) {
   drop_snapshot(snapshots_.leave(pid));
   if (pid != application_ || ending_) return;
   application_ = 0;
+  if (WIFSIGNALED(status) && WCOREDUMP(status)) warn_of_core();
   if (snapshots_.empty())
     for (const auto& [early, ticks] : early_) kill(early, SIGKILL);  // nobody is left to say what they are
   if (WIFEXITED(status))
@@ -136,6 +137,8 @@ void Home::on_stop(pid_t pid, int status) {
     resume(pid);
     return;
   }
+  if (event == PTRACE_EVENT_SECCOMP) return on_foreign_call(pid);
+  if (event == PTRACE_EVENT_EXEC) return on_foreign_exec(pid);
   if (event == PTRACE_EVENT_STOP && stops_group(WSTOPSIG(status))) {
     listen(pid);
     return;
@@ -227,10 +230,9 @@ void Home::on_exec(pid_t pid) {
   if (pid != application_) {  // a vfork child leaves our memory
     forget_thread(pid);
     foreign_.insert(pid);
-    resume(pid);
-    return;
+    return on_foreign_exec(pid);
   }
-  std::optional<ProgramProblem> problem = check_program(format("/proc/%d/exe", pid));
+  const std::optional<ProgramProblem> problem = check_executed(pid, may_gain_);
   if (problem) throw Failure(problem->message, problem->exit_status);
   const pid_t injector = memory_.injector().tid();
   std::vector<pid_t> gone;

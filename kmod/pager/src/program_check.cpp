@@ -7,6 +7,7 @@
 // would do as a program).
 #include <elf.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -15,8 +16,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <string_view>
 
 #include "facts.hpp"
@@ -29,6 +32,13 @@ namespace {
 constexpr size_t kHeadBytes = 256;   // BINPRM_BUF_SIZE: what the kernel reads to know a format
 constexpr int kInterpretersMax = 5;  // exec_binprm() gives ELOOP beyond
 constexpr size_t kProgramHeadersMax = 512;
+
+// Of whoever executes a program: what it has already is not gained.
+struct Rights {
+  bool may_gain = true;  // false: it, or one before it, has given up gaining any
+  uid_t user = 0;
+  gid_t group = 0;
+};
 
 // What execve would answer for a file, and what it found.
 struct Look {
@@ -95,18 +105,32 @@ std::optional<ProgramProblem> architecture_problem(const std::string& path, cons
   return std::nullopt;
 }
 
-// What the program would gain by its file and lose under a tracer. Nothing is gained on a nosuid mount or by
-// a process that has given up gaining.
-std::optional<ProgramProblem> privilege_problem(const std::string& path, const struct stat& status) {
+Rights rights_of(pid_t pid, bool may_gain) {
+  Rights rights{may_gain};
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  uid_t real = 0;
+  for (std::string line; std::getline(status, line);) {
+    std::sscanf(line.c_str(), "Uid: %u %u", &real, &rights.user);
+    std::sscanf(line.c_str(), "Gid: %u %u", &real, &rights.group);
+  }
+  return rights;
+}
+
+Rights own_rights() { return {!cannot_gain(), geteuid(), getegid()}; }
+
+// What the program would gain by its file and lose under a tracer. Nothing is gained on a nosuid mount.
+std::optional<ProgramProblem> privilege_problem(const std::string& path, const struct stat& status,
+                                                const Rights& rights) {
   struct statvfs mount {};
+  if (!rights.may_gain) return std::nullopt;
   if (statvfs(path.c_str(), &mount) == 0 && (mount.f_flag & ST_NOSUID) != 0) return std::nullopt;
-  if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1) return std::nullopt;
   const char* what = nullptr;
-  if ((status.st_mode & S_ISUID) != 0) {
+  if ((status.st_mode & S_ISUID) != 0 && status.st_uid != rights.user) {
     what = "is setuid";
-  } else if ((status.st_mode & S_ISGID) != 0 && (status.st_mode & S_IXGRP) != 0) {
+  } else if ((status.st_mode & S_ISGID) != 0 && (status.st_mode & S_IXGRP) != 0 &&
+             status.st_gid != rights.group) {
     what = "is setgid";
-  } else if (getxattr(path.c_str(), "security.capability", nullptr, 0) > 0) {
+  } else if (rights.user != 0 && getxattr(path.c_str(), "security.capability", nullptr, 0) > 0) {
     what = "has file capabilities";
   }
   if (what == nullptr) return std::nullopt;
@@ -134,7 +158,7 @@ bool elf_interpreter(int fd, const Elf64_Ehdr& header, std::string& interpreter)
   return true;
 }
 
-void look_at_elf(int fd, const struct stat& status, std::string_view head, Look& look) {
+void look_at_elf(int fd, const struct stat& status, const Rights& rights, std::string_view head, Look& look) {
   Elf64_Ehdr header{};
   std::memcpy(&header, head.data(), std::min(head.size(), sizeof header));
   if (head.size() < sizeof(Elf32_Ehdr)) {
@@ -149,14 +173,14 @@ void look_at_elf(int fd, const struct stat& status, std::string_view head, Look&
     look.error = ENOEXEC;
     return;
   }
-  look.refusal = privilege_problem(look.file, status);
+  look.refusal = privilege_problem(look.file, status, rights);
   struct stat linker {};
   if (!interpreter.empty()) look.error = errno_for_file(interpreter, linker);
   if (look.error != 0) look.file = interpreter;
 }
 
 // Looks at a file as execve does, through its interpreters.
-Look look_at(const std::string& path) {
+Look look_at(const std::string& path, const Rights& rights = own_rights()) {
   Look look;
   look.file = path;
   for (int depth = 0; depth <= kInterpretersMax; ++depth) {
@@ -166,7 +190,7 @@ Look look_at(const std::string& path) {
     // A program may be executable and not readable; then its format is the kernel's secret until the exec.
     const Fd fd(open(look.file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (!fd) {
-      look.refusal = privilege_problem(look.file, status);
+      look.refusal = privilege_problem(look.file, status, rights);
       return look;
     }
     char bytes[kHeadBytes];
@@ -177,7 +201,7 @@ Look look_at(const std::string& path) {
     }
     const std::string_view head(bytes, static_cast<size_t>(size));
     if (head.substr(0, SELFMAG) == ELFMAG) {
-      look_at_elf(fd.get(), status, head, look);
+      look_at_elf(fd.get(), status, rights, head, look);
       return look;
     }
     std::optional<std::string> interpreter;
@@ -235,6 +259,20 @@ std::optional<ProgramProblem> check_program(const std::string& path) {
   if (look.refusal) return look.refusal;
   if (look.error != 0) return problem_of(path, look);
   return std::nullopt;
+}
+
+bool cannot_gain() { return prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1; }
+
+std::optional<ProgramProblem> check_executed(pid_t pid, bool may_gain) {
+  const std::string link = "/proc/" + std::to_string(pid) + "/exe";
+  const Look look = look_at(link, rights_of(pid, may_gain));
+  std::optional<ProgramProblem> problem = look.refusal;
+  if (!problem && look.error != 0) problem = problem_of(link, look);
+  char name[PATH_MAX];
+  const ssize_t length = readlink(link.c_str(), name, sizeof name);
+  if (problem && length > 0 && problem->message.starts_with(link))
+    problem->message.replace(0, link.size(), std::string(name, static_cast<size_t>(length)));
+  return problem;
 }
 
 bool runs_by_shell(const std::string& path) {

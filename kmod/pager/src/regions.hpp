@@ -28,17 +28,25 @@ struct BackingFile {
   uint64_t pages_from(uint64_t page, uint64_t most) const;
 };
 
+// A file as /proc/PID/maps names it.
+struct FileName {
+  std::string device = "00:00";
+  uint64_t inode = 0;
+  std::string path;
+  bool operator==(const FileName&) const = default;
+};
+
 struct Region {
   uint64_t start = 0;  // page numbers
   uint64_t end = 0;
   int prot = 0;
   RegionKind kind = RegionKind::elastic;
   std::shared_ptr<BackingFile> backing;  // what it starts as; may be null
-  uint64_t backing_page = 0;             // file page of `start`
+  std::shared_ptr<const FileName> file;  // where there is no backing: what the kernel mapped; may be null
+  uint64_t backing_page = 0;             // file page of `start`, in either
   bool wipe_on_fork = false;
   bool skip_on_fork = false;
   bool read_backing(uint64_t page, uint8_t* out) const;  // false: there is none; throws Failure
-  std::string path;  // native and replica, as /proc/PID/maps shows it; for messages only
 };
 
 class RegionMap {

@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -53,12 +54,14 @@ constexpr int kTraced[] = {
 };
 
 // Answered ENOSYS, as on a kernel without them: programs have a way without. rseq would have the kernel write
-// user memory at every preemption; clone3 hides its flags in memory (glibc falls back to clone); io_uring,
-// aio and vmsplice pin pages and write behind write-protection; openat2 hides its flags in memory;
+// user memory at every preemption; clone3 hides its flags in memory (glibc falls back to clone); aio pins
+// pages and writes behind write-protection; openat2 hides its flags in memory.
+constexpr int kMissing[] = {SYS_rseq,    SYS_clone3,     SYS_io_setup,
+                            SYS_openat2, SYS_pkey_alloc, 453 /* map_shadow_stack */};
+
+// Refused by the pager, which says so: io_uring and vmsplice pin pages and write behind write-protection;
 // process_madvise and userfaultfd would work on mappings behind our back.
-constexpr int kMissing[] = {SYS_rseq,       SYS_clone3,  SYS_io_uring_setup,  SYS_io_setup,
-                            SYS_vmsplice,   SYS_openat2, SYS_process_madvise, SYS_userfaultfd,
-                            SYS_pkey_alloc, 453 /* map_shadow_stack */};
+constexpr int kRefused[] = {SYS_io_uring_setup, SYS_vmsplice, SYS_process_madvise, SYS_userfaultfd};
 
 // Futex operations whose kernel accesses cannot wait for a page.
 constexpr int kFutexTraced[] = {FUTEX_WAKE_OP,    FUTEX_LOCK_PI,         FUTEX_UNLOCK_PI,
@@ -101,8 +104,29 @@ void trace_stack_limit(Program& p) {
   }
 }
 
-// The open flags of `open` (argument 1) and `openat` (argument 2), fcntl(F_SETFL), SO_ZEROCOPY: O_DIRECT and
-// zero-copy sends pin pages; EINVAL and ENOPROTOOPT are what file systems and protocols without them answer.
+// A second tracer is refused by the kernel: what matters is that somebody asked.
+void trace_tracers(Program& p) {
+  constexpr int kRequests[] = {PTRACE_TRACEME, PTRACE_ATTACH, PTRACE_SEIZE};
+  p.unless_equal_skip(SYS_ptrace, 1 + 2 * std::size(kRequests) + 1);
+  p.load(argument(0));
+  for (const int request : kRequests) p.if_equal(static_cast<uint32_t>(request), SECCOMP_RET_TRACE);
+  p.answer(SECCOMP_RET_ALLOW);
+}
+
+// An open for reading may be one of /proc/self/maps; where the path is, is out of the filter's sight.
+void trace_opens(Program& p) {
+  constexpr int kNotMaps = O_ACCMODE | O_CREAT | O_DIRECTORY | O_PATH | O_DIRECT;
+  for (const auto& [call, index] : {std::pair{SYS_open, 1}, std::pair{SYS_openat, 2}}) {
+    p.unless_equal_skip(static_cast<uint32_t>(call), 4);
+    p.load(argument(index));
+    p.add(BPF_JMP | BPF_JSET | BPF_K, kNotMaps, 1, 0);
+    p.answer(SECCOMP_RET_TRACE);
+    p.load(kNumber);
+  }
+}
+
+// The open flags of `open` (argument 1) and `openat` (argument 2), fcntl(F_SETFL): EINVAL is what file
+// systems without O_DIRECT answer. SO_ZEROCOPY is the pager's affair. Both pin pages.
 void refuse_pinning(Program& p) {
   for (const auto& [call, index] : {std::pair{SYS_open, 1}, std::pair{SYS_openat, 2}}) {
     p.unless_equal_skip(static_cast<uint32_t>(call), 4);
@@ -123,7 +147,7 @@ void refuse_pinning(Program& p) {
   p.unless_equal_skip(SOL_SOCKET, 3);
   p.load(argument(2));
   p.unless_equal_skip(SO_ZEROCOPY, 1);
-  p.answer(error(ENOPROTOOPT));
+  p.answer(SECCOMP_RET_TRACE);
   p.answer(SECCOMP_RET_ALLOW);
 }
 
@@ -152,8 +176,11 @@ bool install_application_filter() {
   for (const int operation : kFutexTraced) p.if_equal(static_cast<uint32_t>(operation), SECCOMP_RET_TRACE);
   p.answer(SECCOMP_RET_ALLOW);
   for (const int call : kTraced) p.if_equal(static_cast<uint32_t>(call), SECCOMP_RET_TRACE);
+  for (const int call : kRefused) p.if_equal(static_cast<uint32_t>(call), SECCOMP_RET_TRACE);
   for (const int call : kMissing) p.if_equal(static_cast<uint32_t>(call), error(ENOSYS));
   trace_stack_limit(p);
+  trace_tracers(p);
+  trace_opens(p);
   refuse_pinning(p);
   p.answer(SECCOMP_RET_ALLOW);
   const sock_fprog program = p.finish();

@@ -2,6 +2,8 @@
 // other nodes' ends of the lanes. See engine_test.cpp.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstring>
 
 #include "../src/engine.hpp"
@@ -10,6 +12,15 @@
 namespace elastic::test {
 
 constexpr uint64_t kProcess = 0xabc, kLease = 7, kPage = 0x10000;
+
+inline Region region_of(uint64_t pages, int prot, RegionKind kind) {
+  Region region;
+  region.start = kPage;
+  region.end = kPage + pages;
+  region.prot = prot;
+  region.kind = kind;
+  return region;
+}
 
 struct FakeHost : EngineHost {
   bool leave_for(const FaultEvent&, uint16_t) override { return false; }
@@ -93,7 +104,7 @@ struct Scene : LaneEvents {
     node.lease.id = kLease;
     node.lease.expires_us = now_us() + 60'000'000;
     lanes.add(std::move(node));
-    regions.insert({kPage, kPage + 4096, 3, RegionKind::elastic, nullptr, 0, false, false, ""});
+    regions.insert(region_of(4096, PROT_READ | PROT_WRITE, RegionKind::elastic));
     urgent = Lane::dial("127.0.0.1", lanes.port(), std::to_string(kLease), key_of(1));
     bulk = Lane::dial("127.0.0.1", lanes.port(), std::to_string(kLease), key_of(1));
   }
