@@ -276,6 +276,18 @@ static void many(const char* what) {
   for (int i = 0; i < CHILDREN; i++) expect_right(all[i], what);
 }
 
+/* Children that look at next to nothing. */
+static void execute(const char* what) {
+  for (int i = 0; i < 5; i++) {
+    const pid_t child = fork();
+    if (child == 0) {
+      execl("/bin/true", "true", NULL);
+      _exit(1);
+    }
+    expect_right(child, what);
+  }
+}
+
 static void simple(const char* way) {
   static const struct {
     const char* name;
@@ -300,6 +312,7 @@ static void simple(const char* way) {
   };
   for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++)
     if (strcmp(way, ways[i].name) == 0) return after(way, ways[i].act, ways[i].check);
+  if (strcmp(way, "execute") == 0) return execute(way);
   if (strcmp(way, "locks") == 0) return locks(way);
   if (strcmp(way, "threads") == 0) return threads(way);
   if (strcmp(way, "many") == 0) return many(way);
