@@ -122,7 +122,7 @@ for each in told: each.join()
 print(sum(numbers), sum(table.values()))`
 
 for (const [title, memory, command] of [
-  ['bash: pipelines, subshells and substitutions', '4M', ['bash', '-c', PIPELINES]],
+  ['bash: pipelines, subshells and substitutions', '6M', ['bash', '-c', PIPELINES]],
   ['python: multiprocessing by fork', '8M', ['python3', '-c', WORKERS]],
 ] as const) {
   const installed = spawnSync(command[0], ['-c', '']).status === 0
