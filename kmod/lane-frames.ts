@@ -56,7 +56,6 @@ export const FrameType = {
   /** Its header's `ack`, and in `version` the last sequence received on the other connection of the lane. */
   ack: 25,
 } as const
-const FRAME_TYPE_LAST = FrameType.ack
 
 export const PageFlag = { data: 1, zero: 2, moved: 4, absent: 8, pinned: 16 } as const
 export const RegionKind = { elastic: 1, replica: 2 } as const
@@ -326,9 +325,11 @@ function giveBackProblem(header: FrameHeader, payload: Uint8Array): string | und
   return header.page === 0n ? undefined : rangeProblem(header, payload)
 }
 
-function helloProblem(payload: Uint8Array): string | undefined {
+/** On a fresh connection it is frame 1. What resumes a lost one has no number, and names the last that has come. */
+function helloProblem(header: FrameHeader, payload: Uint8Array): string | undefined {
   if (payload.length !== HELLO_BYTES) return 'wrong payload size'
-  return decodeHello(payload).laneKind <= 1 ? undefined : 'unknown kind of lane'
+  if (decodeHello(payload).laneKind > 1) return 'unknown kind of lane'
+  return (header.sequence === 0n) === header.version > 0n ? undefined : 'neither first nor resuming'
 }
 
 function sizeProblem(payload: Uint8Array, bytesMin: number, bytesMax: number): string | undefined {
@@ -336,8 +337,7 @@ function sizeProblem(payload: Uint8Array, bytesMin: number, bytesMax: number): s
 }
 
 function cutProblem(header: FrameHeader, payload: Uint8Array): string | undefined {
-  if (payload.length !== 0) return 'wrong payload size'
-  return header.argument > 0 ? undefined : 'a cut has a number'
+  return sizeProblem(payload, 0, 0) ?? (header.argument > 0 ? undefined : 'a cut has a number')
 }
 
 type Check = (header: FrameHeader, payload: Uint8Array) => string | undefined
@@ -347,7 +347,7 @@ const empty: Check = (_, payload) => sizeProblem(payload, 0, 0)
 const ANY_PAGE_FLAG = PageFlag.data | PageFlag.zero | PageFlag.moved | PageFlag.absent | PageFlag.pinned
 
 const CHECKS: ReadonlyMap<number, Check> = new Map<number, Check>([
-  [FrameType.hello, (_, payload) => helloProblem(payload)],
+  [FrameType.hello, helloProblem],
   [FrameType.get, requestProblem],
   [FrameType.pages, (header, payload) => pagesProblem(header, payload, ANY_PAGE_FLAG)],
   [FrameType.push, (header, payload) => pagesProblem(header, payload, PageFlag.data | PageFlag.zero)],
@@ -383,11 +383,11 @@ const CHECKS: ReadonlyMap<number, Check> = new Map<number, Check>([
 /** Why a frame is unacceptable, in the words the pager uses, or undefined. */
 export function frameProblem(header: FrameHeader, payload: Uint8Array): string | undefined {
   if (header.magic !== WIRE_MAGIC) return 'bad magic'
-  if (header.type < FrameType.hello || header.type > FRAME_TYPE_LAST) return 'unknown frame type'
+  const check = CHECKS.get(header.type)
+  if (check === undefined) return 'unknown frame type'
   if (header.payloadBytes > PAYLOAD_BYTES_MAX) return 'payload too large'
   if (header.payloadBytes !== payload.length) return 'payload size differs from its header'
-  const check = CHECKS.get(header.type)
-  return check === undefined ? 'unknown frame type' : check(header, payload)
+  return check(header, payload)
 }
 
 /** One whole frame, header and payload, judged. */

@@ -46,6 +46,8 @@ export type PullReason =
   | 'just-arrived'
   /** A jump was wished, but at the instruction of the last jump, which may not have made progress. */
   | 'same-instruction'
+  /** `--jump-every`, but the last jumps made next to no progress. */
+  | 'to-and-fro'
 
 export type JumpReason = 'threshold' | 'jump-every'
 

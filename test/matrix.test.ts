@@ -23,6 +23,7 @@ const QUICK: readonly (readonly [string, number, number, string])[] = [
   ['perl', 25, 2, 'jump-500'],
   ['shell-exec', 50, 2, 'jump-500'],
   ['counter', 25, 2, 'jump-1'],
+  ['sqlite-memory', 50, 2, 'jump-1'],
   ['threads', 25, 2, 'jump-7'],
   ['zstd', 50, 3, 'always-pull'],
   ['python-list', 25, 3, 'adaptive'],
@@ -30,6 +31,17 @@ const QUICK: readonly (readonly [string, number, number, string])[] = [
   ['sort', 25, 3, 'jump-7'],
   ['linear-search', 25, 3, 'adaptive'],
   ['counter', 50, 3, 'jump-1'],
+  ['bash-pipeline', 50, 1, 'always-pull'],
+  ['python-processes', 50, 1, 'adaptive'],
+  ['cc1', 50, 2, 'always-pull'],
+  ['redis', 50, 2, 'always-pull'],
+  ['vectors', 25, 2, 'jump-1'],
+  ['timers', 25, 2, 'jump-7'],
+  ['static-pie', 50, 2, 'jump-7'],
+  ['unwinding', 25, 2, 'jump-1'],
+  ['xz', 50, 3, 'always-pull'],
+  ['pthreads', 25, 3, 'jump-7'],
+  ['shared-maps', 25, 3, 'jump-7'],
 ]
 
 function rowNamed([name, share, nodes, mode]: (typeof QUICK)[number]): Row | undefined {
@@ -39,7 +51,7 @@ function rowNamed([name, share, nodes, mode]: (typeof QUICK)[number]): Row | und
 }
 
 test.serial('programs give the same bytes stretched as alone', async t => {
-  t.timeout(900_000)
+  t.timeout(1_200_000)
   const rows = QUICK.map(rowNamed).filter(row => row !== undefined)
   t.is(rows.length, QUICK.length, 'a row of the list is not in the matrix')
   const observer = { note: (text: string) => t.log(text), result: () => {} }

@@ -33,7 +33,7 @@ import { alive, commandLine, TAG, taggedPids } from './processes.js'
 export { type Outcome, outcomeOf, until } from './outcome.js'
 
 const MAIN_URL = new URL('../../agent/cli/main.js', import.meta.url).href
-const READY_TIMEOUT_MS = 20_000
+const READY_TIMEOUT_MS = 60_000
 const RUN_TIMEOUT_MS = 60_000
 const STOP_TIMEOUT_MS = 8_000
 const POLL_MS = 20

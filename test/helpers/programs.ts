@@ -1,14 +1,18 @@
 /** Test applications of test/programs, compiled with the system's compiler where a test wants them. */
 
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { ROOT } from './native.js'
 import { runCommand } from './native-tests.js'
 
-/** Compiles test/programs/NAME.c into `directory`; the path of the program. Throws with the compiler's words. */
+/** Compiles test/programs/NAME.c, or NAME.cpp, into `directory`; the path of the program. Throws with the compiler's words. */
 export function buildProgram(name: string, directory: string, flags: readonly string[] = []): string {
-  const source = join(ROOT, 'test', 'programs', `${name}.c`)
+  const stem = join(ROOT, 'test', 'programs', name)
+  const isC = existsSync(`${stem}.c`)
+  const source = isC ? `${stem}.c` : `${stem}.cpp`
   const target = join(directory, name)
-  const built = runCommand('gcc', [
+  const built = runCommand(isC ? 'gcc' : 'g++', [
+    ...(isC ? [] : ['-std=c++20']),
     '-O2',
     '-Wall',
     '-Wextra',
@@ -19,6 +23,6 @@ export function buildProgram(name: string, directory: string, flags: readonly st
     ...flags,
     '-pthread',
   ])
-  if (built.status !== 0) throw new Error(`gcc ${source}: ${built.text}`)
+  if (built.status !== 0) throw new Error(`compiling ${source}: ${built.text}`)
   return target
 }

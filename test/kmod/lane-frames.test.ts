@@ -60,10 +60,10 @@ const anyHeader: fc.Arbitrary<FrameHeader> = fc.record({
   epoch: u32,
   image: u32,
   count: anyCount,
-  sequence: u64,
+  sequence: fc.oneof(fc.constantFrom(0n, 1n), u64),
   ack: u64,
   page: anyPage,
-  version: u64,
+  version: fc.oneof(fc.constantFrom(0n, 1n), u64),
   lastWrittenCut: u32,
   argument: fc.oneof(fc.integer({ min: 0, max: 9 }), fc.constant(PAYLOAD_BYTES_MAX + 1), u32),
 })

@@ -5,7 +5,7 @@
 
 import { join } from 'node:path'
 import { TestCluster } from '../helpers/cluster.js'
-import type { MatrixProgram, Scale } from './programs.js'
+import type { MatrixProgram, Scale } from './program.js'
 import { footprints, type RowOptions, type RowResult, runAlone, runRow, type Subject } from './row-run.js'
 import type { Row } from './rows.js'
 

@@ -9,7 +9,7 @@ import { readFileSync, rmSync } from 'node:fs'
 import { type Outcome, outcomeOf, type RunOutcome, type TestCluster } from '../helpers/cluster.js'
 import { type Before, leftovers, snapshot } from '../helpers/leftovers.js'
 import { census, type ProcessSeen } from '../helpers/processes.js'
-import type { Prepared } from './programs.js'
+import type { Prepared } from './program.js'
 import { type Residency, ResidencySampler } from './residency.js'
 import { missing, type Row } from './rows.js'
 
@@ -24,7 +24,7 @@ const UNLIMITED = '8G'
 
 /** What a program does alone: the standard every row is held to. */
 export interface Reference {
-  readonly status: number | null
+  readonly status: number
   /** Of standard output of each command, then of each file. */
   readonly digests: readonly string[]
   readonly seconds: number
@@ -43,13 +43,31 @@ export interface RowResult {
 
 const digest = (data: Buffer) => createHash('sha256').update(data).digest('hex')
 
+/** Of what runs without elasticos. */
+const surroundings = (cwd: string) => ({ cwd, env: { PATH: process.env.PATH, HOME: cwd, LC_ALL: 'C' } })
+
+/** The client of the command, once that has been started. */
+function startClient(prepared: Prepared, cwd: string, timeoutMs: number): Promise<Outcome> | undefined {
+  const [program, ...args] = prepared.client ?? []
+  if (program === undefined) return undefined
+  return outcomeOf(
+    spawn(program, args, { ...surroundings(cwd), stdio: ['ignore', 'pipe', 'pipe'] }),
+    timeoutMs,
+  )
+}
+
+function clientProblems(client: Outcome | undefined): string[] {
+  if (client === undefined || client.status === 0) return []
+  return [`the client ends with ${client.status ?? client.signal}: ${client.stderr.trim().slice(-300)}`]
+}
+
 function removeFiles(prepared: Prepared): void {
   for (const file of prepared.files) rmSync(file, { force: true })
 }
 
-function digestsOf(prepared: Prepared, ends: readonly Outcome[]): string[] {
+function digestsOf(prepared: Prepared, outputs: readonly Outcome[]): string[] {
   return [
-    ...ends.map(end => digest(end.stdout)),
+    ...outputs.map(end => digest(end.stdout)),
     ...prepared.files.map(file => {
       try {
         return digest(readFileSync(file))
@@ -66,15 +84,18 @@ export async function runAlone(prepared: Prepared, cwd: string, timeoutMs: numbe
   const start = performance.now()
   const ends: Outcome[] = []
   for (const [program = '', ...args] of prepared.commands) {
-    const env = { PATH: process.env.PATH, HOME: cwd, LC_ALL: 'C' }
-    const child = spawn(program, args, { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
-    const end = await outcomeOf(child, timeoutMs)
-    if (end.status !== 0)
-      throw new Error(`${program} alone ends with ${end.status ?? end.signal}: ${end.stderr}`)
-    ends.push(end)
+    const child = spawn(program, args, { ...surroundings(cwd), stdio: ['ignore', 'pipe', 'pipe'] })
+    const [end, client] = await Promise.all([
+      outcomeOf(child, timeoutMs),
+      startClient(prepared, cwd, timeoutMs),
+    ])
+    const problem = clientProblems(client)[0]
+    if (end.status !== 0 || problem !== undefined)
+      throw new Error(`${program} alone ends with ${end.status ?? end.signal}: ${end.stderr}${problem ?? ''}`)
+    ends.push(end, ...(client === undefined ? [] : [client]))
   }
   const seconds = (performance.now() - start) / 1000
-  return { status: ends.at(-1)?.status ?? null, digests: digestsOf(prepared, ends), seconds }
+  return { status: 0, digests: digestsOf(prepared, ends), seconds }
 }
 
 /** Pages touched by each command in a run without limit. */
@@ -86,8 +107,8 @@ export async function footprints(
   removeFiles(prepared)
   const pages: number[] = []
   for (const command of prepared.commands) {
-    const end = await cluster.run('a', ['--memory', UNLIMITED, '--participants', '1'], command, { timeoutMs })
-      .outcome
+    const running = cluster.run('a', ['--memory', UNLIMITED, '--participants', '1'], command, { timeoutMs })
+    const [end] = await Promise.all([running.outcome, startClient(prepared, cluster.directory, timeoutMs)])
     const touched = end.stats?.pagesTouched
     if (end.status !== 0 || touched === undefined)
       throw new Error(
@@ -174,14 +195,20 @@ export async function runRow(
   removeFiles(prepared)
   const problems: string[] = []
   const ends: RunOutcome[] = []
+  const outputs: Outcome[] = []
   const residency: Residency[] = []
   const seen: ProcessSeen[] = []
   const start = performance.now()
   for (const [i, command] of prepared.commands.entries()) {
     const footprint = subject.footprints[i] ?? 0
     const limit = limitPages(row, footprint)
-    const watched = await runWatched(cluster, runFlags(row, limit), command, footprint, options)
+    const [watched, client] = await Promise.all([
+      runWatched(cluster, runFlags(row, limit), command, footprint, options),
+      startClient(prepared, cluster.directory, options.timeoutMs),
+    ])
     ends.push(watched.end)
+    outputs.push(watched.end, ...(client === undefined ? [] : [client]))
+    problems.push(...clientProblems(client))
     seen.push(...watched.during)
     if (watched.residency !== undefined) residency.push(watched.residency)
     const { status, signal, stderr } = watched.end
@@ -192,7 +219,7 @@ export async function runRow(
     problems.push(...missing(row, watched.end.stats), ...residencyProblems(watched.residency, limit))
   }
   const seconds = (performance.now() - start) / 1000
-  const digests = digestsOf(prepared, ends)
+  const digests = digestsOf(prepared, outputs)
   if (digests.join() !== reference.digests.join()) problems.push('output differs from a run alone')
   for (const left of await leftovers(cluster, before, seen)) problems.push(`left behind: ${left}`)
   return {

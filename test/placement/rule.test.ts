@@ -137,6 +137,33 @@ test('an instruction that makes no progress needs twice as many pulls each time,
   t.deepEqual(pulls, [4, 8, 16, 32, 64, 64, 64])
 })
 
+/** Pulls before each of so many jumps with `--jump-every 1`; each fault comes `executionUs` after the last event. */
+function pullsBeforeJumps(driver: Driver, jumps: number, executionUs: number): number[] {
+  return Array.from({ length: jumps }, (_, jump) => {
+    let pulls = 0
+    for (;;) {
+      driver.now += executionUs
+      if (driver.fault(1 + (jump % 2), driver.now) !== 'to-and-fro') break
+      pulls++
+    }
+    driver.arrive(jump + 1)
+    return pulls
+  })
+}
+
+test('jump-every: a thread that goes to and fro without executing anything pulls more and more between jumps', t => {
+  const free = Array(9).fill(0)
+  const driver = new Driver('always-pull', 1)
+  t.deepEqual(pullsBeforeJumps(driver, 17, 10), [...free, 2, 4, 8, 16, 32, 64, 64, 64])
+  driver.arrive(99)
+  t.deepEqual(pullsBeforeJumps(driver, 10, 10), [...free, 2], 'a system call ended that')
+  t.deepEqual(pullsBeforeJumps(driver, 2, 60), [4, 0], 'and so does a stay with enough execution')
+})
+
+test('jump-every: a thread that executes between its faults jumps at every one', t => {
+  t.deepEqual(pullsBeforeJumps(new Driver('always-pull', 1), 50, 60), Array(50).fill(0))
+})
+
 test('coming home for a system call frees the instruction of the last jump', t => {
   const driver = new Driver('always-pull', 1)
   driver.faults([1], 7)

@@ -112,6 +112,9 @@ static void reserved(void) {
   shmctl(id, IPC_RMID, NULL);
   errno = error;
   expect_error("shmat", failed, EINVAL);
+  const int large = shmget(IPC_PRIVATE, 4 << 20, 0600 | IPC_CREAT);
+  if (shmat(large, NULL, 0) == (void*)-1) fail("shmat where the kernel likes: %s", strerror(errno));
+  shmctl(large, IPC_RMID, NULL);
 }
 
 /* Files of huge pages; how many there are to touch does not matter. */

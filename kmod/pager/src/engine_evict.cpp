@@ -144,6 +144,7 @@ size_t Engine::pick_victims(std::vector<uint64_t>& victims, size_t wanted) {
     const uint64_t page = table_.page_at(at);
     if (!may_leave(page, now)) {
       passed++;
+      if (table_.peek(page).pinned) table_.pass(at);  // not in the way of the next search
     } else if (!in_order_of_arrival_ && spared < kSparedMax && table_.spare(at)) {
       spared++;
       if (index == 0) index = table_.last();
@@ -157,7 +158,9 @@ size_t Engine::pick_victims(std::vector<uint64_t>& victims, size_t wanted) {
 
 void Engine::add_idle_neighbours(std::vector<uint64_t>& victims, size_t wanted, uint64_t page, uint64_t now) {
   for (const int64_t step : {1, -1}) {
-    for (uint64_t next = page + step; victims.size() < wanted; next += step) {
+    // Page 0 and the last one have a neighbour on one side only.
+    for (uint64_t next = page + step; victims.size() < wanted && next < page_of(kUserSpaceEnd);
+         next += step) {
       if (!may_leave(next, now) || !table_.is_idle(next)) break;
       if (std::find(victims.begin(), victims.end(), next) != victims.end()) break;
       victims.push_back(next);
@@ -338,7 +341,7 @@ bool Engine::tell_owned(Node& to) {
   bool full = false;
   table_.for_each_touched_chunk([&](uint64_t first, uint64_t end) {
     if (full || end <= tell_from_) return;
-    if (to.urgent == nullptr || to.urgent->queued_bytes() > kNotesQueueBytes) {
+    if (!lanes_.urgent_has_room(to) || to.urgent->queued_bytes() > kNotesQueueBytes) {
       full = true;
       tell_from_ = first;
       return;

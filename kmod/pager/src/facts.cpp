@@ -133,7 +133,7 @@ constexpr unsigned long kHwcap2Fsgsbase = 2;  // HWCAP2_FSGSBASE: the kernel let
 
 // False: the CPU has no such leaf or subleaf (an undefined leaf would answer with another one's bits).
 bool ask(uint32_t leaf, uint32_t subleaf, uint32_t (&out)[4]) {
-  if (__get_cpuid_max(leaf & 0x80000000, nullptr) < leaf) return false;
+  if (static_cast<uint32_t>(__get_cpuid_max(leaf & 0x80000000, nullptr)) < leaf) return false;
   if (leaf == 7 && subleaf > 0) {
     __cpuid_count(7, 0, out[kEax], out[kEbx], out[kEcx], out[kEdx]);
     if (out[kEax] < subleaf) return false;

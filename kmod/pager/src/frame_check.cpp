@@ -102,11 +102,14 @@ Problem exactly(std::span<const uint8_t> payload, size_t bytes) {
   return payload.size() == bytes ? nullptr : "wrong payload size";
 }
 
-Problem hello_problem(std::span<const uint8_t> payload) {
+// On a fresh connection it is frame 1. What resumes a lost one has no number, and names the last that has
+// come: at least the other's first hello.
+Problem hello_problem(const FrameHeader& header, std::span<const uint8_t> payload) {
   if (payload.size() != sizeof(HelloPayload)) return "wrong payload size";
   HelloPayload hello;
   std::memcpy(&hello, payload.data(), sizeof hello);
-  return hello.lane_kind <= 1 ? nullptr : "unknown kind of lane";
+  if (hello.lane_kind > 1) return "unknown kind of lane";
+  return (header.sequence == 0) == (header.version > 0) ? nullptr : "neither first nor resuming";
 }
 
 Problem jump_problem(std::span<const uint8_t> payload) {
@@ -124,7 +127,7 @@ Problem cut_problem(const FrameHeader& header, std::span<const uint8_t> payload)
 
 Problem payload_problem(const FrameHeader& header, std::span<const uint8_t> payload) {
   switch (static_cast<FrameType>(header.type)) {
-    case FrameType::hello: return hello_problem(payload);
+    case FrameType::hello: return hello_problem(header, payload);
     case FrameType::get: return request_problem(header, payload);
     case FrameType::pages:
       return pages_problem(header, payload, kPageData | kPageZero | kPageMoved | kPageAbsent | kPagePinned);

@@ -18,6 +18,7 @@ namespace elastic {
 namespace {
 constexpr uint64_t kTickUs = 100'000;
 constexpr uint64_t kLastWordsUs = 300'000;  // for the participants' last counters
+constexpr uint64_t kPinnedPart = 4;         // of the memory, that direct reads may pin
 
 uint64_t process_number(const std::string& id) { return strtoull(id.c_str(), nullptr, 16); }
 
@@ -53,6 +54,8 @@ Home::Home(HomeOptions options) : options_(std::move(options)), rule_(options_.p
   lanes_ = std::make_unique<Lanes>(loop_, process_number(options_.id), kHome, *this, counters_);
   engine_ = std::make_unique<Engine>(loop_, memory_, table_, regions_, *lanes_, *spill_, *this,
                                      EngineConfig{kHome, options_.memory_pages}, counters_);
+  pins_ = std::make_unique<PinnedPages>(loop_, *engine_, options_.memory_pages / kPinnedPart,
+                                        [this](std::vector<uint64_t>& pages) { release(pages); });
   loop_.after_each_round([this] {
     drain_nodes();
     retry_held_calls();
@@ -147,6 +150,7 @@ void Home::prepare_image() {
   holder_.keep(memory_.uffd().fd(), application_);
   memory_view_.reset(open_process_memory(application_).release());
   convert_image();
+  check_inherited();
   for (auto& [index, node] : lanes_->all()) send_layout(*node);
   watch_image();
 }
@@ -192,8 +196,10 @@ void Home::out_of_room(uint64_t page) {
 void Home::tick() {
   loop_.at(now_us() + kTickUs, [this] { tick(); });
   tell_room();
+  for (auto& [index, node] : lanes_->all()) lanes_->acknowledge(*node);
   check_silence();
   end_orphans();
+  reap_all();
   const uint64_t now = now_us();
   if (started_ && !ending_ && now >= next_room_report_us_ &&
       table_.resident() * 10 > options_.memory_pages * 8) {
@@ -226,6 +232,7 @@ void Home::end(Ending ending) {
   for (auto& [index, node] : lanes_->all())
     anybody = lanes_->send_text(*node, FrameType::bye, "ended") || anybody;
   lanes_->flush();
+  lanes_->resumes = false;
   finish_at_us_ = now_us() + (anybody ? kLastWordsUs : 0);
   if (!anybody) loop_.stop();
 }
@@ -233,6 +240,7 @@ void Home::end(Ending ending) {
 void Home::finish() {
   if (memory_.injector()) kill(memory_.injector().tid(), SIGKILL);
   if (application_ > 0) kill(application_, SIGKILL);
+  finish_aio(memory_.injector().tid());
   for (const auto& [tid, thread] : threads_)
     if (!thread->in_group) kill(tid, SIGKILL);  // borrows the application's memory, which ends now
   // Children that the program left behind live on after its own end, as without us, but not after ours.

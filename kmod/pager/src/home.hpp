@@ -3,10 +3,10 @@
 //
 // Files: home.cpp (life and control), home_stops.cpp (what the application's tasks report), home_calls.cpp
 // and home_mmap.cpp (calls that change mappings), home_advice.cpp (advice), home_exit.cpp (ends of threads),
-// home_limits.cpp (resource limits), home_maps.cpp (/proc/self/maps), home_refused.cpp (what cannot work),
-// home_convert.cpp (a new image's memory), home_fork.cpp (forks), home_children.cpp and home_child_calls.cpp
-// (children that have not had all their memory), home_jumps.cpp (threads that leave and come back),
-// home_nodes.cpp (participants), home_stats.cpp.
+// home_direct.cpp and home_aio.cpp (direct I/O), home_limits.cpp (resource limits), home_maps.cpp
+// (/proc/self/maps), home_refused.cpp (what cannot work), home_convert.cpp (a new image's memory),
+// home_fork.cpp (forks), home_children.cpp and home_child_calls.cpp (children that have not had all their
+// memory), home_jumps.cpp (threads that leave and come back), home_nodes.cpp (participants), home_stats.cpp.
 #pragma once
 
 #include <sys/types.h>
@@ -22,6 +22,7 @@
 
 #include "call_pages.hpp"
 #include "control.hpp"
+#include "direct_io.hpp"
 #include "engine.hpp"
 #include "facts.hpp"
 #include "holder.hpp"
@@ -84,7 +85,10 @@ struct Thread {
   uint64_t clear_tid_address = 0;
   std::vector<uint64_t> pinned;  // until the call ends
   std::vector<uint64_t> kept;    // until the thread ends
-  std::vector<int> signals;      // arrived while away
+  PinnedPages::Id pins = 0;      // of a direct read or an io_submit
+  std::optional<SplitRead> split;
+  std::optional<AioSubmission> submission;
+  std::vector<int> signals;  // arrived while away
   int64_t call_result = 0;
   bool forking = false;
   uint64_t child_tid_address = 0;  // of a fork in progress: where the child's tid goes, 0 nowhere
@@ -191,6 +195,38 @@ class Home : public EngineHost, public LaneEvents {
   bool read_word(uint64_t address, uint64_t& word);
   void warn_of_core();
   void release(std::vector<uint64_t>& pinned);
+  // home_direct.cpp
+  bool is_direct(pid_t tid, int fd);
+  bool stop_reads(pid_t tid);
+  void check_inherited();
+  void call_opens_direct(Thread& thread);
+  std::vector<uint64_t> pages_read_into(const std::vector<iovec>& buffers) const;
+  void with_memory(Thread& thread, const std::vector<iovec>& ranges,
+                   std::function<void(Thread&, std::vector<uint8_t>)> then);
+  void call_read(Thread& thread);
+  void read_pinned(Thread& thread, const std::vector<iovec>& buffers);
+  void run_with_pins(Thread& thread, std::vector<uint64_t> pages);
+  void retry_call(Thread& thread);
+  void too_much_to_pin(Thread& thread);
+  bool shorten_read(Thread& thread, uint64_t bytes);
+  void end_read(Thread& thread, user_regs_struct& r);
+  // home_aio.cpp
+  AioContext* aio_context(uint64_t address);
+  void reap(uint64_t address, AioContext& context);
+  void request_ended(AioContext& context, uint64_t request);
+  void reap_all();
+  void reap_while_waiting();
+  void end_aio(uint64_t address);
+  void finish_aio(pid_t injector);
+  void call_io_submit(Thread& thread);
+  void give_back(uint64_t address, uint64_t count);
+  void look_at_requests(Thread& thread);
+  void take_requests(Thread& thread, const std::vector<iocb>& requests, size_t index);
+  void take_vector(Thread& thread, const std::vector<iocb>& requests, size_t index);
+  bool take_buffers(Thread& thread, const std::vector<iovec>& buffers);
+  void submit(Thread& thread, size_t count);
+  void note_requests(const AioSubmission& submission, PinnedPages::Id pins);
+  void end_io_submit(Thread& thread, user_regs_struct& r);
   // home_limits.cpp
   void place_stack(const Region& stack);
   void fit_stack();
@@ -295,6 +331,10 @@ class Home : public EngineHost, public LaneEvents {
   std::unique_ptr<Spill> spill_;
   std::unique_ptr<Lanes> lanes_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<PinnedPages> pins_;
+  std::map<uint64_t, AioContext> aio_;  // by the address of the ring
+  bool reaps_soon_ = false;
+  bool reads_stop_ = false;  // by the second filter
   JumpRule rule_;
   Fd signal_fd_;      // SIGCHLD
   Fd group_signals_;  // kHandedOn

@@ -1,6 +1,7 @@
 // System calls of the application that the pager answers or prepares: the dispatch, the completion that waits
 // for threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp), advice (home_advice.cpp)
 // and the ends of threads (home_exit.cpp). See home.hpp.
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/shm.h>
@@ -40,8 +41,8 @@ void Home::on_call(Thread& thread) {
     case SYS_exit:
     case SYS_exit_group: return call_exit(thread);
     case SYS_futex: return call_futex(thread);
-    case SYS_open:
-    case SYS_openat: return call_open(thread);
+    case SYS_open: return r.rsi & O_DIRECT ? call_opens_direct(thread) : call_open(thread);
+    case SYS_openat: return r.rdx & O_DIRECT ? call_opens_direct(thread) : call_open(thread);
     case SYS_io_uring_setup:
     case SYS_userfaultfd:
     case SYS_vmsplice:
@@ -61,6 +62,16 @@ void Home::on_call(Thread& thread) {
     case SYS_prlimit64: return run_native(thread, true);
     case SYS_fork:
     case SYS_clone: return call_clone(thread);
+    case SYS_open_by_handle_at:
+    case SYS_fcntl: return call_opens_direct(thread);
+    case SYS_read:
+    case SYS_pread64:
+    case SYS_readv:
+    case SYS_preadv:
+    case SYS_preadv2: return call_read(thread);
+    case SYS_io_setup:
+    case SYS_io_destroy: return run_native(thread, true);
+    case SYS_io_submit: return call_io_submit(thread);
     default: return run_native(thread, false);
   }
 }
@@ -108,6 +119,7 @@ int Home::reserved_error(const user_regs_struct& r) const {
       if (is_reserved(r.rdi, std::max<uint64_t>(r.rsi, 1))) return -EFAULT;
       return (r.r10 & MREMAP_FIXED) && is_reserved(r.r8, r.rdx) ? -EINVAL : 0;
     case SYS_shmat: {
+      if (r.rsi == 0) return 0;  // the kernel chooses
       shmid_ds info{};
       if (shmctl(static_cast<int>(r.rdi), IPC_STAT, &info) != 0) return 0;  // the kernel says why
       return is_reserved(r.rsi, info.shm_segsz) ? -EINVAL : 0;
@@ -138,6 +150,16 @@ void Home::on_call_end(Thread& thread) {
     case SYS_clone: return finish_fork(thread);  // a fork that failed: see call_fork
     case SYS_open:
     case SYS_openat: return after_open(thread, r);
+    case SYS_read:
+    case SYS_pread64:
+    case SYS_readv:
+    case SYS_preadv:
+    case SYS_preadv2: return end_read(thread, r);
+    case SYS_io_submit: return end_io_submit(thread, r);
+    case SYS_io_destroy:
+      if (result == 0) end_aio(thread.call.rdi);
+      resync_native();
+      break;
     case SYS_mmap: after_native_mmap(thread, result); break;
     case SYS_setrlimit:
     case SYS_prlimit64: fit_stack(); break;

@@ -116,6 +116,7 @@ void Home::warn_of_core() {
 // A page that another thread needs as well stays.
 void Home::release(std::vector<uint64_t>& pinned) {
   for (const uint64_t page : std::exchange(pinned, {})) {
+    if (pins_->holds(page)) continue;
     const bool shared = std::any_of(threads_.begin(), threads_.end(), [page](const auto& other) {
       const auto has = [page](const std::vector<uint64_t>& pages) {
         return std::find(pages.begin(), pages.end(), page) != pages.end();

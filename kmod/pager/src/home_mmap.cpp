@@ -210,6 +210,7 @@ void Home::call_mremap(Thread& thread) {
   uint64_t old_pages = page_of(old_bytes);
   const Region* found = regions_.find(first);
   if (found == nullptr || found->kind != RegionKind::elastic) return run_native(thread, true);
+  if (pins_->holds_any(first, first + old_pages)) return retry_call(thread);
   const Region region = *found;
   const bool may_move = r.r10 & MREMAP_MAYMOVE, fixed = r.r10 & MREMAP_FIXED;
   if ((r.rdi & (kPageBytes - 1)) != 0 || new_bytes == 0 || old_bytes == 0 || (fixed && !may_move) ||

@@ -180,6 +180,7 @@ void Home::on_frame(Node& node, const Frame& frame, bool) {
       }
       return;
     case FrameType::file_get: return serve_file_pages(node, frame.header);
+    case FrameType::ack: return;  // the lane has read it
     case FrameType::get:
     case FrameType::pages:
     case FrameType::push:

@@ -95,6 +95,7 @@ std::string Home::stats_json() const {
   number("jumpsHome", sum.jumps_home);
   number("pagesWithJumps", sum.pages_with_jumps);
   number("framesRefused", sum.frames_refused);
+  number("lanesResumed", sum.lanes_resumed);
   number("bytesSent", sum.bytes_sent);
   number("bytesReceived", sum.bytes_received);
   number("childProcesses", children_);

@@ -88,6 +88,7 @@ void Home::forget_thread(pid_t tid) {
   }
   release(thread->pinned);
   release(thread->kept);
+  pins_->unpin(thread->pins);
   slots_.erase(thread->slot);
   threads_.erase(tid);
 }
@@ -235,6 +236,8 @@ void Home::on_exec(pid_t pid) {
   const std::optional<ProgramProblem> problem = check_executed(pid, may_gain_);
   if (problem) throw Failure(problem->message, problem->exit_status);
   const pid_t injector = memory_.injector().tid();
+  pins_->clear();
+  aio_.clear();
   std::vector<pid_t> gone;
   for (const auto& [tid, thread] : threads_)
     if (thread->in_group) gone.push_back(tid);

@@ -7,8 +7,8 @@
 namespace elastic {
 
 namespace {
-constexpr uint8_t kStuckJumpsMax = 8;  // it is an exponent
-constexpr uint8_t kRestlessMax = 12;   // as well
+// Exponents.
+constexpr uint8_t kStuckJumpsMax = 8, kRestlessMax = 12, kShortStaysMax = 14;
 constexpr uint64_t kHotJumps = 8, kHotJumpsMax = 64;
 }  // namespace
 
@@ -72,6 +72,7 @@ bool decode_jump(std::span<const uint8_t> bytes, ThreadRule& rule, WorkingSet& s
   memcpy(&set, bytes.data() + sizeof rule, sizeof set);
   if (rule.events_count > kPolicyWindowMax || rule.events_next >= kPolicyWindowMax) return false;
   if (rule.stuck_jumps > kStuckJumpsMax || rule.restless > kRestlessMax) return false;
+  if (rule.short_stays > kShortStaysMax) return false;
   return context.decode(bytes.subspan(sizeof rule + sizeof set));
 }
 

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <system_error>
 
 #include "frame_check.hpp"
@@ -24,21 +25,18 @@ constexpr int kReceivesPerEvent = 8;         // then the other descriptors get t
 constexpr size_t kHandshakeReceiveBytes = 16u << 10;
 constexpr uint64_t kHandshakeBytesMax = 32u << 10;  // a pre-shared-key handshake needs less than 1 KiB
 // Capacity an empty queue keeps: what waits to be sent, and what has come (the largest answer, and a record).
-constexpr size_t kKeepBytes = 256u << 10, kKeepPlainBytes = 288u << 10;
+constexpr size_t kKeepBytes = 160u << 10, kKeepPlainBytes = 288u << 10;
+constexpr size_t kSealBytes = 9 * kRecordPlainBytes;  // for one send(): a batch of 32 pages and its metas
 
 }  // namespace
 
 Lane::State::State(Fd socket, std::string identity, const LaneKey& key)
-    : fd(std::move(socket)),
-      connecting(true),
-      tls(std::move(identity), key),
-      stage(std::make_unique_for_overwrite<uint8_t[]>(kRecordPlainBytes)) {}
+    : fd(std::move(socket)), connecting(true), tls(std::move(identity), key) {}
 
 Lane::State::State(Fd socket, std::shared_ptr<ListenerShared> shared)
     : fd(std::move(socket)),
       listener(std::move(shared)),
-      tls([table = listener](const std::string& identity) { return table->find_key(identity); }),
-      stage(std::make_unique_for_overwrite<uint8_t[]>(kRecordPlainBytes)) {
+      tls([table = listener](const std::string& identity) { return table->find_key(identity); }) {
   ++listener->pending;
 }
 
@@ -55,8 +53,6 @@ void Lane::State::end(LaneIo as, std::string reason) {
   if (status != LaneIo::ok) return;
   status = as;
   problem = where() + ": " + reason;
-  early.clear();
-  staged_bytes = 0;
   leave_pending();
 }
 
@@ -72,6 +68,7 @@ void Lane::State::on_connected() {
   int error = 0;
   socklen_t bytes = sizeof error;
   if (getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &bytes) != 0) error = errno;
+  connection_refused = error == ECONNREFUSED;
   if (error != 0) return end(LaneIo::closed, std::string("cannot connect: ") + strerror(error));
   connecting = false;
   drained = false;
@@ -122,9 +119,7 @@ void Lane::State::advance_handshake() {
 void Lane::State::become_established() {
   established = true;
   leave_pending();
-  append_plain(early.data(), early.size());
-  seal();
-  early = ByteQueue();
+  say_greeting();
 }
 
 bool Lane::State::pull_plain() {
@@ -143,7 +138,7 @@ bool Lane::State::pull_plain() {
       case TlsEnd::Step::want_more:
         if (!receive()) return false;
         break;
-      case TlsEnd::Step::closed: end_of_stream(); return false;
+      case TlsEnd::Step::closed: end(LaneIo::ended, "closed by the other side"); return false;
       case TlsEnd::Step::failed: end(LaneIo::refused, tls.problem()); return false;
     }
   }
@@ -157,43 +152,58 @@ bool Lane::State::frame_is_buffered() const {
   return header_problem(header) != nullptr || plain.size() >= sizeof header + header.payload_bytes;
 }
 
+// A hello without a number resumes a lost connection; it says what has come there.
 bool Lane::State::check_header(const FrameHeader& header) {
   const char* wrong = header_problem(header);
-  if (wrong == nullptr && header.sequence != sequence_received + 1) wrong = "frame out of sequence";
-  if (wrong == nullptr && (header.ack > sequence_sent || header.ack < sequence_acked))
-    wrong = "acknowledges what was not sent";
+  const bool resumes = header.type == static_cast<uint16_t>(FrameType::hello) && header.sequence == 0;
+  if (wrong != nullptr) {
+    // said
+  } else if (resumes) {
+    if (began) wrong = "resumes what goes on";
+  } else if (!flows) {
+    wrong = "no hello that resumes";
+  } else if (header.sequence != sequence_received + 1) {
+    wrong = "frame out of sequence";
+  }
   if (wrong != nullptr) end(LaneIo::refused, std::string("malformed frame: ") + wrong);
   return wrong == nullptr;
 }
 
-void Lane::State::append_plain(const void* from, size_t bytes) {
-  auto* next = static_cast<const uint8_t*>(from);
-  while (bytes > 0) {
-    if (staged_bytes == 0 && bytes >= kRecordPlainBytes) {  // whole records straight from the caller's memory
-      const size_t whole = bytes - bytes % kRecordPlainBytes;
-      if (!tls.write(next, whole)) return end(LaneIo::refused, tls.problem());
-      next += whole;
-      bytes -= whole;
-      continue;
-    }
-    const size_t part = std::min(bytes, kRecordPlainBytes - staged_bytes);
-    std::memcpy(stage.get() + staged_bytes, next, part);
-    staged_bytes += part;
-    next += part;
-    bytes -= part;
-    if (staged_bytes == kRecordPlainBytes) seal();
+// Its header has been checked. What is sent again acknowledges what was acknowledged long ago.
+bool Lane::State::take_frame(const Frame& frame) {
+  std::optional<std::string> problem = frame_problem(frame.header, frame.payload);
+  if (!problem && frame.header.sequence > 0 && !kept.release(frame.header.ack))
+    problem = "acknowledges what was not sent";
+  if (problem) {
+    end(LaneIo::refused, "malformed frame: " + *problem);
+    return false;
   }
+  began = true;
+  if (frame.header.sequence > 0) sequence_received = frame.header.sequence;
+  handed_bytes = sizeof frame.header + frame.payload.size();
+  unacknowledged_bytes += handed_bytes;
+  return true;
 }
 
 void Lane::State::seal() {
-  if (staged_bytes == 0) return;
-  const size_t bytes = std::exchange(staged_bytes, 0);
-  if (!tls.write(stage.get(), bytes)) end(LaneIo::refused, tls.problem());
+  if (!established || !flows || status != LaneIo::ok) return;
+  while (tls.outgoing().size() < kSealBytes) {
+    const std::span<const uint8_t> next = kept.unsent(kRecordPlainBytes);
+    if (next.empty()) break;
+    if (!tls.write(next.data(), next.size())) return end(LaneIo::refused, tls.problem());
+    kept.sent(next.size());
+  }
+  if (finishing && !notified && kept.unsent_bytes() == 0) {
+    notified = true;
+    tls.close_notify();
+  }
 }
 
 void Lane::State::write_out() {
   ByteQueue& out = tls.outgoing();
-  while (!out.empty() && !write_broken && !connecting) {
+  while (!write_broken && !connecting) {
+    if (out.empty()) seal();
+    if (out.empty()) break;
     const ssize_t taken = ::send(fd.get(), out.data(), out.size(), MSG_NOSIGNAL);
     if (taken > 0) {
       bytes_sent += static_cast<uint64_t>(taken);
@@ -207,7 +217,7 @@ void Lane::State::write_out() {
   }
   if (write_broken) out.clear();
   out.shrink(kKeepBytes);
-  if (finishing && !finished && established) {
+  if (notified && !finished) {
     finished = true;
     shutdown(fd.get(), SHUT_WR);
   }
@@ -222,13 +232,7 @@ std::unique_ptr<Lane> Lane::dial(const std::string& host, uint16_t port, const s
   return std::unique_ptr<Lane>(new Lane(std::move(state)));
 }
 
-Lane::~Lane() {
-  if (state_->established && state_->status == LaneIo::ok && !state_->finishing) {
-    state_->seal();
-    state_->tls.close_notify();
-    state_->write_out();
-  }
-}
+Lane::~Lane() { finish(); }
 
 int Lane::fd() const { return state_->fd.get(); }
 bool Lane::established() const { return state_->established && state_->status == LaneIo::ok; }
@@ -244,19 +248,23 @@ Lane::Traffic Lane::take_traffic() {
 
 uint64_t Lane::sequence_sent() const { return state_->sequence_sent; }
 uint64_t Lane::sequence_received() const { return state_->sequence_received; }
-uint64_t Lane::sequence_acked() const { return state_->sequence_acked; }
+uint64_t Lane::sequence_acked() const { return state_->kept.released(); }
+size_t Lane::kept_bytes() const { return state_->kept.bytes(); }
+size_t Lane::unacknowledged_bytes() const { return state_->unacknowledged_bytes; }
+bool Lane::connection_refused() const { return state_->connection_refused; }
 
 size_t Lane::queued_bytes() const {
-  return state_->tls.outgoing().size() + state_->staged_bytes + state_->early.size();
+  return state_->tls.outgoing().size() + state_->kept.unsent_bytes() + state_->greeting.size();
 }
 
 size_t Lane::buffer_bytes() const {
   return state_->tls.incoming().capacity() + state_->tls.outgoing().capacity() + state_->plain.capacity() +
-         state_->early.capacity() + kRecordPlainBytes;
+         state_->kept.capacity();
 }
 
 uint32_t Lane::wanted_events() const {
-  const bool waiting = state_->connecting || state_->staged_bytes > 0 || !state_->tls.outgoing().empty();
+  const bool to_send = state_->established && state_->flows && state_->kept.unsent_bytes() > 0;
+  const bool waiting = state_->connecting || to_send || !state_->tls.outgoing().empty();
   return waiting ? EPOLLIN | EPOLLOUT : static_cast<uint32_t>(EPOLLIN);
 }
 
@@ -272,7 +280,6 @@ LaneIo Lane::on_event(uint32_t events) {
   state.receives_left = kReceivesPerEvent;
   if (!state.established && state.status == LaneIo::ok) state.advance_handshake();
   if (state.established && !state.frame_is_buffered()) state.pull_plain();
-  state.seal();
   state.write_out();
   return state.status;
 }
@@ -288,14 +295,7 @@ bool Lane::next_frame(Frame& out) {
       const size_t whole = sizeof out.header + out.header.payload_bytes;
       if (state.plain.size() >= whole) {
         out.payload = {state.plain.data() + sizeof out.header, out.header.payload_bytes};
-        if (auto problem = frame_problem(out.header, out.payload)) {
-          state.end(LaneIo::refused, "malformed frame: " + *problem);
-          return false;
-        }
-        state.sequence_received = out.header.sequence;
-        state.sequence_acked = out.header.ack;
-        state.handed_bytes = whole;
-        return true;
+        return state.take_frame(out);
       }
     }
     if (!state.pull_plain()) {
@@ -307,7 +307,7 @@ bool Lane::next_frame(Frame& out) {
 
 void Lane::send(FrameHeader header, std::span<const iovec> parts) {
   State& state = *state_;
-  if (state.status != LaneIo::ok || state.write_broken || state.finishing) return;
+  if (state.finishing) return;
   size_t payload_bytes = 0;
   for (const iovec& part : parts) payload_bytes += part.iov_len;
   if (payload_bytes > kMaxPayloadBytes) throw std::length_error("lane frame payload too large");
@@ -315,29 +315,22 @@ void Lane::send(FrameHeader header, std::span<const iovec> parts) {
   header.payload_bytes = static_cast<uint32_t>(payload_bytes);
   header.sequence = ++state.sequence_sent;
   header.ack = state.sequence_received;
-  if (!state.established) {
-    state.early.append(&header, sizeof header);
-    for (const iovec& part : parts) state.early.append(part.iov_base, part.iov_len);
-    return;
-  }
-  state.append_plain(&header, sizeof header);
-  for (const iovec& part : parts) state.append_plain(part.iov_base, part.iov_len);
+  state.unacknowledged_bytes = 0;
+  state.kept.append(&header, sizeof header);
+  for (const iovec& part : parts) state.kept.append(part.iov_base, part.iov_len);
 }
 
 LaneIo Lane::flush() {
-  state_->seal();
   state_->write_out();
   return state_->status;
 }
 
 LaneIo Lane::finish() {
   State& state = *state_;
-  if (!state.finishing && state.established && state.status == LaneIo::ok) {
-    state.seal();
-    state.tls.close_notify();
+  if (state.established && state.status == LaneIo::ok) {
     state.finishing = true;
+    state.write_out();
   }
-  state.write_out();
   return state.status;
 }
 

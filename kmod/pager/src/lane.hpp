@@ -2,6 +2,10 @@
 // that the lease agreed), non-blocking, driven by the pager's epoll loop. A pair of pagers has two: urgent
 // and bulk.
 //
+// A connection may be lost and another one take its place: frames are kept until they are acknowledged, and
+// the new Lane goes on with the numbers and frames of the lost one (resume). No frame is lost or handed out
+// twice.
+//
 // Limits: no thread of its own, no blocking call; the receive buffer is bounded by one frame plus one TLS
 // record batch; the send queue reports its length and the owner of the lane applies the bound.
 #pragma once
@@ -23,7 +27,9 @@ namespace elastic {
 
 using LaneKey = std::array<uint8_t, 32>;
 
-enum class LaneIo { ok, closed, refused };  // refused: wrong key, malformed or out-of-order frame
+// closed: the connection is gone, whoever cut it. ended: the other side closed it on purpose, as TLS says.
+// refused: wrong key, malformed or out-of-order frame.
+enum class LaneIo { ok, closed, ended, refused };
 
 struct Frame {
   FrameHeader header;
@@ -53,15 +59,18 @@ class Lane {
   // says no must come back by itself; no event will call it. After LaneIo::refused: nothing.
   bool next_frame(Frame& out);
 
-  // Queues a frame; fills in magic, payload_bytes, sequence and ack. The bytes are encrypted into the queue
-  // at once, so `parts` may be reused on return. Nothing goes to the kernel before flush().
+  // Queues a frame; fills in magic, payload_bytes, sequence and ack. The bytes are copied into the queue at
+  // once, so `parts` may be reused on return. Nothing goes to the kernel before flush(). On a lane that has
+  // been closed it waits for the one that resumes it.
   void send(FrameHeader header, std::span<const iovec> parts = {});
   LaneIo flush();
   // After the last frame (bye): closes this direction once the queue is empty. Frames still arrive until the
   // other side closes too; destroying the lane earlier may reset the connection and lose what was sent last.
   LaneIo finish();
-  size_t queued_bytes() const;  // not yet taken by the kernel
-  size_t buffer_bytes() const;  // allocated for all of its queues
+  size_t queued_bytes() const;          // not yet taken by the kernel
+  size_t kept_bytes() const;            // not yet acknowledged, of which some may not have been sent
+  size_t buffer_bytes() const;          // allocated for all of its queues
+  size_t unacknowledged_bytes() const;  // received since the last frame that went out
   uint64_t bytes_sent() const;
   uint64_t bytes_received() const;
   struct Traffic {
@@ -72,8 +81,20 @@ class Lane {
   uint64_t sequence_received() const;
   uint64_t sequence_acked() const;  // by the peer, from the headers it sent
 
+  // Resuming. The side that dials: resume(), greet(), and when the other's hello has come acknowledged() and
+  // go_on(). The side that accepts has read a hello first: acknowledged() on the lost lane, then resume(),
+  // greet(), go_on().
+  void resume(Lane& lost);  // takes over its frames and numbers; nothing more is read from it or sent on it
+  void greet(FrameHeader hello,
+             std::span<const iovec> parts);  // its version: the last sequence received here
+  bool acknowledged(uint64_t sequence);      // so says the other's hello; false if it cannot be
+  void go_on();                              // what was not acknowledged goes out again, then what is new
+  void disconnect();                         // a closed lane lets go of its socket and what belongs to that
+  bool connection_refused() const;           // nobody listened there
+
  private:
   friend class LaneListener;
+  friend struct LaneFuzz;
   struct State;
   explicit Lane(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;

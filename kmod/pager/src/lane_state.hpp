@@ -7,6 +7,7 @@
 
 #include "lane.hpp"
 #include "lane_buffer.hpp"
+#include "lane_kept.hpp"
 #include "lane_tls.hpp"
 #include "util.hpp"
 
@@ -30,8 +31,9 @@ struct Lane::State {
   bool pull_plain();  // decrypts some bytes into `plain`; false: none to be had now
   bool frame_is_buffered() const;
   bool check_header(const FrameHeader& header);
-  void append_plain(const void* from, size_t bytes);
-  void seal();  // encrypts what is staged
+  bool take_frame(const Frame& frame);
+  void say_greeting();
+  void seal();  // encrypts some of what is to be sent
   void write_out();
   void leave_pending();
   void end(LaneIo as, std::string reason);
@@ -44,6 +46,7 @@ struct Lane::State {
   bool drained = true;        // the last recv() emptied the socket: do not ask again before an event
   bool write_broken = false;  // the peer takes no more; what it sent before is still read
   bool finishing = false;
+  bool notified = false;  // its last record is made
   bool finished = false;  // FIN sent
   int receives_left = 0;  // of this event: a fast sender must not starve the other lanes
   LaneIo status = LaneIo::ok;
@@ -53,15 +56,17 @@ struct Lane::State {
   TlsEnd tls;
   ByteQueue plain;  // decrypted; next_frame() has handed out its first `handed_bytes`
   size_t handed_bytes = 0;
-  ByteQueue early;  // frames queued before the handshake is over
-  std::unique_ptr<uint8_t[]> stage;
-  size_t staged_bytes = 0;
+  KeptFrames kept;
+  bool flows = true;              // false: resumed, and the other's hello has not said yet where to go on
+  bool began = false;             // the first frame of this connection has come
+  std::vector<uint8_t> greeting;  // goes out before all kept frames, once the handshake is over
+  size_t unacknowledged_bytes = 0;
+  bool connection_refused = false;
   uint64_t bytes_sent = 0;
   uint64_t bytes_received = 0;
   Lane::Traffic taken{};  // of these, by take_traffic()
   uint64_t sequence_sent = 0;
   uint64_t sequence_received = 0;
-  uint64_t sequence_acked = 0;
 };
 
 }  // namespace elastic

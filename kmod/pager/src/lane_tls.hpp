@@ -57,6 +57,7 @@ class TlsEnd {
 
  private:
   friend struct TlsHooks;
+  friend struct RecordFuzz;
   void attach(bool accepting);
   void explain(const char* what);
   bool take_over();

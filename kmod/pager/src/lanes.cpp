@@ -11,8 +11,8 @@
 namespace elastic {
 
 namespace {
-constexpr uint64_t kHandshakeUs = 2'000'000;
-constexpr uint64_t kSweepUs = 250'000;
+constexpr uint64_t kSweepUs = 100'000;
+constexpr size_t kAcknowledgeBytes = 256 << 10;  // received, with nothing to send that would say so
 
 bool is_image_free(FrameType type) {
   return type == FrameType::hello || type == FrameType::status || type == FrameType::stats ||
@@ -20,11 +20,6 @@ bool is_image_free(FrameType type) {
          type == FrameType::echo || type == FrameType::echo_reply;
 }
 }  // namespace
-
-struct Lanes::Pending {
-  std::unique_ptr<Lane> lane;
-  uint64_t deadline_us;
-};
 
 Lanes::Lanes(Loop& loop, uint64_t process_id, uint16_t self, LaneEvents& events, Counters& counters)
     : loop_(loop), process_id_(process_id), self_(self), events_(events), counters_(counters) {
@@ -42,12 +37,6 @@ void Lanes::listen(const std::string& host) {
     throw Failure(format("cannot listen for lanes on %s: %s", host.c_str(), error.what()));
   }
   loop_.watch(listener_->fd(), EPOLLIN, [this](uint32_t) { accept_lane(); });
-}
-
-std::optional<LaneKey> Lanes::key_of(const std::string& identity) {
-  for (const auto& [index, node] : nodes_)
-    if (std::to_string(node->lease.id) == identity && now_us() < node->lease.expires_us) return node->key;
-  return std::nullopt;
 }
 
 Node& Lanes::add(Node node) {
@@ -68,8 +57,8 @@ Node& Lanes::add(Node node) {
     nodes_.erase(added.index);
     throw Failure(text);
   }
-  say_hello(added, *added.urgent, false);
-  say_hello(added, *added.bulk, true);
+  greet(added, *added.urgent, false, false);
+  greet(added, *added.bulk, true, false);
   watch(added, false);
   watch(added, true);
   return added;
@@ -80,92 +69,11 @@ Node* Lanes::find(uint16_t index) {
   return it == nodes_.end() ? nullptr : it->second.get();
 }
 
-void Lanes::say_hello(Node& node, Lane& lane, bool bulk) {
-  HelloPayload hello;
-  hello.node = self_;
-  hello.lane_kind = bulk ? 1 : 0;
-  hello.process_id = process_id_;
-  hello.lease_id = node.lease.id;
-  FrameHeader header;
-  header.type = static_cast<uint16_t>(FrameType::hello);
-  header.epoch = epoch;
-  header.image = image;
-  node.image_said = image;
-  const iovec part{&hello, sizeof hello};
-  lane.send(header, {&part, 1});
-}
-
 void Lanes::watch(Node& node, bool bulk) {
-  Lane& lane = bulk ? *node.bulk : *node.urgent;
+  Lane& lane = *node.lane(bulk);
   const uint16_t index = node.index;
   loop_.watch(lane.fd(), lane.wanted_events(),
               [this, index, bulk](uint32_t events) { on_lane(index, bulk, events); });
-}
-
-void Lanes::accept_lane() {
-  for (int i = 0; i < 8; i++) {
-    auto lane = listener_->accept();
-    if (!lane) return;
-    auto pending = std::make_shared<Pending>();
-    pending->lane = std::move(lane);
-    pending->deadline_us = now_us() + kHandshakeUs;
-    pending_.push_back(pending);
-    loop_.watch(pending->lane->fd(), pending->lane->wanted_events(),
-                [this, pending](uint32_t events) { on_pending(pending, events); });
-  }
-}
-
-void Lanes::drop_pending(const std::shared_ptr<Pending>& pending) {
-  if (pending->lane) loop_.forget(pending->lane->fd());
-  std::erase(pending_, pending);
-}
-
-void Lanes::on_pending(const std::shared_ptr<Pending>& pending, uint32_t events) {
-  Lane& lane = *pending->lane;
-  const LaneIo io = lane.on_event(events);
-  if (io != LaneIo::ok) {
-    if (io == LaneIo::refused) refuse(lane.last_error());
-    return drop_pending(pending);
-  }
-  loop_.change(lane.fd(), lane.wanted_events());
-  Frame frame;
-  if (!lane.established() || !lane.next_frame(frame)) return;
-  Node* owner = nullptr;
-  for (const auto& [index, node] : nodes_)
-    if (std::to_string(node->lease.id) == lane.identity()) owner = node.get();
-  HelloPayload hello;
-  const bool shaped =
-      frame.header.type == static_cast<uint16_t>(FrameType::hello) && frame.payload.size() == sizeof hello;
-  if (shaped) memcpy(&hello, frame.payload.data(), sizeof hello);
-  const bool bulk = shaped && hello.lane_kind == 1;
-  if (owner == nullptr || !take_hello(*owner, frame) || (bulk ? owner->bulk : owner->urgent)) {
-    refuse("a lane whose hello does not fit its lease");
-    return drop_pending(pending);
-  }
-  loop_.forget(lane.fd());
-  (bulk ? owner->bulk : owner->urgent) = std::move(pending->lane);
-  owner->greeted[bulk] = true;
-  std::erase(pending_, pending);
-  say_hello(*owner, *(bulk ? owner->bulk : owner->urgent), bulk);
-  watch(*owner, bulk);
-  check_up(*owner);
-  if (!owner->up) return;
-  const uint16_t index = owner->index;  // frames that came in the same read, or before the other hello
-  if (read_frames(index, !bulk)) on_lane(index, bulk, 0);
-}
-
-bool Lanes::take_hello(Node& node, const Frame& frame) {
-  HelloPayload hello;
-  if (frame.header.type != static_cast<uint16_t>(FrameType::hello) || frame.payload.size() != sizeof hello)
-    return false;
-  memcpy(&hello, frame.payload.data(), sizeof hello);
-  if (hello.protocol != 1 || hello.process_id != process_id_ || hello.node != node.index) return false;
-  if (self_ != kHome && node.index == kHome) {
-    if (frame.header.epoch < epoch) return false;  // a home from before a rollback
-    epoch = frame.header.epoch;
-    image = frame.header.image;
-  }
-  return frame.header.epoch == epoch;
 }
 
 void Lanes::check_up(Node& node) {
@@ -178,49 +86,54 @@ void Lanes::check_up(Node& node) {
 // False if the lane has ended meanwhile. An answer to what is read before the node is up would find nobody.
 bool Lanes::read_frames(uint16_t index, bool bulk) {
   Node* node = find(index);
-  Lane* lane = node == nullptr ? nullptr : bulk ? node->bulk.get() : node->urgent.get();
+  Lane* lane = node == nullptr ? nullptr : node->lane(bulk);
   if (lane == nullptr) return false;
   Frame frame;
   while ((node->up || !node->greeted[bulk]) && lane->next_frame(frame)) {
     node->last_heard_us = now_us();
-    if (!node->up || frame.header.type == static_cast<uint16_t>(FrameType::hello)) {
-      if (!take_hello(*node, frame)) {
+    if (!node->greeted[bulk] || frame.header.type == static_cast<uint16_t>(FrameType::hello)) {
+      if (!greeted(*node, frame, bulk)) {
         lose(*node, "its hello does not fit the lease");
         return false;
       }
-      node->greeted[bulk] = true;
-      check_up(*node);
       continue;
     }
     if (fits(*node, frame)) events_.on_frame(*node, frame, bulk);
     node = find(index);  // the callback may have removed it
-    if (node == nullptr || (bulk ? node->bulk.get() : node->urgent.get()) != lane) return false;
+    if (node == nullptr || node->lane(bulk) != lane) return false;
+    if (lane->unacknowledged_bytes() >= kAcknowledgeBytes) acknowledge(*node, bulk);
   }
   return true;
 }
 
 void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
   Node* node = find(index);
-  if (node == nullptr) return;
-  Lane* lane = bulk ? node->bulk.get() : node->urgent.get();
+  Lane* lane = node == nullptr ? nullptr : node->lane(bulk);
   if (lane == nullptr) return;
-  const size_t queued = lane->queued_bytes();
-  const LaneIo io = events == 0 ? LaneIo::ok : lane->on_event(events);
+  const bool had_room = bulk_has_room(*node, 2);
+  if (events != 0) lane->on_event(events);
   const bool was_up = node->up;
   if (!read_frames(index, bulk)) return;
   if (!was_up && node->up && !read_frames(index, !bulk)) return;  // they came before the hello of this one
-  if (io == LaneIo::refused) refuse(lane->last_error());
-  if (io != LaneIo::ok) {
-    // Who said bye has sent all it had, on both connections: the other one is read to its end as well.
-    const Lane* other = bulk ? node->urgent.get() : node->bulk.get();
-    if (node->left && other != nullptr && other->status() == LaneIo::ok) return loop_.forget(lane->fd());
-    return lose(*node, lane->last_error().empty() ? "connection closed" : lane->last_error());
-  }
+  if (lane->status() != LaneIo::ok) return on_ended(*node, bulk);
   // What was queued meanwhile leaves with the end of the round; only what the kernel then does not take waits
   // for EPOLLOUT.
   if (lane->queued_bytes() == 0 || !lane->established()) loop_.change(lane->fd(), lane->wanted_events());
-  if (bulk && queued > kBulkQueueBytesMax / 2 && lane->queued_bytes() <= kBulkQueueBytesMax / 2)
-    events_.on_drained(*node);
+  if (bulk && !had_room && bulk_has_room(*node, 2)) events_.on_drained(*node);
+}
+
+void Lanes::on_ended(Node& node, bool bulk) {
+  Lane& lane = *node.lane(bulk);
+  if (lane.status() == LaneIo::refused) refuse(lane.last_error());
+  if (may_resume(node, bulk)) return on_broken(node, bulk);
+  // Who said bye, or closes on purpose, has sent all it had, on both connections: the other one is read to
+  // its end as well.
+  const Lane* other = node.lane(!bulk);
+  const bool on_purpose = node.left || lane.status() == LaneIo::ended;
+  if (!on_purpose || other == nullptr || other->status() != LaneIo::ok)
+    return lose(node, lane.last_error().empty() ? "connection closed" : lane.last_error());
+  if (node.gaps[bulk].since_us == 0) node.gaps[bulk] = {now_us(), 0, 0, lane.last_error()};
+  loop_.forget(lane.fd());
 }
 
 // Fences: another epoch, or a page-carrying frame of another image, is not of this run any more.
@@ -290,11 +203,13 @@ void Lanes::sweep() {
     if (!node->up && node->port != 0 && now > node->deadline_us) late.push_back(index);
   for (const uint16_t index : late)
     if (Node* node = find(index)) lose(*node, "no answer on its lane port within 2 s");
+  for (const auto& [index, reason] : not_resumed(now))
+    if (Node* node = find(index)) lose(*node, reason);
   loop_.at(now + kSweepUs, [this] { sweep(); });
 }
 
 bool Lanes::send(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts, bool bulk) {
-  Lane* lane = bulk ? node.bulk.get() : node.urgent.get();
+  Lane* lane = node.lane(bulk);
   if (!node.up || lane == nullptr) return false;
   header.type = static_cast<uint16_t>(type);
   header.epoch = epoch;
@@ -310,14 +225,13 @@ bool Lanes::send_text(Node& node, FrameType type, const std::string& text, Frame
 
 void Lanes::send_moving(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts,
                         bool bulk) {
-  if (send(node, type, header, parts, bulk))
-    node.moved_sequence[bulk] = (bulk ? node.bulk : node.urgent)->sequence_sent();
+  if (send(node, type, header, parts, bulk)) node.moved_sequence[bulk] = node.lane(bulk)->sequence_sent();
 }
 
-void Lanes::acknowledge(Node& node) {
+void Lanes::acknowledge(Node& node, bool bulk) {
   FrameHeader header;
-  if (node.urgent) header.version = node.urgent->sequence_received();
-  send(node, FrameType::ack, header, {}, true);
+  if (const Lane* other = node.lane(!bulk)) header.version = other->sequence_received();
+  send(node, FrameType::ack, header, {}, bulk);
 }
 
 void Lanes::take_status(Node& node, const Frame& frame) const {
@@ -339,12 +253,13 @@ bool Lanes::no_more_pushed() const {
   });
 }
 
-bool Lanes::bulk_has_room(const Node& node) const {
-  return node.bulk && node.bulk->queued_bytes() < kBulkQueueBytesMax;
+bool Lanes::bulk_has_room(const Node& node, size_t share) const {
+  return node.bulk && node.bulk->queued_bytes() < kBulkQueueBytesMax / share &&
+         node.bulk->kept_bytes() < kKeptBytesMax / share;
 }
 
 bool Lanes::urgent_has_room(const Node& node) const {
-  return node.urgent && node.urgent->queued_bytes() < kUrgentQueueBytesMax;
+  return node.urgent && node.urgent->kept_bytes() < kKeptBytesMax;
 }
 
 size_t Lanes::buffer_bytes() const {
@@ -360,13 +275,14 @@ void Lanes::flush() {
   for (const auto& [index, node] : nodes_) {
     count_traffic(*node);
     for (Lane* lane : {node->urgent.get(), node->bulk.get()}) {
-      if (lane == nullptr || lane->queued_bytes() == 0 || !lane->established()) continue;
-      if (lane->flush() != LaneIo::ok) {
-        broken.emplace_back(index, "connection closed");
+      if (lane == nullptr || lane->queued_bytes() == 0) continue;
+      if (lane->kept_bytes() > kQueueBytesMax) {
+        broken.emplace_back(index, "it does not read what it is sent");
         break;
       }
-      if (lane->queued_bytes() > kQueueBytesMax) {
-        broken.emplace_back(index, "it does not read what it is sent");
+      if (!lane->established()) continue;
+      if (lane->flush() != LaneIo::ok) {
+        broken.emplace_back(index, "connection closed");
         break;
       }
       loop_.change(lane->fd(), lane->wanted_events());

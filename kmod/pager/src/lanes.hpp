@@ -1,7 +1,8 @@
 // The lanes of one pager: for every other participant an urgent and a bulk connection, from dial or accept
 // through the hello frames to up and down. Stamps and checks epoch and image; hands good frames on.
 //
-// A lane that is lost takes its participant with it (down): bytes that were sent and not acknowledged stay
+// A connection that is lost is made anew (lanes_resume.cpp); nobody notices but by the time it takes. A lane
+// that is lost for good takes its participant with it (down): bytes that were sent and not acknowledged stay
 // inactive here, so there are never two owners. What that means for the run is the caller's decision.
 #pragma once
 
@@ -21,8 +22,9 @@ namespace elastic {
 constexpr uint16_t kHome = 0;
 constexpr uint16_t kNodesMax = 64;
 constexpr uint64_t kThreadPagesMin = 64;  // with less room no thread can make progress
+constexpr uint64_t kHandshakeUs = 2'000'000;
 constexpr size_t kBulkQueueBytesMax = 256 * 1024;
-constexpr size_t kUrgentQueueBytesMax = 1 << 20;  // of layout and drops: then the program waits
+constexpr size_t kKeptBytesMax = 1 << 20;    // not acknowledged: then evictions and the program's layout wait
 constexpr size_t kQueueBytesMax = 64 << 20;  // who lets so much lie does not read at all
 
 // What a lease allows its holder on the other side, as one pager sees it.
@@ -35,7 +37,17 @@ struct Lease {
   bool revoked = false;
 };
 
+// A connection that is lost and not yet resumed.
+struct Gap {
+  uint64_t since_us = 0;  // 0: there is none
+  uint64_t refused_since_us = 0;
+  uint64_t pause_us = 0;  // before the next dial
+  std::string reason;
+};
+
 struct Node {
+  Lane* lane(bool bulk_one) const { return bulk_one ? bulk.get() : urgent.get(); }
+
   uint16_t index = 0;
   std::string name;
   std::string peer_id;
@@ -45,6 +57,7 @@ struct Node {
   Lease lease;
   std::unique_ptr<Lane> urgent, bulk;
   std::array<bool, 2> greeted{};  // urgent, bulk: its hello has come; nothing else is read before both have
+  std::array<Gap, 2> gaps{};      // urgent, bulk
   bool up = false;
   bool left = false;        // said bye: its end is no loss
   bool synced = false;      // speaks of the same image as we do
@@ -59,10 +72,10 @@ struct Node {
   uint64_t pages_peak = 0;
   std::array<uint64_t, 2> moved_sequence{};  // urgent, bulk: the last frame by which pages moved to it
   bool moves_lost = false;                   // it went down before it had acknowledged all of them
-  uint64_t closed_sequence = 0;  // urgent: the status by which it may push nothing more here
-  uint64_t read_sequence = 0;    // urgent: as it says on bulk, behind all that it pushed before
-  bool draining = false;  // being contracted: nothing new goes there
-  Counters counters;      // as it last reported
+  uint64_t closed_sequence = 0;              // urgent: the status by which it may push nothing more here
+  uint64_t read_sequence = 0;                // urgent: as it says on bulk, behind all that it pushed before
+  bool draining = false;                     // being contracted: nothing new goes there
+  Counters counters;                         // as it last reported
 };
 
 // Pages sent to it as PUSH that its last status does not count yet.
@@ -101,37 +114,53 @@ class Lanes {
   bool send_text(Node& node, FrameType type, const std::string& text, FrameHeader header = {});
   // A frame that moves pages to the node: it is noted until its acknowledgement.
   void send_moving(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts, bool bulk);
-  // Says on the bulk connection what has come on both: nothing else may go that way for long.
-  void acknowledge(Node& node);
+  // Says what has come: nothing else may go that way for long. On bulk, of both connections.
+  void acknowledge(Node& node, bool bulk = true);
   void flush();
   void take_acknowledgement(Node& node, const Frame& frame) const;
   // Participants: every other one has read that nothing may come here, and what it pushed before is here.
   bool no_more_pushed() const;
-  bool bulk_has_room(const Node& node) const;
+  bool bulk_has_room(const Node& node, size_t share = 1) const;  // of that part of its bounds
   bool urgent_has_room(const Node& node) const;
   size_t buffer_bytes() const;                             // allocated for the queues of all lanes
   void take_status(Node& node, const Frame& frame) const;  // of another image: renews the lease, no more
 
   uint32_t epoch = 1;
   uint32_t image = 1;
+  bool resumes = true;  // false: who goes now is not waited for
 
  private:
-  struct Pending;  // accepted, hello not yet seen
-  void accept_lane();
-  void on_pending(const std::shared_ptr<Pending>& pending, uint32_t events);
+  struct Pending {  // accepted, hello not yet seen
+    std::unique_ptr<Lane> lane;
+    uint64_t deadline_us;
+  };
   void on_lane(uint16_t index, bool bulk, uint32_t events);
-  bool take_hello(Node& node, const Frame& frame);
   bool read_frames(uint16_t index, bool bulk);
-  void say_hello(Node& node, Lane& lane, bool bulk);
   void watch(Node& node, bool bulk);
   void check_up(Node& node);
+  void on_ended(Node& node, bool bulk);
   void lose(Node& node, const std::string& reason);
   void refuse(const std::string& reason);
   bool fits(Node& node, const Frame& frame);
-  std::optional<LaneKey> key_of(const std::string& identity);
   void sweep();
   void count_traffic(Node& node);
+  // lanes_hello.cpp
+  std::optional<LaneKey> key_of(const std::string& identity);
+  void greet(Node& node, Lane& lane, bool bulk, bool resumed);
+  void accept_lane();
+  void on_pending(const std::shared_ptr<Pending>& pending, uint32_t events);
   void drop_pending(const std::shared_ptr<Pending>& pending);
+  bool take_hello(Node& node, const Frame& frame, bool resumed);
+  bool greeted(Node& node, const Frame& frame, bool bulk);
+  // lanes_resume.cpp
+  bool may_resume(const Node& node, bool bulk) const;
+  void on_broken(Node& node, bool bulk);
+  void dial_after_pause(Node& node, bool bulk);
+  void dial_again(Node& node, bool bulk);
+  void resume_on(Node& node, bool bulk, std::unique_ptr<Lane> lane);
+  void on_resumed(Node& node, bool bulk);
+  bool accept_resumed(Node& node, bool bulk, uint64_t received, std::unique_ptr<Lane>& lane);
+  std::vector<std::pair<uint16_t, std::string>> not_resumed(uint64_t now) const;
 
   Loop& loop_;
   uint64_t process_id_;

@@ -242,6 +242,7 @@ void Peer::on_home_frame(Node& home, const Frame& frame) {
       lanes_->send(home, FrameType::stats, {}, {&part, 1});
       return stop("the process ended", 0);
     }
+    case FrameType::ack: return;  // the lane has read it
     default: engine_->on_frame(home, frame);
   }
 }
@@ -321,8 +322,7 @@ void Peer::tick() {
   loop_.at(now_us() + kTickUs, [this] { tick(); });
   const uint64_t now = now_us();
   tell_room();
-  for (auto& [index, node] : lanes_->all())
-    if (index != kHome) lanes_->acknowledge(*node);
+  for (auto& [index, node] : lanes_->all()) lanes_->acknowledge(*node);
   pages_allowed_ = std::max(lease_pages_, std::min(pages_allowed_, engine_->resident()));
   check_silence();
   Node* home = lanes_->find(kHome);

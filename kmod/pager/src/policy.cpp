@@ -22,6 +22,8 @@ constexpr uint64_t kLocalUsMax = 3'600'000'000;
 constexpr double kShareSlack = 1e-9;
 constexpr uint32_t kRestlessPulls = 4, kLocalsPerPullMin = 4;
 constexpr uint64_t kPatienceMax = 12;
+constexpr uint64_t kStayUsPerFaultMin = 50;
+constexpr uint8_t kShortStaysFree = 8, kShortStayDoublingsMax = 6;
 
 void count(uint16_t& counter, uint64_t more) {
   counter = static_cast<uint16_t>(std::min<uint64_t>(counter + more, UINT16_MAX));
@@ -69,6 +71,21 @@ Parameters parse_parameters(std::string_view text) {
   return parameters;
 }
 
+void count_execution(ThreadRule& thread, uint64_t us) {
+  thread.stay_us = static_cast<uint32_t>(std::min<uint64_t>(thread.stay_us + us, UINT32_MAX));
+}
+
+// The fault that ends the stay is one of its faults here.
+void judge_length(ThreadRule& thread) {
+  const bool short_stay = thread.stay_us < kStayUsPerFaultMin * (thread.pulls_since_arrival + 1u);
+  constexpr uint8_t most = kShortStaysFree + kShortStayDoublingsMax;
+  thread.short_stays = short_stay ? std::min<uint8_t>(thread.short_stays + 1, most) : 0;
+}
+
+uint32_t pulls_before_due(const ThreadRule& thread) {
+  return thread.short_stays <= kShortStaysFree ? 0 : 1u << (thread.short_stays - kShortStaysFree);
+}
+
 bool arrived_lately(const ThreadRule& thread) { return thread.pulls_since_arrival < kPullsAfterArrivalMin; }
 
 // Why a jump that is wished must not be, or nothing (`refused` false).
@@ -77,8 +94,8 @@ bool guards_refuse(const ThreadRule& thread, uint64_t rip, bool due, DecisionRea
     reason = DecisionReason::same_instruction;
     return thread.pulls_since_arrival < kPullsAfterArrivalMin << thread.stuck_jumps;
   }
-  reason = DecisionReason::just_arrived;
-  return !due && arrived_lately(thread);
+  reason = due ? DecisionReason::to_and_fro : DecisionReason::just_arrived;
+  return due ? thread.pulls_since_arrival < pulls_before_due(thread) : arrived_lately(thread);
 }
 
 }  // namespace
@@ -100,7 +117,8 @@ JumpRule::JumpRule(const std::string& spec, uint64_t jump_every) : jump_every_(j
 }
 
 Decision JumpRule::on_remote_fault(ThreadRule& thread, uint8_t owner, uint64_t now_us, uint64_t rip) const {
-  Decision decision = wish(thread, owner, now_us);
+  enter_execution(thread, now_us);
+  Decision decision = wish(thread, owner);
   if (thread.faults_since_jump != UINT32_MAX) thread.faults_since_jump++;
   const bool due = jump_every_ > 0 && thread.faults_since_jump >= jump_every_;
   if (due) decision = {true, owner, DecisionReason::jump_every};
@@ -117,12 +135,13 @@ Decision JumpRule::on_remote_fault(ThreadRule& thread, uint8_t owner, uint64_t n
   thread.events_count = 0;
   thread.events_next = 0;
   judge_stay(thread);
+  judge_length(thread);
   return decision;
 }
 
 void JumpRule::on_local(ThreadRule& thread, uint64_t now_us) const {
-  if (!adaptive_) return;
   enter_execution(thread, now_us);
+  if (!adaptive_) return;
   enter(thread, kLocalEvent);
   count(thread.stay_locals, 1);
 }
@@ -143,18 +162,21 @@ void JumpRule::on_arrival(ThreadRule& thread, uint64_t now_us, uint64_t mark) co
   const bool progressed = mark != 0 && mark != thread.mark;
   const bool stuck = thread.jumping && thread.jumped_at_same_rip && !progressed;
   thread.stuck_jumps = stuck ? std::min<uint8_t>(thread.stuck_jumps + 1, kStuckDoublingsMax) : 0;
-  if (!thread.jumping) thread.last_jump_rip = 0;
+  if (!thread.jumping) {
+    thread.last_jump_rip = 0;
+    thread.short_stays = 0;
+  }
   thread.jumping = 0;
   thread.mark = mark;
   thread.pulls_since_arrival = 0;
   thread.stay_pulls = 0;
   thread.stay_locals = 0;
+  thread.stay_us = 0;
   on_resume(thread, now_us);
 }
 
-Decision JumpRule::wish(ThreadRule& thread, uint8_t owner, uint64_t now_us) const {
+Decision JumpRule::wish(ThreadRule& thread, uint8_t owner) const {
   if (!adaptive_) return {false, 0, DecisionReason::always_pull};
-  enter_execution(thread, now_us);
   enter(thread, owner);
   const uint32_t stay_pulls = thread.stay_pulls;
   count(thread.stay_pulls, 1);
@@ -167,10 +189,13 @@ Decision JumpRule::wish(ThreadRule& thread, uint8_t owner, uint64_t now_us) cons
 
 void JumpRule::enter_execution(ThreadRule& thread, uint64_t now_us) const {
   const bool forward = thread.started && now_us > thread.last_event_us;
-  const uint64_t locals = forward ? (now_us - thread.last_event_us) / local_us_ : 0;
+  const uint64_t executed_us = forward ? now_us - thread.last_event_us : 0;
+  on_resume(thread, now_us);
+  count_execution(thread, executed_us);
+  if (!adaptive_) return;
+  const uint64_t locals = executed_us / local_us_;
   for (uint64_t i = 0; i < std::min<uint64_t>(locals, window_); i++) enter(thread, kLocalEvent);
   count(thread.stay_locals, locals);
-  on_resume(thread, now_us);
 }
 
 // The events lie in a ring of window_ places; their order does not matter for counting, only which one is
@@ -198,6 +223,7 @@ const char* reason_name(DecisionReason reason) {
     case DecisionReason::restless: return "restless";
     case DecisionReason::just_arrived: return "just-arrived";
     case DecisionReason::same_instruction: return "same-instruction";
+    case DecisionReason::to_and_fro: return "to-and-fro";
     case DecisionReason::threshold: return "threshold";
     case DecisionReason::jump_every: return "jump-every";
   }

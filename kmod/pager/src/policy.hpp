@@ -19,6 +19,7 @@ enum class DecisionReason : uint8_t {
   just_arrived,      // pull: a jump was wished, but too few pages were pulled since the arrival
   same_instruction,  // pull: a jump was wished at the instruction of the last jump, which may have made no
                      // progress
+  to_and_fro,        // pull: --jump-every, but the last jumps made next to no progress
   threshold,         // jump: by the policy
   jump_every,        // jump: by --jump-every
 };
@@ -38,6 +39,7 @@ struct ThreadRule {
   uint64_t last_jump_rip = 0;  // 0: none
   uint64_t mark = 0;           // register digest at the last arrival, 0: unknown
   uint32_t faults_since_jump = 0;
+  uint32_t stay_us = 0;             // execution since the arrival; saturates
   uint16_t stay_pulls = 0;          // since the arrival: faults on other nodes' pages; saturates
   uint16_t stay_locals = 0;         // since the arrival: local events; saturates
   uint8_t pulls_since_arrival = 4;  // saturates
@@ -48,9 +50,11 @@ struct ThreadRule {
   uint8_t events_count = 0;
   uint8_t events_next = 0;                // ring: where the next event goes
   uint8_t restless = 0;                   // jumps in a row that ended a stay which was not worth its own
+  uint8_t short_stays = 0;                // jumps in a row that ended a short stay; saturates
+  uint8_t unused[3] = {};
   uint8_t events[kPolicyWindowMax] = {};  // owner of a pull, or kLocalEvent
 };
-static_assert(sizeof(ThreadRule) == 104);
+static_assert(sizeof(ThreadRule) == 112);
 
 class JumpRule {
  public:
@@ -75,7 +79,7 @@ class JumpRule {
   void on_arrival(ThreadRule& thread, uint64_t now_us, uint64_t mark = 0) const;
 
  private:
-  Decision wish(ThreadRule& thread, uint8_t owner, uint64_t now_us) const;
+  Decision wish(ThreadRule& thread, uint8_t owner) const;
   void enter_execution(ThreadRule& thread, uint64_t now_us) const;
   void enter(ThreadRule& thread, uint8_t event) const;
   void judge_stay(ThreadRule& thread) const;

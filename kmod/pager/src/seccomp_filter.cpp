@@ -29,7 +29,8 @@ namespace {
 constexpr uint32_t kX32Bit = 0x40000000;
 constexpr int kFutexLockPi2 = 13;
 
-// Calls that change mappings, make or end tasks, or name words the kernel writes at a thread's end.
+// Calls that change mappings, make or end tasks, name words the kernel writes at a thread's end, or have
+// buffers written when they have returned.
 constexpr int kTraced[] = {
     SYS_mmap,
     SYS_munmap,
@@ -51,16 +52,18 @@ constexpr int kTraced[] = {
     SYS_munlockall,
     SYS_pkey_mprotect,
     SYS_remap_file_pages,
+    SYS_io_setup,
+    SYS_io_submit,
+    SYS_io_destroy,
 };
 
 // Answered ENOSYS, as on a kernel without them: programs have a way without. rseq would have the kernel write
-// user memory at every preemption; clone3 hides its flags in memory (glibc falls back to clone); aio pins
-// pages and writes behind write-protection; openat2 hides its flags in memory.
-constexpr int kMissing[] = {SYS_rseq,    SYS_clone3,     SYS_io_setup,
-                            SYS_openat2, SYS_pkey_alloc, 453 /* map_shadow_stack */};
+// user memory at every preemption; clone3 hides its flags in memory (glibc falls back to clone); openat2
+// hides its flags in memory.
+constexpr int kMissing[] = {SYS_rseq, SYS_clone3, SYS_openat2, SYS_pkey_alloc, 453 /* map_shadow_stack */};
 
-// Refused by the pager, which says so: io_uring and vmsplice pin pages and write behind write-protection;
-// process_madvise and userfaultfd would work on mappings behind our back.
+// Refused by the pager, which says so: io_uring and vmsplice pin pages without any call at which that would
+// show; process_madvise and userfaultfd would work on mappings behind our back.
 constexpr int kRefused[] = {SYS_io_uring_setup, SYS_vmsplice, SYS_process_madvise, SYS_userfaultfd};
 
 // Futex operations whose kernel accesses cannot wait for a page.
@@ -94,6 +97,16 @@ constexpr uint32_t error(int number) { return SECCOMP_RET_ERRNO | static_cast<ui
 constexpr size_t argument(int index) { return offsetof(seccomp_data, args) + static_cast<size_t>(index) * 8; }
 constexpr size_t kNumber = offsetof(seccomp_data, nr);
 
+// Injected calls come from the trampoline page and are not stopped.
+void allow_injected(Program& p) {
+  p.load(offsetof(seccomp_data, instruction_pointer) + 4);
+  p.unless_equal_skip(static_cast<uint32_t>(kTrampoline >> 32), 4);
+  p.load(offsetof(seccomp_data, instruction_pointer));
+  p.add(BPF_JMP | BPF_JGE | BPF_K, static_cast<uint32_t>(kTrampoline), 0, 2);
+  p.add(BPF_JMP | BPF_JGT | BPF_K, static_cast<uint32_t>(kTrampoline + kPageBytes), 1, 0);
+  p.answer(SECCOMP_RET_ALLOW);
+}
+
 // All that the stack may grow to is mapped at once, so the pager must hear of its limit.
 void trace_stack_limit(Program& p) {
   for (const auto& [call, index] : {std::pair{SYS_setrlimit, 0}, std::pair{SYS_prlimit64, 1}}) {
@@ -125,14 +138,15 @@ void trace_opens(Program& p) {
   }
 }
 
-// The open flags of `open` (argument 1) and `openat` (argument 2), fcntl(F_SETFL): EINVAL is what file
-// systems without O_DIRECT answer. SO_ZEROCOPY is the pager's affair. Both pin pages.
-void refuse_pinning(Program& p) {
-  for (const auto& [call, index] : {std::pair{SYS_open, 1}, std::pair{SYS_openat, 2}}) {
+// Reads go into pinned pages from the first descriptor with O_DIRECT on: flags of `open` (argument 1),
+// `openat` and `open_by_handle_at` (argument 2), fcntl(F_SETFL).
+void trace_direct(Program& p) {
+  for (const auto& [call, index] :
+       {std::pair{SYS_open, 1}, std::pair{SYS_openat, 2}, std::pair{SYS_open_by_handle_at, 2}}) {
     p.unless_equal_skip(static_cast<uint32_t>(call), 4);
     p.load(argument(index));
     p.add(BPF_JMP | BPF_JSET | BPF_K, O_DIRECT, 0, 1);
-    p.answer(error(EINVAL));
+    p.answer(SECCOMP_RET_TRACE);
     p.answer(SECCOMP_RET_ALLOW);
   }
   p.unless_equal_skip(SYS_fcntl, 6);
@@ -140,8 +154,12 @@ void refuse_pinning(Program& p) {
   p.unless_equal_skip(F_SETFL, 3);
   p.load(argument(2));
   p.add(BPF_JMP | BPF_JSET | BPF_K, O_DIRECT, 0, 1);
-  p.answer(error(EINVAL));
+  p.answer(SECCOMP_RET_TRACE);
   p.answer(SECCOMP_RET_ALLOW);
+}
+
+// Sends without a copy pin pages: the pager refuses them.
+void trace_zero_copy(Program& p) {
   p.unless_equal_skip(SYS_setsockopt, 6);
   p.load(argument(1));
   p.unless_equal_skip(SOL_SOCKET, 3);
@@ -158,13 +176,7 @@ bool install_application_filter() {
   p.load(offsetof(seccomp_data, arch));
   p.add(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
   p.answer(error(ENOSYS));  // int 0x80
-  // Injected calls come from the trampoline page and are not stopped.
-  p.load(offsetof(seccomp_data, instruction_pointer) + 4);
-  p.unless_equal_skip(static_cast<uint32_t>(kTrampoline >> 32), 4);
-  p.load(offsetof(seccomp_data, instruction_pointer));
-  p.add(BPF_JMP | BPF_JGE | BPF_K, static_cast<uint32_t>(kTrampoline), 0, 2);
-  p.add(BPF_JMP | BPF_JGT | BPF_K, static_cast<uint32_t>(kTrampoline + kPageBytes), 1, 0);
-  p.answer(SECCOMP_RET_ALLOW);
+  allow_injected(p);
   p.load(kNumber);
   p.add(BPF_JMP | BPF_JGE | BPF_K, kX32Bit, 0, 1);
   p.answer(error(ENOSYS));
@@ -181,11 +193,23 @@ bool install_application_filter() {
   trace_stack_limit(p);
   trace_tracers(p);
   trace_opens(p);
-  refuse_pinning(p);
+  trace_direct(p);
+  trace_zero_copy(p);
   p.answer(SECCOMP_RET_ALLOW);
   const sock_fprog program = p.finish();
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return false;
   return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+std::vector<sock_filter> read_filter() {
+  Program p;
+  allow_injected(p);
+  p.load(kNumber);
+  for (const int call : {SYS_read, SYS_pread64, SYS_readv, SYS_preadv, SYS_preadv2})
+    p.if_equal(static_cast<uint32_t>(call), SECCOMP_RET_TRACE);
+  p.answer(SECCOMP_RET_ALLOW);
+  const sock_fprog program = p.finish();
+  return {program.filter, program.filter + program.len};
 }
 
 }  // namespace elastic

@@ -64,6 +64,7 @@ void add_counters(Counters& sum, const Counters& other) {
   sum.jumps_home += other.jumps_home;
   sum.pages_with_jumps += other.pages_with_jumps;
   sum.frames_refused += other.frames_refused;
+  sum.lanes_resumed += other.lanes_resumed;
   sum.bytes_sent += other.bytes_sent;
   sum.bytes_received += other.bytes_received;
   sum.pull_ns.merge(other.pull_ns);

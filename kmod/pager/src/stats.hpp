@@ -38,6 +38,7 @@ struct Counters {
   uint64_t jumps_home = 0;
   uint64_t pages_with_jumps = 0;
   uint64_t frames_refused = 0;
+  uint64_t lanes_resumed = 0;  // connections, by the node that dialled
   uint64_t bytes_sent = 0;
   uint64_t bytes_received = 0;
   uint64_t peak_resident = 0;

@@ -42,25 +42,17 @@ PageTable::~PageTable() {
 
 void PageTable::for_each_touched(uint64_t first, uint64_t end,
                                  const std::function<void(uint64_t, PageEntry&)>& visit) {
-  uint64_t chunk = first >> 9;
-  const uint64_t last_chunk = (end + 511) >> 9;
-  while (chunk < last_chunk) {
-    const uint64_t bits = touched_[chunk >> 6] >> (chunk & 63);
-    if (bits == 0) {
-      chunk = (chunk | 63) + 1;
-      continue;
+  for (auto word = touched_words_.lower_bound(first >> 15);
+       word != touched_words_.end() && *word << 15 < end; ++word) {
+    for (uint64_t bits = touched_[*word]; bits != 0; bits &= bits - 1) {
+      const uint64_t chunk = (*word * 64 + static_cast<uint64_t>(std::countr_zero(bits))) << 9;
+      for (uint64_t page = std::max(first, chunk); page < std::min(end, chunk + 512); page++)
+        visit(page, entries_[page]);
     }
-    chunk += static_cast<uint64_t>(std::countr_zero(bits));
-    if (chunk >= last_chunk) return;
-    const uint64_t from = std::max(first, chunk << 9);
-    const uint64_t to = std::min(end, (chunk + 1) << 9);
-    for (uint64_t page = from; page < to; page++) visit(page, entries_[page]);
-    chunk++;
   }
 }
 
 void PageTable::for_each_touched_chunk(const std::function<void(uint64_t, uint64_t)>& visit) {
-  // page, so the walk costs about a millisecond; `touched_words_` keeps it to the words in use.
   for (const uint64_t word : touched_words_) {
     uint64_t bits = touched_[word];
     while (bits != 0) {
@@ -137,9 +129,13 @@ void PageTable::mark_used(uint64_t page) {
 bool PageTable::spare(uint64_t index) {
   if (frames_[index].uses == 0) return false;
   frames_[index].uses--;
+  pass(index);
+  return true;
+}
+
+void PageTable::pass(uint64_t index) {
   unlink(static_cast<uint32_t>(index));
   link_front(static_cast<uint32_t>(index));
-  return true;
 }
 
 }  // namespace elastic

@@ -77,7 +77,8 @@ class PageTable {
   void mark_used(uint64_t page);  // the scan found it in use: one more round
   // Nobody is known to have used it since the last scan. Resident pages only.
   bool is_idle(uint64_t page) const { return frames_[entries_[page].where].scan != scan_ % kScans; }
-  bool spare(uint64_t index);     // true: it had a round left, and is now the last to leave
+  bool spare(uint64_t index);  // true: it had a round left, and is now the last to leave
+  void pass(uint64_t index);   // now the last to leave
   uint64_t last() const { return frames_[0].previous; }  // index of the first to leave, 0 if none
   uint64_t page_at(uint64_t index) const { return frames_[index].page; }
   uint64_t before(uint64_t index) const { return frames_[index].previous; }  // the one to leave after it

@@ -18,7 +18,8 @@ constexpr uint32_t kMaxPayloadBytes = 2u << 20;
 constexpr uint32_t kMaxPagesPerFrame = 256;
 
 enum class FrameType : uint16_t {
-  hello = 1,    // first frame each way; payload: HelloPayload
+  hello = 1,    // first frame each way; payload: HelloPayload. version 0: a fresh lane; else the connection
+                // resumes a lost one of which this sequence came last, and the hello has no sequence itself
   get = 2,      // page, count; argument: which of them is needed; version: the least acceptable of that one
   pages = 3,    // answer to get: one PageMeta for each page asked for, then the data of those that carry it
   push = 4,     // unsolicited move of pages to the receiver: PageMeta array, then data
@@ -44,8 +45,8 @@ enum class FrameType : uint16_t {
   setup = 23,  // home, once: how threads decide to jump; argument: --jump-every; payload: the policy's text
   // Reserved for checkpoints (docs/architecture.md, "The lane header"); received, ignored.
   cut = 24,  // marker, on both connections: what came before it belongs to cut `argument`
-  ack = 25,  // its header's `ack`, for a connection on which nothing else goes that way; version: the last
-             // sequence received on the other connection of the lane
+  ack = 25,  // its header's `ack`, for a connection on which nothing else goes that way: every 100 ms, and
+             // after each 256 KiB; version: the last sequence received on the other connection of the lane
   last = ack,
 };
 
@@ -59,8 +60,8 @@ struct FrameHeader {
   uint32_t epoch = 0;
   uint32_t image = 0;
   uint32_t count = 0;
-  uint64_t sequence = 0;          // of this connection and direction, from 1, no gaps
-  uint64_t ack = 0;               // last sequence received on this connection
+  uint64_t sequence = 0;          // of this half of a lane and direction, from 1, no gaps
+  uint64_t ack = 0;               // last sequence received there when this frame was queued
   uint64_t page = 0;              // virtual page number
   uint64_t version = 0;           // birth << 32 | moves
   uint32_t last_written_cut = 0;  // for page frames it is in PageMeta

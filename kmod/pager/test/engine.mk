@@ -1,18 +1,25 @@
-# The native test of the ownership engine: ../build/engine-test, and the same with sanitizers in ../build/san.
+# The native tests of the ownership engine and of lanes that are cut: ../build/engine-test, ../build/resume-test, and
+# the same with sanitizers in ../build/san.
 CXX ?= g++
 FLAGS := -std=c++20 -Wall -Wextra -Werror -g -fno-omit-frame-pointer -pthread -MMD -MP
 SANITIZE := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
 LIBRARIES := -lssl -lcrypto -pthread
 
-ENGINE_TEST := $(wildcard ../src/engine*.cpp ../src/lane*.cpp ../src/spill*.cpp) \
+ENGINE := $(wildcard ../src/engine*.cpp ../src/lane*.cpp ../src/spill*.cpp) \
 	$(addprefix ../src/,loop.cpp table.cpp page_set.cpp regions.cpp memory.cpp uffd.cpp injector.cpp tracee.cpp \
-	stats.cpp frame_check.cpp util.cpp) engine_test.cpp
+	stats.cpp frame_check.cpp util.cpp)
+ENGINE_TEST := $(ENGINE) engine_test.cpp
+RESUME_TEST := $(ENGINE) lanes_resume_test.cpp
 
 object = $(patsubst %.cpp,../build/$(1)/%.o,$(notdir $(2)))
 
 ../build/engine-test: $(call object,engine-obj,$(ENGINE_TEST))
 	$(CXX) -o $@.new $^ $(LIBRARIES) && mv $@.new $@
 ../build/san/engine-test: $(call object,san/engine-obj,$(ENGINE_TEST))
+	$(CXX) $(SANITIZE) -o $@.new $^ $(LIBRARIES) && mv $@.new $@
+../build/resume-test: $(call object,engine-obj,$(RESUME_TEST))
+	$(CXX) -o $@.new $^ $(LIBRARIES) && mv $@.new $@
+../build/san/resume-test: $(call object,san/engine-obj,$(RESUME_TEST))
 	$(CXX) $(SANITIZE) -o $@.new $^ $(LIBRARIES) && mv $@.new $@
 
 vpath %.cpp . ../src

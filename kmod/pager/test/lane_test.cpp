@@ -213,7 +213,7 @@ void test_bye_survives_close() {
   drive({pair.accepted.get()}, [&] { return pair.accepted->next_frame(frame); });
   CHECK(frame.header.type == static_cast<uint16_t>(FrameType::bye) && frame.payload.size() == 3);
   CHECK(!pair.accepted->next_frame(frame));
-  drive({pair.accepted.get()}, [&] { return pair.accepted->status() == LaneIo::closed; });
+  drive({pair.accepted.get()}, [&] { return pair.accepted->status() == LaneIo::ended; });
   drive({pair.dialled.get()}, [&] { return pair.dialled->next_frame(frame); });  // the other way still works
   CHECK(frame.payload.size() == 300'000);
 }

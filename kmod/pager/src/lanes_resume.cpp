@@ -1,0 +1,110 @@
+// A connection of a lane that is lost and made anew. The side that dialled it dials again, at once and then
+// with short pauses; the other one accepts it like any lane, if it has the lease's key and knows how far the
+// lost one came. Either of the two connections may be lost alone; what is sent on it meanwhile waits.
+//
+// Lost for good: nobody listens there for 3 s, or 4 s without a connection, as with a peer that is silent; or
+// what answers is not what was there before. A connection that breaks before the lane was up is not dialled
+// again: nothing was on it.
+#include <algorithm>
+#include <system_error>
+
+#include "lanes.hpp"
+
+namespace elastic {
+
+namespace {
+constexpr uint64_t kResumeUs = 4'000'000;
+constexpr uint64_t kRefusedUs = 3'000'000;
+constexpr uint64_t kPauseMinUs = 10'000, kPauseMaxUs = 200'000;  // between dials
+}  // namespace
+
+bool Lanes::may_resume(const Node& node, bool bulk) const {
+  const Lane* lane = node.lane(bulk);
+  return resumes && node.up && !node.left && lane != nullptr && lane->status() == LaneIo::closed;
+}
+
+void Lanes::on_broken(Node& node, bool bulk) {
+  Lane& lane = *node.lane(bulk);
+  Gap& gap = node.gaps[bulk];
+  const uint64_t now = now_us();
+  if (gap.since_us == 0) gap = {now, 0, 0, lane.last_error()};
+  if (!lane.connection_refused())
+    gap.refused_since_us = 0;
+  else if (gap.refused_since_us == 0)
+    gap.refused_since_us = now;
+  count_traffic(node);
+  loop_.forget(lane.fd());
+  lane.disconnect();
+  node.greeted[bulk] = false;
+  if (node.port != 0) dial_after_pause(node, bulk);
+}
+
+void Lanes::dial_after_pause(Node& node, bool bulk) {
+  Gap& gap = node.gaps[bulk];
+  const uint64_t pause_us = gap.pause_us;
+  gap.pause_us = std::clamp(2 * pause_us, kPauseMinUs, kPauseMaxUs);
+  if (pause_us == 0) return dial_again(node, bulk);
+  loop_.at(now_us() + pause_us, [this, index = node.index, lease = node.lease.id, bulk] {
+    Node* still = find(index);
+    if (still != nullptr && still->lease.id == lease && still->gaps[bulk].since_us != 0)
+      dial_again(*still, bulk);
+  });
+}
+
+void Lanes::dial_again(Node& node, bool bulk) {
+  std::unique_ptr<Lane> lane;
+  try {
+    lane = Lane::dial(node.host, node.port, std::to_string(node.lease.id), node.key);
+  } catch (const std::system_error&) {  // no route or no descriptor now
+    return dial_after_pause(node, bulk);
+  }
+  resume_on(node, bulk, std::move(lane));
+}
+
+// `lane` takes the place of the one whose connection is lost, or will soon be found to be.
+void Lanes::resume_on(Node& node, bool bulk, std::unique_ptr<Lane> lane) {
+  auto& place = bulk ? node.bulk : node.urgent;
+  lane->resume(*place);
+  place = std::move(lane);
+  greet(node, *place, bulk, true);
+  watch(node, bulk);
+}
+
+void Lanes::on_resumed(Node& node, bool bulk) {
+  node.lane(bulk)->go_on();
+  node.greeted[bulk] = true;
+  node.gaps[bulk] = {};
+  node.last_heard_us = now_us();
+  if (node.port != 0) counters_.lanes_resumed++;
+  if (bulk) events_.on_drained(node);
+}
+
+// The dialler's hello came on a connection of its own. False: it does not continue what is here.
+bool Lanes::accept_resumed(Node& node, bool bulk, uint64_t received, std::unique_ptr<Lane>& lane) {
+  Lane* lost = node.lane(bulk);
+  if (!resumes || !node.up || node.left || node.port != 0 || lost == nullptr || !lost->acknowledged(received))
+    return false;
+  count_traffic(node);
+  loop_.forget(lost->fd());
+  loop_.forget(lane->fd());
+  resume_on(node, bulk, std::move(lane));
+  on_resumed(node, bulk);
+  return true;
+}
+
+// Those that have been without a connection for too long.
+std::vector<std::pair<uint16_t, std::string>> Lanes::not_resumed(uint64_t now) const {
+  std::vector<std::pair<uint16_t, std::string>> late;
+  for (const auto& [index, node] : nodes_)
+    for (const Gap& gap : node->gaps) {
+      if (gap.since_us == 0) continue;
+      const bool refused = gap.refused_since_us != 0 && now - gap.refused_since_us >= kRefusedUs;
+      if (!refused && now - gap.since_us < kResumeUs) continue;
+      late.emplace_back(index,
+                        gap.reason + (refused ? "; then refused for 3 s" : "; not resumed within 4 s"));
+      break;
+    }
+  return late;
+}
+
+}  // namespace elastic
