@@ -2,6 +2,8 @@
 // other nodes' ends of the lanes. See engine_test.cpp.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstring>
 
 #include "../src/engine.hpp"
@@ -31,7 +33,9 @@ struct FakeHost : EngineHost {
   void want_lane(uint16_t) override {}
   void out_of_room(uint64_t) override { out_of_room_calls++; }
   void tell_room() override { tell(); }
+  void before_change(uint64_t page) override { told(page); }
   std::function<void()> tell = [] {};
+  std::function<void(uint64_t)> told = [](uint64_t) {};
   int out_of_room_calls = 0;
 };
 
