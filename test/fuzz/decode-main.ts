@@ -33,7 +33,8 @@ function* batch(sample: Uint8Array, other: Uint8Array, seed: number): Generator<
 function main(name: string, inputs: string, seed: number, directory: string): string | undefined {
   const decoder = decoders(directory).find(each => each.name === name)
   if (decoder === undefined) return `there is no decoder ${name}`
-  if (inputs.startsWith('hex:')) return firstWrong(decoder, [new Uint8Array(Buffer.from(inputs.slice(4), 'hex'))])
+  if (inputs.startsWith('hex:'))
+    return firstWrong(decoder, [new Uint8Array(Buffer.from(inputs.slice(4), 'hex'))])
   const sample = fc.constantFrom(...decoder.samples)
   const property = fc.property(sample, sample, fc.noShrink(fc.integer()), (one, other, batchSeed) => {
     const wrong = firstWrong(decoder, batch(one, other, batchSeed))
@@ -41,7 +42,8 @@ function main(name: string, inputs: string, seed: number, directory: string): st
   })
   const numRuns = Math.ceil(Number(inputs) / BATCH)
   const outcome = fc.check(property, { seed, numRuns, endOnFailure: true })
-  if (outcome.failed) return outcome.errorInstance instanceof Error ? outcome.errorInstance.message : 'it failed'
+  if (outcome.failed)
+    return outcome.errorInstance instanceof Error ? outcome.errorInstance.message : 'it failed'
   console.log(`judged: ${numRuns * BATCH}`)
   return undefined
 }

@@ -11,6 +11,7 @@ import { CliFailure } from '../../agent/cli/failure.js'
 import { decodeLine, requestSchema } from '../../agent/control/messages.js'
 import { decodeReply, LineSplitter, readHello } from '../../agent/control/reply.js'
 import { newKey, parseKey } from '../../agent/key.js'
+import type { PeerId, ProcessId } from '../../agent/machines/types.js'
 import { toEndpoint } from '../../agent/net/address.js'
 import { AnnouncementCodec } from '../../agent/net/announcement.js'
 import {
@@ -21,8 +22,14 @@ import {
   type PeerMessage,
   parseFacts,
 } from '../../agent/net/messages.js'
-import type { PeerId, ProcessId } from '../../agent/machines/types.js'
-import { decodePageMetas, encodeHeader, encodePageMetas, FrameType, readFrame, WIRE_MAGIC } from '../../kmod/lane-frames.js'
+import {
+  decodePageMetas,
+  encodeHeader,
+  encodePageMetas,
+  FrameType,
+  readFrame,
+  WIRE_MAGIC,
+} from '../../kmod/lane-frames.js'
 import { FrameSplitter } from '../../kmod/pager-frame.js'
 import {
   decodePagerCommand,
@@ -113,7 +120,10 @@ const header = {
 const metas = encodePageMetas([{ page: 5n, version: 1n, lastWrittenCut: 0, flags: 2, owner: 0 }])
 const frames = [
   encodeHeader(header),
-  Buffer.concat([encodeHeader({ ...header, type: FrameType.push, count: 1, payloadBytes: metas.length }), metas]),
+  Buffer.concat([
+    encodeHeader({ ...header, type: FrameType.push, count: 1, payloadBytes: metas.length }),
+    metas,
+  ]),
 ].map(bytes => new Uint8Array(bytes))
 
 /** What is accepted encodes again, to what decodes to the same. */
@@ -129,129 +139,33 @@ function comesBack<T>(
 
 const commands = [
   { kind: 'hello', role: 'agent' },
-  { kind: 'lane', node: 1, leaseId: 2, pagesMax: 3, threadsMax: 4, ttlMs: 5, port: 6, nodeName: 'b', host: 'h', laneKey, peerId: PEER },
+  {
+    kind: 'lane',
+    node: 1,
+    leaseId: 2,
+    pagesMax: 3,
+    threadsMax: 4,
+    ttlMs: 5,
+    port: 6,
+    nodeName: 'b',
+    host: 'h',
+    laneKey,
+    peerId: PEER,
+  },
   { kind: 'lease-update', leaseId: 1, pagesMax: 2, threadsMax: 3, ttlMs: 4, reason: 'r' },
   { kind: 'signal', signal: 15 },
 ] as const
 const events = [
   { kind: 'lane-down', node: 1, nodeName: 'b', reason: 'silent' },
-  { kind: 'stats', stats: { pulls: 3, participants: [{ node: 'a', peakPages: 1, jumpsTo: 0, threadsPeak: 1 }] } },
+  {
+    kind: 'stats',
+    stats: { pulls: 3, participants: [{ node: 'a', peakPages: 1, jumpsTo: 0, threadsPeak: 1 }] },
+  },
   { kind: 'exited', how: 'exit', code: 3, childrenLeft: 0, message: '' },
 ] as const
 const hello = { name: 'a', version: '0.1.0', pid: 5, dataDir: '/d', runtimeDir: '/r', spillMaxBytes: 9 }
 const home = { id: PROCESS, pagerSocket: '/s', program: 'p', participantsMax: 3, memoryPages: 9, uid: 0 }
 const toml = 'name = "a"\nlisten = ["/ip4/0.0.0.0/tcp/7420"]\ndiscovery = false\ncapacity = "512M"\n'
-
-/** `configDirectory`: where the file that is read lies. */
-export function decoders(configDirectory: string): readonly Decoder[] {
-  const configFile = join(configDirectory, 'agent.toml')
-  return [
-    { name: 'peer-message', samples: messages.map(encodeMessage), judge: comesBack(decodeMessage, encodeMessage) },
-    { name: 'load', samples: [encodeLoad(load)], judge: comesBack(decodeLoad, encodeLoad) },
-    {
-      name: 'announcement',
-      samples: [codec.encode({ peer: PEER, name: 'a', addresses: ['/ip4/10.0.0.1/tcp/7420'] })],
-      judge: bytes => {
-        const heard = codec.decode(bytes)
-        if (heard.kind === 'ours') deepStrictEqual(codec.decode(codec.encode(heard.announcement)), heard)
-      },
-    },
-    {
-      name: 'lane-frame',
-      samples: frames,
-      judge: bytes => {
-        const read = readFrame(bytes)
-        if (read.kind === 'refused' || read.header.type !== FrameType.push) return
-        deepStrictEqual(decodePageMetas(read.payload, read.header.count).length, read.header.count)
-      },
-    },
-    {
-      name: 'pager-command',
-      samples: commands.map(command => encodePagerCommand(command).slice(4)),
-      judge: comesBack(decodePagerCommand, command => encodePagerCommand(command).slice(4)),
-    },
-    {
-      name: 'pager-event',
-      samples: events.map(event => encodePagerEvent(event).slice(4)),
-      judge: bytes => void decodePagerEvent(bytes),
-    },
-    {
-      name: 'pager-stream',
-      samples: [new Uint8Array(Buffer.concat(commands.map(encodePagerCommand)))],
-      judge: bytes => {
-        const splitter = new FrameSplitter()
-        const cut = bytes.length >> 1
-        for (const part of [bytes.subarray(0, cut), bytes.subarray(cut)])
-          if (splitter.push(part).kind === 'malformed') return
-      },
-    },
-    {
-      name: 'control-request',
-      samples: asJson([
-        { n: 1, request: { op: 'attach', home } },
-        { n: 2, request: { op: 'stop', processId: PROCESS, reason: 'enough' } },
-      ]),
-      judge: bytes => void decodeLine(requestSchema, text(bytes)),
-    },
-    {
-      name: 'control-reply',
-      samples: asJson([{ n: 1, answer: hello }, { n: 2, refused: 'no' }, { event: 'participants', processId: PROCESS, count: 2 }]),
-      judge: bytes => {
-        const reply = decodeReply(text(bytes))
-        if (reply !== undefined && 'answer' in reply) readHello(reply.answer)
-      },
-    },
-    {
-      name: 'control-stream',
-      samples: asText([`${JSON.stringify({ n: 1, refused: 'no' })}\n{}\n`]),
-      judge: bytes => {
-        const lines = new LineSplitter().push(text(bytes))
-        for (const line of lines ?? []) decodeReply(line)
-      },
-    },
-    {
-      name: 'facts',
-      samples: asJson([facts]),
-      judge: bytes => void parseFacts(jsonOf(bytes)),
-    },
-    {
-      name: 'pager-stats',
-      samples: asJson([events[1].stats]),
-      judge: bytes => void parsePagerStats(text(bytes)),
-    },
-    {
-      name: 'key',
-      samples: asText([KEY.file, `${KEY.file}\n`]),
-      judge: bytes => {
-        const key = parseKey(text(bytes))
-        if (key !== undefined) deepStrictEqual(parseKey(key.file), key)
-      },
-    },
-    {
-      name: 'config',
-      samples: asText([toml, '[x]\nname = 3\n']),
-      judge: bytes => {
-        writeFileSync(configFile, bytes)
-        try {
-          readConfig(configFile)
-        } catch (error) {
-          if (!(error instanceof CliFailure) || error.message.includes('\n')) throw error
-        }
-      },
-    },
-    {
-      name: 'values',
-      samples: asText(['512M', '5s', 'multinode-adaptive-lru:window=10,threshold=0.2', '/ip4/10.0.0.1/tcp/7420']),
-      judge: bytes => {
-        const value = text(bytes)
-        parseSize(value)
-        parseDuration(value)
-        parsePolicy(value)
-        toEndpoint(value)
-      },
-    },
-  ]
-}
 
 function jsonOf(bytes: Uint8Array): unknown {
   try {
@@ -259,4 +173,143 @@ function jsonOf(bytes: Uint8Array): unknown {
   } catch {
     return undefined
   }
+}
+
+const NETWORK: readonly Decoder[] = [
+  {
+    name: 'peer-message',
+    samples: messages.map(encodeMessage),
+    judge: comesBack(decodeMessage, encodeMessage),
+  },
+  { name: 'load', samples: [encodeLoad(load)], judge: comesBack(decodeLoad, encodeLoad) },
+  {
+    name: 'announcement',
+    samples: [codec.encode({ peer: PEER, name: 'a', addresses: ['/ip4/10.0.0.1/tcp/7420'] })],
+    judge: bytes => {
+      const heard = codec.decode(bytes)
+      if (heard.kind === 'ours') deepStrictEqual(codec.decode(codec.encode(heard.announcement)), heard)
+    },
+  },
+  {
+    name: 'lane-frame',
+    samples: frames,
+    judge: bytes => {
+      const read = readFrame(bytes)
+      if (read.kind === 'refused' || read.header.type !== FrameType.push) return
+      deepStrictEqual(decodePageMetas(read.payload, read.header.count).length, read.header.count)
+    },
+  },
+]
+
+const PAGER: readonly Decoder[] = [
+  {
+    name: 'pager-command',
+    samples: commands.map(command => encodePagerCommand(command).slice(4)),
+    judge: comesBack(decodePagerCommand, command => encodePagerCommand(command).slice(4)),
+  },
+  {
+    name: 'pager-event',
+    samples: events.map(event => encodePagerEvent(event).slice(4)),
+    judge: bytes => void decodePagerEvent(bytes),
+  },
+  {
+    name: 'pager-stream',
+    samples: [new Uint8Array(Buffer.concat(commands.map(encodePagerCommand)))],
+    judge: bytes => {
+      const splitter = new FrameSplitter()
+      const cut = bytes.length >> 1
+      for (const part of [bytes.subarray(0, cut), bytes.subarray(cut)])
+        if (splitter.push(part).kind === 'malformed') return
+    },
+  },
+]
+
+const CONTROL: readonly Decoder[] = [
+  {
+    name: 'control-request',
+    samples: asJson([
+      { n: 1, request: { op: 'attach', home } },
+      { n: 2, request: { op: 'stop', processId: PROCESS, reason: 'enough' } },
+    ]),
+    judge: bytes => void decodeLine(requestSchema, text(bytes)),
+  },
+  {
+    name: 'control-reply',
+    samples: asJson([
+      { n: 1, answer: hello },
+      { n: 2, refused: 'no' },
+      { event: 'participants', processId: PROCESS, count: 2 },
+    ]),
+    judge: bytes => {
+      const reply = decodeReply(text(bytes))
+      if (reply !== undefined && 'answer' in reply) readHello(reply.answer)
+    },
+  },
+  {
+    name: 'control-stream',
+    samples: asText([`${JSON.stringify({ n: 1, refused: 'no' })}\n{}\n`]),
+    judge: bytes => {
+      const lines = new LineSplitter().push(text(bytes))
+      for (const line of lines ?? []) decodeReply(line)
+    },
+  },
+]
+
+const LOCAL: readonly Decoder[] = [
+  {
+    name: 'facts',
+    samples: asJson([facts]),
+    judge: bytes => void parseFacts(jsonOf(bytes)),
+  },
+  {
+    name: 'pager-stats',
+    samples: asJson([events[1].stats]),
+    judge: bytes => void parsePagerStats(text(bytes)),
+  },
+  {
+    name: 'key',
+    samples: asText([KEY.file, `${KEY.file}\n`]),
+    judge: bytes => {
+      const key = parseKey(text(bytes))
+      if (key !== undefined) deepStrictEqual(parseKey(key.file), key)
+    },
+  },
+  {
+    name: 'values',
+    samples: asText([
+      '512M',
+      '5s',
+      'multinode-adaptive-lru:window=10,threshold=0.2',
+      '/ip4/10.0.0.1/tcp/7420',
+    ]),
+    judge: bytes => {
+      const value = text(bytes)
+      parseSize(value)
+      parseDuration(value)
+      parsePolicy(value)
+      toEndpoint(value)
+    },
+  },
+]
+
+/** `directory`: where the file that is read lies. */
+function configDecoder(directory: string): Decoder {
+  const configFile = join(directory, 'agent.toml')
+  return {
+    name: 'config',
+    samples: asText([toml, '[x]\nname = 3\n']),
+    judge: bytes => {
+      writeFileSync(configFile, bytes)
+      try {
+        readConfig(configFile)
+      } catch (error) {
+        if (!(error instanceof CliFailure) || error.message.includes('\n')) throw error
+      }
+    },
+  }
+}
+
+/** All of them. `directory`: where files that are read may lie. */
+export function decoders(directory: string): readonly Decoder[] {
+  return [...NETWORK, ...PAGER, ...CONTROL, ...LOCAL, configDecoder(directory)]
 }

@@ -117,7 +117,9 @@ async function run(target: Target, inputs: number): Promise<boolean> {
   }
   const kept = /Test unit written to (\S+)/.exec(said)?.[1] ?? /^hex:[0-9a-f]*$/m.exec(said)?.[0]
   console.log(`${target.name}: WRONG after ${seconds} s (${end.signal ?? end.status})\n${said.slice(-6000)}`)
-  console.log(`repeat with: ${kept === undefined ? [target.command, ...target.args].join(' ') : target.repeat(kept)}`)
+  console.log(
+    `repeat with: ${kept === undefined ? [target.command, ...target.args].join(' ') : target.repeat(kept)}`,
+  )
   return false
 }
 

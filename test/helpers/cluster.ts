@@ -217,10 +217,11 @@ export class TestCluster {
 
   async whenJoined(count: number, names = [...this.agents.keys()]): Promise<void> {
     for (const name of names) {
-      await until(`${count} agents seen by ${name}`, async () => {
+      const joined = async () => {
         const nodes = await this.nodes(name)
         return nodes.filter(node => node.state === 'joined').length >= count
-      })
+      }
+      await until(`${count} agents seen by ${name}`, joined, READY_TIMEOUT_MS)
     }
   }
 

@@ -1,9 +1,11 @@
-// Writes and verifies memory at random, from several threads, while mappings come, go, move, shrink and change their
-// protection: for running under random limits, jumps, and nodes that come and go. A page's right content follows from
-// its region and a stamp, which is in memory too; a sum over the stamps of each region shows a page of them that was
-// lost together with what it describes. Every page is verified again at the end.
+// Writes and verifies memory at random, from several threads, while mappings come, go, move, shrink and
+// change their protection: for running under random limits, jumps, and nodes that come and go. A page's right
+// content follows from its region and a stamp, which is in memory too; a sum over the stamps of each region
+// shows a page of them that was lost together with what it describes. Every page is verified again at the
+// end.
 //
-// torture THREADS SEED SECONDS MEGABYTES     Prints "right: N steps" at the end; the first wrong word ends it.
+// torture THREADS SEED SECONDS MEGABYTES     Prints "begins" and at the end "right: N steps"; the first wrong
+// word ends it.
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <string.h>
@@ -63,8 +65,8 @@ static void verify_page(const uint64_t* at, uint64_t word, const char* what, int
   for (int i = 0; i < PAGE_WORDS; i++) {
     const uint64_t right = word + (uint64_t)i * word;
     if (at[i] != right)
-      fail("%s: thread %d, page %lu at %p, word %d is %#lx, not %#lx", what, thread, page, (const void*)at, i, at[i],
-           right);
+      fail("%s: thread %d, page %lu at %p, word %d is %#lx, not %#lx", what, thread, page, (const void*)at, i,
+           at[i], right);
   }
 }
 
@@ -77,7 +79,8 @@ static void set_stamp(Region* r, uint64_t page, uint32_t stamp) {
 
 static void verify_of(Worker* w, Region* r, uint64_t page, const char* what) {
   const uint32_t stamp = r->stamps[page];
-  verify_page(r->at + page * PAGE_WORDS, stamp == 0 ? 0 : first_word(r->salt, page, stamp), what, w->number, page);
+  verify_page(r->at + page * PAGE_WORDS, stamp == 0 ? 0 : first_word(r->salt, page, stamp), what, w->number,
+              page);
 }
 
 static void verify_stamps(Worker* w, Region* r) {
@@ -220,7 +223,8 @@ static void begin(Worker* w, int number, uint64_t seed, uint64_t pages) {
 static uint64_t finish(Worker* w) {
   for (int i = 0; i < kRegions; i++) {
     verify_stamps(w, &w->regions[i]);
-    for (uint64_t page = 0; page < w->regions[i].pages; page++) verify_of(w, &w->regions[i], page, "at the end");
+    for (uint64_t page = 0; page < w->regions[i].pages; page++)
+      verify_of(w, &w->regions[i], page, "at the end");
   }
   return w->steps;
 }
@@ -235,6 +239,8 @@ int main(int argc, char** argv) {
   for (int i = 0; i < kSharedPages; i++) pthread_mutex_init(&shared_pages[i].lock, NULL);
   // On average half of each region's most is mapped.
   for (uint64_t i = 0; i < threads; i++) begin(&workers[i], (int)i, seed, 2 * pages / threads / kRegions + 1);
+  puts("begins");
+  fflush(stdout);
   while (now_ns() < end_ns) {
     pthread_t ids[kThreadsMax];
     for (uint64_t i = 0; i < threads; i++) {

@@ -6,11 +6,10 @@
  */
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { xoroshiro128plus } from 'pure-rand/generator/xoroshiro128plus'
-import { uniformInt } from 'pure-rand/distribution/uniformInt'
 import { type AgentStart, type RunOutcome, type TestCluster, until } from '../helpers/cluster.js'
 import { leftovers, snapshot } from '../helpers/leftovers.js'
 import { alive, census, type ProcessSeen } from '../helpers/processes.js'
+import type { Dice } from './dice.js'
 
 /** Shorter than the four seconds after which a silent node counts as lost, with time for a busy machine to notice. */
 const STALL_MS_MAX = 2000
@@ -25,24 +24,6 @@ const POLICIES = [
   'multinode-adaptive-lru',
   'multinode-adaptive-lru:window=10,threshold=0.6',
 ] as const
-
-/** Draws the same numbers for the same seed. */
-export class Dice {
-  readonly #generator
-
-  constructor(seed: number) {
-    this.#generator = xoroshiro128plus(seed)
-  }
-
-  /** A whole number from `least` to `most`. */
-  number(least: number, most: number): number {
-    return uniformInt(this.#generator, least, most)
-  }
-
-  of<T>(choices: readonly T[]): T {
-    return choices[this.number(0, choices.length - 1)] as T
-  }
-}
 
 export interface Plan {
   /** What each agent lends, in the order of their names. */
@@ -86,7 +67,7 @@ export async function round(
     ended = true
   })
   const problems: string[] = []
-  await until('all three', () => ended || cluster.pagers().length === 3, JOIN_TIMEOUT_MS)
+  await until('the program', () => ended || running.stdout !== '', JOIN_TIMEOUT_MS)
   while (!ended) {
     for (const each of census(cluster.directory)) during.set(each.pid, each)
     await disturb(cluster, plan, dice, note).catch((error: Error) => problems.push(error.message))
@@ -94,11 +75,14 @@ export async function round(
   }
   const end = await outcome
   problems.push(...judge(end))
-  for (const name of ['b', 'c']) if (!cluster.agents.has(name)) await cluster.startAgent(name, agentStart(plan, name))
+  for (const name of ['b', 'c'])
+    if (!cluster.agents.has(name)) await cluster.startAgent(name, agentStart(plan, name))
   if (problems.length === 0)
     problems.push(...(await leftovers(cluster, before, [...during.values()], CLEAN_WITHIN_MS)))
   const { pulls = 0, pushes = 0, pagesSpilled = 0, jumps = 0 } = end.stats ?? {}
-  note(`${end.stdout.toString().trim()}; ${pulls} pulls, ${pushes} pushes, ${pagesSpilled} pages spilled, ${jumps} jumps`)
+  note(
+    `${end.stdout.toString().trim()}; ${pulls} pulls, ${pushes} pushes, ${pagesSpilled} pages spilled, ${jumps} jumps`,
+  )
   return problems
 }
 
@@ -106,7 +90,7 @@ function judge(end: RunOutcome): string[] {
   const said = end.stdout.toString()
   const problems: string[] = []
   if (end.status !== 0) problems.push(`exit status ${end.status ?? end.signal}`)
-  if (!/^right: \d+ steps\n$/.test(said)) problems.push(`standard output: ${said.slice(0, 500)}`)
+  if (!/^begins\nright: \d+ steps\n$/.test(said)) problems.push(`standard output: ${said.slice(0, 500)}`)
   if (end.stderr !== '') problems.push(`standard error: ${end.stderr.slice(0, 500)}`)
   if (end.status === 0 && end.stats?.mode !== 'stretched') problems.push('it was not stretched')
   return problems

@@ -1,6 +1,7 @@
-// The ownership engine between its own node's threads and another node: sequences of faults, frames and calls in any
-// order, on home and on a participant. What has to hold all the while: a page is given away only by who has it, each
-// time under a newer version, with the bytes that it came with; and it is here as long as it was not given away.
+// The ownership engine between its own node's threads and another node: sequences of faults, frames and calls
+// in any order, on home and on a participant. What has to hold all the while: a page is given away only by
+// who has it, each time under a newer version, with the bytes that it came with; and it is here as long as it
+// was not given away.
 #include <unordered_map>
 
 #include "../test/engine_test_kit.hpp"
@@ -62,7 +63,7 @@ void World::restart() {
   scene_.engine.reset();
   scene_.memory.reset();
   scene_.regions.clear();
-  scene_.regions.insert({first_, first_ + kPages, 3, RegionKind::elastic, nullptr, nullptr, 0, false, false});
+  scene_.regions.insert(test::region(first_, kPages, 3, RegionKind::elastic));
   scene_.engine.set_limit(4096);
   node_->synced = true;
   node_->status.pages_limit = 1 << 20;  // more than it can be sent
@@ -159,9 +160,7 @@ void World::step(fuzz::Input& in) {
       return say(FrameType::get, header);
     case 2: return say_pages(in, FrameType::push, page);
     case 3: return say_pages(in, FrameType::pages, page);
-    case 4:
-      header.argument = static_cast<uint32_t>(in.below(3));
-      return say(FrameType::owner, header);
+    case 4: header.argument = static_cast<uint32_t>(in.below(3)); return say(FrameType::owner, header);
     case 5:
       if (self_ == kHome) return;  // home takes no such frame
       say(FrameType::drop, header);
@@ -222,7 +221,8 @@ void World::check() {
     if (state != PageState::resident) continue;
     resident++;
     uint64_t word = 0;
-    REQUIRE(pread(scene_.memory.file(), &word, sizeof word, static_cast<off_t>(address_of(page))) == sizeof word);
+    REQUIRE(pread(scene_.memory.file(), &word, sizeof word, static_cast<off_t>(address_of(page))) ==
+            sizeof word);
     REQUIRE(word == known.word);
   }
   REQUIRE(resident == scene_.table.resident());

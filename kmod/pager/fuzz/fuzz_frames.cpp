@@ -1,5 +1,5 @@
-// frame_check.cpp: what it lets pass can be read without leaving the payload, and its judgement does not depend on
-// how often it is asked.
+// frame_check.cpp: what it lets pass can be read without leaving the payload, and its judgement does not
+// depend on how often it is asked.
 #include "../src/frame_check.hpp"
 #include "fuzz_kit.hpp"
 

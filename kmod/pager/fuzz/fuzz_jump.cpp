@@ -1,5 +1,5 @@
-// Contexts of jumps (jump.cpp, tracee.cpp), as another pager sends them: what is decoded encodes to the same bytes,
-// names only pages that a process can have, and the rule that goes on with it stays within its arrays.
+// Contexts of jumps (jump.cpp, tracee.cpp), as another pager sends them: what is decoded encodes to the same
+// bytes, names only pages that a process can have, and the rule that goes on with it stays within its arrays.
 #include "../src/jump.hpp"
 #include "fuzz_kit.hpp"
 

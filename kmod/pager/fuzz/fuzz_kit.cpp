@@ -21,7 +21,9 @@ uint64_t any_page(Input& in) {
   }
 }
 
-uint32_t any_count(Input& in) { return in.rarely() ? in.take<uint32_t>() : static_cast<uint32_t>(in.below(8)); }
+uint32_t any_count(Input& in) {
+  return in.rarely() ? in.take<uint32_t>() : static_cast<uint32_t>(in.below(8));
+}
 
 template <typename T>
 void append(std::vector<uint8_t>& to, const T& value) {

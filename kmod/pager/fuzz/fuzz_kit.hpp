@@ -1,6 +1,6 @@
 // What the fuzz targets share. Each target is a libFuzzer program with the address and undefined-behaviour
-// sanitizers: its input is a stream of choices, read field by field, so that any bytes make frames that are nearly
-// right. That is why there are no seed inputs to keep.
+// sanitizers: its input is a stream of choices, read field by field, so that any bytes make frames that are
+// nearly right. That is why there are no seed inputs to keep.
 #pragma once
 
 #include <algorithm>
@@ -49,7 +49,8 @@ class Input {
   std::span<const uint8_t> left_;
 };
 
-// A header whose fields are near what they may be, and its payload, as large as its type wants it or not quite.
+// A header whose fields are near what they may be, and its payload, as large as its type wants it or not
+// quite.
 struct AnyFrame {
   FrameHeader header;
   std::vector<uint8_t> payload;

@@ -9,17 +9,22 @@ using namespace elastic;
 namespace {
 
 std::string any_word(fuzz::Input& in) {
-  static const char* const kWords[] = {"--",  "--memory", "--id", "--none", "7", "", "18446744073709551616", "0x7",
-                                       "-1"};
+  static const char* const kWords[] = {"--",  "--memory", "--id", "--none", "7", "", "18446744073709551616",
+                                       "0x7", "-1"};
   if (in.below(4) != 0) return kWords[in.below(std::size(kWords))];
   const auto bytes = in.take_bytes(in.below(12));
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 std::string any_policy(fuzz::Input& in) {
-  static const char* const kParts[] = {"always-pull", "multinode-adaptive-lru", ":", ",", "window=", "threshold=",
-                                       "localUs=",    "patience=",              "1", "0", ".",       "e308",
-                                       "64",          "nan",                    "-", "9"};
+  static const char* const kParts[] = {"always-pull", "multinode-adaptive-lru",
+                                       ":",           ",",
+                                       "window=",     "threshold=",
+                                       "localUs=",    "patience=",
+                                       "1",           "0",
+                                       ".",           "e308",
+                                       "64",          "nan",
+                                       "-",           "9"};
   std::string text;
   for (uint64_t left = in.below(12); left > 0; left--) text += kParts[in.below(std::size(kParts))];
   const auto bytes = in.take_bytes(in.below(6));

@@ -1,6 +1,6 @@
 // A participant's pager (peer.cpp, guests.cpp, engine*.cpp, regions.cpp) under frames of home and of another
-// participant that are well-formed and mean anything: layout, pages, threads, resets, ends. It may refuse and it may
-// end with a Failure; nothing else.
+// participant that are well-formed and mean anything: layout, pages, threads, resets, ends. It may refuse and
+// it may end with a Failure; nothing else.
 #include <cstdlib>
 #include <filesystem>
 #include <system_error>

@@ -47,7 +47,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   REQUIRE(ftruncate(file.get(), 0) == 0);
   REQUIRE(pwrite(file.get(), contents.data(), contents.size(), 0) == static_cast<ssize_t>(contents.size()));
   if (const auto problem = check_program(path))
-    REQUIRE(problem->exit_status >= 125 && problem->exit_status <= 127 &&
-            !problem->message.empty());
+    REQUIRE(problem->exit_status >= 125 && problem->exit_status <= 127 && !problem->message.empty());
   return 0;
 }

@@ -1,5 +1,6 @@
-// The record layer of an established lane (lane_tls.cpp, lane_record.cpp): records that verify and say anything, and
-// records that do not, in any pieces. What was sealed as data comes out unchanged; the rest ends the connection.
+// The record layer of an established lane (lane_tls.cpp, lane_record.cpp): records that verify and say
+// anything, and records that do not, in any pieces. What was sealed as data comes out unchanged; the rest
+// ends the connection.
 #include "../src/lane_tls.hpp"
 #include "fuzz_kit.hpp"
 

@@ -36,6 +36,8 @@ class EngineHost {
   virtual void want_lane(uint16_t node) = 0;     // participants: no lane to that node yet
   virtual void out_of_room(uint64_t page) = 0;   // nothing can make room for this page
   virtual void tell_room() = 0;                  // a status to every node, now
+  // Home: a page that is marked as shared changes or goes after this; it is not marked any more.
+  virtual void before_change(uint64_t) {}
 };
 
 struct EngineConfig {
@@ -139,6 +141,7 @@ class Engine {
   void starve(const FaultEvent& fault);
   bool room_may_come();
   void check_waiters(uint64_t page);
+  void place(uint64_t first, const uint8_t* data, uint64_t count);
   // engine_serve.cpp
   void serve_get(Node& node, const FrameHeader& header);
   void serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand, uint64_t version);

@@ -7,6 +7,10 @@
 
 namespace elastic {
 
+namespace {
+const uint8_t kZeros[kPageBytes] = {};
+}  // namespace
+
 // Takes note of a page that comes with its bytes; false if it is old news and has to be thrown away. Versions
 // alone decide: the mapping it belongs to may still be on its way here, on the other connection.
 bool Engine::accept(const PageMeta& meta, uint16_t) {
@@ -51,7 +55,7 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
   uint64_t run_page = 0, run_count = 0;
   const uint8_t* run_data = nullptr;
   const auto place_run = [&] {
-    if (run_count > 0) memory_.place(run_page, run_data, run_count);
+    if (run_count > 0) place(run_page, run_data, run_count);
     run_count = 0;
   };
   for (uint32_t i = 0; i < count; i++) {
@@ -85,6 +89,8 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
         run_page = meta.page;
         run_data = bytes;
         run_count = 1;
+      } else if (table_.peek(meta.page).shared) {
+        place(meta.page, kZeros, 1);
       } else {
         memory_.place_zero(meta.page, 1);
       }
@@ -252,6 +258,7 @@ void Engine::forget(uint64_t first, uint64_t end) {
   };
   std::vector<uint64_t> deferred, watched;
   table_.for_each_touched(first, end, [&](uint64_t page, PageEntry& e) {
+    if (e.shared) host_.before_change(page);
     if (e.watched) watched.push_back(page);  // it will not come: whoever waits for it goes on without
     if (e.state() == PageState::untouched) return;
     if (e.state() == PageState::resident) {
@@ -296,6 +303,7 @@ void Engine::rename(uint64_t from, uint64_t to) {
   while (table_.peek(to).state() != PageState::untouched) forget(to, to + 1);
   PageEntry& source = table_.entry(from);
   PageEntry& target = table_.entry(to);
+  if (source.shared) host_.before_change(from);
   target.last_written_cut = source.last_written_cut;
   if (source.state() == PageState::spilled) {
     target.set_state(PageState::spilled);

@@ -278,13 +278,14 @@ bool Engine::spill_pages(const std::vector<uint64_t>& pages) {
       PageEntry& e = table_.entry(pages[i]);
       const uint8_t* bytes = spill_.buffered_page((*slots)[i]);
       if (e.state() != PageState::spilled || e.where != (*slots)[i] || bytes == nullptr) continue;
-      memory_.place(pages[i], bytes, 1);
+      place(pages[i], bytes, 1);
       table_.insert_front(pages[i]);
     }
   };
   const SpillError error = spill_.write({buffer_.data(), pages.size() << kPageShift}, *slots, restore);
   if (error != SpillError::none) {
-    for (const uint64_t page : pages) memory_.unprotect(page, 1);
+    for (const uint64_t page : pages)
+      if (!table_.peek(page).shared) memory_.unprotect(page, 1);
     return false;
   }
   for (size_t i = 0; i < pages.size();) {

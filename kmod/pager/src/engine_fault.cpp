@@ -60,10 +60,12 @@ void Engine::on_fault(const FaultEvent& fault) {
   PageEntry& e = table_.entry(fault.page);
   switch (e.state()) {
     case PageState::resident:  // came while the event was queued, or is protected by a scan
-      if (fault.write_protected)
+      if (fault.write_protected) {
+        if (e.shared) host_.before_change(fault.page);
         memory_.unprotect(fault.page, 1);
-      else
+      } else {
         memory_.wake(fault.page, 1);
+      }
       return;
     case PageState::in_flight:
       e.prefetched = 0;  // somebody waits for it now
@@ -153,7 +155,7 @@ void Engine::fault_spilled(uint64_t page) {
       throw Failure("reading the spill file failed: its disk returned an error");
     i = end;
   }
-  memory_.place(first, buffer_.data(), count);
+  place(first, buffer_.data(), count);
   for (uint64_t i = 0; i < count; i++) {
     spill_.free_slot(slots[i]);
     table_.insert_front(first + i, first + i == page);
@@ -164,6 +166,13 @@ void Engine::fault_spilled(uint64_t page) {
   }
   placed_since_age_ += count;
   counters_.peak_resident = std::max(counters_.peak_resident, table_.resident());
+}
+
+// What comes back here from elsewhere or the disk: write-protected where somebody has to be told of a change.
+void Engine::place(uint64_t first, const uint8_t* data, uint64_t count) {
+  bool shared = false;
+  for (uint64_t page = first; page < first + count; page++) shared = shared || table_.peek(page).shared;
+  memory_.place(first, data, count, shared);
 }
 
 void Engine::fault_remote(const FaultEvent& fault, PageEntry& e) {

@@ -16,17 +16,18 @@ namespace elastic {
 
 namespace {
 
-constexpr size_t kKeptMax = 1024;  // one for each exec of a run; the oldest are gone by then
+constexpr size_t kKeptMax = 2048;  // one for each exec and each child of a fork; the oldest are gone by then
 
 struct Kept {
+  uint64_t number = 0;
   Fd uffd;
   Fd process;
 };
 
 bool receive(int socket, std::vector<Kept>& kept) {
   int fds[2] = {-1, -1};
-  char byte = 0;
-  iovec part{&byte, 1};
+  uint64_t number = 0;
+  iovec part{&number, sizeof number};
   alignas(cmsghdr) char space[CMSG_SPACE(sizeof fds)] = {};
   msghdr message{};
   message.msg_iov = &part;
@@ -37,10 +38,13 @@ bool receive(int socket, std::vector<Kept>& kept) {
   if (got < 0 && errno == EINTR) return true;
   if (got <= 0) return false;
   const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof fds))
+  if (header == nullptr) {  // not needed any more
+    std::erase_if(kept, [number](const Kept& each) { return each.number == number; });
     return true;
+  }
+  if (header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof fds)) return true;
   memcpy(fds, CMSG_DATA(header), sizeof fds);
-  kept.push_back({Fd(fds[0]), Fd(fds[1])});
+  kept.push_back({number, Fd(fds[0]), Fd(fds[1])});
   if (kept.size() > kKeptMax) kept.erase(kept.begin());
   return true;
 }
@@ -53,6 +57,7 @@ bool receive(int socket, std::vector<Kept>& kept) {
   const long limit = sysconf(_SC_OPEN_MAX);
   for (int fd = 0; fd < (limit > 0 && limit < 4096 ? limit : 4096); fd++)
     if (fd != socket) close(fd);
+  raise_descriptor_limit();
   std::vector<Kept> kept;
   bool open = true;
   while (open || !kept.empty()) {
@@ -79,12 +84,12 @@ Holder::Holder() {
   if (pid_ == 0) hold(theirs.get());
 }
 
-void Holder::keep(int uffd, pid_t process) {
+uint64_t Holder::keep(int uffd, pid_t process) {
   const Fd handle(static_cast<int>(syscall(SYS_pidfd_open, process, 0)));
   if (!handle) fail_errno("pidfd_open");
   const int fds[2] = {uffd, handle.get()};
-  char byte = 1;
-  iovec part{&byte, 1};
+  uint64_t number = ++kept_;
+  iovec part{&number, sizeof number};
   alignas(cmsghdr) char space[CMSG_SPACE(sizeof fds)] = {};
   msghdr message{};
   message.msg_iov = &part;
@@ -97,6 +102,11 @@ void Holder::keep(int uffd, pid_t process) {
   header->cmsg_len = CMSG_LEN(sizeof fds);
   memcpy(CMSG_DATA(header), fds, sizeof fds);
   if (sendmsg(socket_.get(), &message, MSG_NOSIGNAL) < 0) fail_errno("the holder process is gone");
+  return number;
+}
+
+void Holder::drop(uint64_t number) {
+  if (send(socket_.get(), &number, sizeof number, MSG_NOSIGNAL) < 0) fail_errno("the holder process is gone");
 }
 
 void Holder::release() { socket_.reset(); }

@@ -16,13 +16,15 @@ class Holder {
  public:
   Holder();  // forks: call it first, before there is much memory or any thread
   ~Holder() = default;
-  // Keeps `uffd` until `process` has exited.
-  void keep(int uffd, pid_t process);
+  // Keeps `uffd` until `process` has exited, or until drop() of what this returns.
+  uint64_t keep(int uffd, pid_t process);
+  void drop(uint64_t number);
   void release();  // orderly end: the holder goes as soon as its processes are gone
   pid_t pid() const { return pid_; }
 
  private:
   Fd socket_;
+  uint64_t kept_ = 0;
   pid_t pid_ = 0;
 };
 

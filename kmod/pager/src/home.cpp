@@ -57,7 +57,11 @@ Home::Home(HomeOptions options) : options_(std::move(options)), rule_(options_.p
                                      EngineConfig{kHome, options_.memory_pages}, counters_);
   pins_ = std::make_unique<PinnedPages>(loop_, *engine_, options_.memory_pages / kPinnedPart,
                                         [this](std::vector<uint64_t>& pages) { release(pages); });
-  loop_.after_each_round([this] { drain_nodes(); });
+  loop_.after_each_round([this] {
+    drain_nodes();
+    retry_held_calls();
+    tidy_snapshots();
+  });
   loop_.watch(signal_fd_.get(), EPOLLIN, [this](uint32_t) { on_child_events(); });
   loop_.watch(spill_->event_fd(), EPOLLIN, [this](uint32_t) { spill_->drain(); });
   loop_.at(now_us() + kTickUs, [this] { tick(); });
@@ -71,9 +75,9 @@ Ending Home::run() {
     try {
       loop_.run();
     } catch (const Failure& failure) {
-      end({2, failure.exit_status(), failure.what()});
+      fail(failure.what(), failure.exit_status());
     } catch (const std::system_error& error) {
-      end({2, 125, error.what()});
+      fail(error.what(), 125);
     }
   }
   finish();
@@ -135,6 +139,7 @@ void Home::start_application() {
   }
   application_ = launched.pid;
   keep_privileges(kTracerKeeps);  // not before: the application has all that it would have alone
+  raise_descriptor_limit();  // not the application's: each child takes one here
   add_thread(application_, true);
   prepare_image();
   control_->to_all({ControlType::started, {application_}, {}});
@@ -180,12 +185,7 @@ void Home::on_page_arrived(uint64_t page) {
 
 bool Home::fill_from_backing(uint64_t page, uint8_t* out) {
   const Region* region = regions_.find(page);
-  if (region == nullptr || !region->backing) return false;
-  const auto offset = static_cast<off_t>(address_of(region->backing_page + (page - region->start)));
-  ssize_t got = pread(region->backing->fd.get(), out, kPageBytes, offset);
-  if (got < 0) throw Failure(format("reading a mapped file failed: %s", strerror(errno)));
-  memset(out + got, 0, kPageBytes - static_cast<size_t>(got));
-  return true;
+  return region != nullptr && region->read_backing(page, out);
 }
 
 void Home::out_of_room(uint64_t page) {
@@ -211,6 +211,15 @@ void Home::tick() {
   static_assert(kTickUs == 100'000);
   if (now / 300'000 != (now - kTickUs) / 300'000) control_->to_run({ControlType::stats, {}, {stats_json()}});
   if (ending_ && now >= finish_at_us_) loop_.stop();
+}
+
+// After the application's own end, only children can suffer from it.
+void Home::fail(const char* message, int exit_status) {
+  if (!parting_) return end({2, exit_status, message});
+  control_->log(LogLevel::warning,
+                format("children were ended that had not had all their memory: %s", message));
+  snapshots_.kill_all();
+  end(*parting_);
 }
 
 // First ending wins. The application dies now; participants get a moment for their last counters.

@@ -5,8 +5,8 @@
 // and home_mmap.cpp (calls that change mappings), home_advice.cpp (advice), home_exit.cpp (ends of threads),
 // home_direct.cpp and home_aio.cpp (direct I/O), home_limits.cpp (resource limits), home_maps.cpp
 // (/proc/self/maps), home_refused.cpp (what cannot work), home_convert.cpp (a new image's memory),
-// home_fork.cpp (children), home_jumps.cpp (threads that leave and come back), home_nodes.cpp (participants),
-// home_stats.cpp.
+// home_fork.cpp (forks), home_children.cpp and home_child_calls.cpp (children that have not had all their
+// memory), home_jumps.cpp (threads that leave and come back), home_nodes.cpp (participants), home_stats.cpp.
 #pragma once
 
 #include <sys/types.h>
@@ -20,6 +20,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "call_pages.hpp"
 #include "control.hpp"
 #include "direct_io.hpp"
 #include "engine.hpp"
@@ -29,6 +30,7 @@
 #include "policy.hpp"
 #include "proc_maps.hpp"
 #include "signals.hpp"
+#include "snapshot.hpp"
 #include "tracee.hpp"
 
 namespace elastic {
@@ -94,7 +96,7 @@ struct Thread {
   std::optional<AioSubmission> submission;
   std::vector<int> signals;  // arrived while away
   int64_t call_result = 0;
-  std::optional<pid_t> fork_child;
+  bool forking = false;
   uint64_t child_tid_address = 0;  // of a fork in progress: where the child's tid goes, 0 nowhere
 };
 
@@ -117,6 +119,7 @@ class Home : public EngineHost, public LaneEvents {
   void want_lane(uint16_t) override {}
   void out_of_room(uint64_t page) override;
   void tell_room() override;
+  void before_change(uint64_t page) override;
   // LaneEvents
   void on_up(Node& node) override;
   void on_down(Node& node, const std::string& reason) override;
@@ -134,6 +137,7 @@ class Home : public EngineHost, public LaneEvents {
   void on_faults();
   void tick();
   void end(Ending ending);
+  void fail(const char* message, int exit_status);
   void finish();
   void stay_with_children();
   ControlMessage describe() const;
@@ -167,6 +171,8 @@ class Home : public EngineHost, public LaneEvents {
   // home_calls.cpp
   void on_call(Thread& thread);
   void on_call_end(Thread& thread);
+  bool waits_for_fork(Thread& thread);
+  bool waits_for_children(Thread& thread);
   bool is_reserved(uint64_t address, uint64_t bytes) const;
   int reserved_error(const user_regs_struct& r) const;
   void answer(Thread& thread, int64_t result);  // completes an emulated call, after acks if threads are away
@@ -268,15 +274,45 @@ class Home : public EngineHost, public LaneEvents {
   void copy_in(uint64_t first, uint64_t end, bool present_only);
   void move_arguments(uint64_t stack_first, uint64_t stack_end);
   // home_fork.cpp
-  bool fork_fits();
   void call_clone(Thread& thread);
+  bool fork_in_progress() const;
+  void retry_held_calls();
   void call_fork(Thread& thread);
-  void give_child_tid(Thread& thread, pid_t child, const Fd& memory);
+  void give_child_tid(const Thread& thread, pid_t child, const Fd& memory);
   void give_child_heap(pid_t child, const Fd& memory);
-  void finish_fork(Thread& thread);
+  bool await_first_stop(pid_t child);
   void on_fork_event(Thread& thread, pid_t child);
-  void copy_for_child(Thread& thread);
-  void copy_regions(Thread& thread, std::vector<Region> regions, size_t index, uint64_t page);
+  void end_child(pid_t child, const std::string& why);
+  void make_child(const Thread& thread, pid_t child);
+  void watch_snapshot(Snapshot& snapshot, pid_t child);
+  void share(const Region& region, Snapshot& snapshot);
+  void finish_fork(Thread& thread);
+  // home_children.cpp
+  bool is_here(uint64_t page) const;
+  void deliver(uint32_t id, uint64_t page);
+  void unshare(uint64_t page);
+  void give_up(uint32_t id, uint64_t page);
+  void deliver_range(uint32_t id, uint64_t first, uint64_t end, std::function<void()> then);
+  static void fill(Snapshot& snapshot, uint64_t page);
+  static void fill_backed(Snapshot& snapshot, uint64_t first, uint64_t end);
+  void on_child_faults(uint32_t id);
+  void on_child_fault(Snapshot& snapshot, uint64_t page);
+  void drop_snapshot(std::unique_ptr<Snapshot> snapshot);
+  void tidy_snapshots();
+  void hand_over_memory(bool files, std::function<void()> then);
+  // home_child_calls.cpp
+  bool on_child_stop(pid_t pid, int status);
+  void on_child_call(pid_t pid, SnapshotTask& task);
+  void child_goes_on(pid_t pid, bool exit_stop);
+  void child_fails(pid_t pid, SnapshotTask& task, int error);
+  void child_needs(pid_t pid, std::vector<uint64_t> pages, bool exit_stop);
+  void child_needs_range(pid_t pid, CallRange range, bool exit_stop);
+  void child_exits(pid_t pid, bool group);
+  void on_child_advice(pid_t pid, const SnapshotTask& task);
+  void on_child_call_end(pid_t pid, SnapshotTask& task);
+  void on_child_clone(pid_t pid, SnapshotTask& task);
+  bool on_child_birth(pid_t pid, const SnapshotTask& task);
+  void make_grandchild(const Snapshot& parent, pid_t child);
   // home_jumps.cpp
   void try_finish_jump(Thread& thread, int status);
   void jump_out(Thread& thread);
@@ -338,7 +374,11 @@ class Home : public EngineHost, public LaneEvents {
   std::vector<Contribution> departed_;   // of participants that are gone, the last one at the end
   Counters departed_counters_;
   uint64_t next_room_report_us_ = 0;
-  uint64_t children_ = 0;  // processes the application forked: not elastic
+  Snapshots snapshots_;
+  bool sharing_ = false;           // pages may be marked as shared
+  std::vector<pid_t> held_calls_;  // forks, and calls that wait for their end
+  std::optional<Ending> parting_;  // how the application ended, whose children get its memory now
+  uint64_t children_ = 0;          // processes the application forked: not elastic
 };
 
 }  // namespace elastic

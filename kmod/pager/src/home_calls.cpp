@@ -2,7 +2,6 @@
 // for threads elsewhere, and all but the mapping calls themselves (home_mmap.cpp), advice (home_advice.cpp)
 // and the ends of threads (home_exit.cpp). See home.hpp.
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/shm.h>
@@ -17,7 +16,12 @@ namespace elastic {
 
 namespace {
 constexpr uint64_t kHeapBytesMax = 1ull << 44;
-// <linux/futex.h> operations 5..13; see seccomp_filter.cpp.
+
+bool changes_memory(long call) {
+  constexpr long kCalls[] = {SYS_mmap,    SYS_munmap,        SYS_mremap, SYS_brk,   SYS_mprotect,
+                             SYS_madvise, SYS_pkey_mprotect, SYS_shmat,  SYS_shmdt, SYS_remap_file_pages};
+  return std::find(std::begin(kCalls), std::end(kCalls), call) != std::end(kCalls);
+}
 }  // namespace
 
 void Home::on_call(Thread& thread) {
@@ -25,6 +29,7 @@ void Home::on_call(Thread& thread) {
   const user_regs_struct& r = thread.call;
   const auto number = static_cast<long>(r.orig_rax);
   if (const int refused = reserved_error(r)) return answer(thread, refused);
+  if (changes_memory(number) && (waits_for_fork(thread) || waits_for_children(thread))) return;
   switch (number) {
     case SYS_mmap: return call_mmap(thread);
     case SYS_munmap: return call_munmap(thread);
@@ -69,6 +74,30 @@ void Home::on_call(Thread& thread) {
     case SYS_io_submit: return call_io_submit(thread);
     default: return run_native(thread, false);
   }
+}
+
+// A child must not inherit half of a change.
+bool Home::waits_for_fork(Thread& thread) {
+  if (!fork_in_progress()) return false;
+  thread.state = ThreadState::held;
+  held_calls_.push_back(thread.tid);
+  return true;
+}
+
+// Children get what the call ends before it is made.
+bool Home::waits_for_children(Thread& thread) {
+  for (const CallRange& range : ended_by(thread.call, brk_start_, brk_now_)) {
+    if (snapshots_.next(Snapshots::kAll, range.first, range.end) >= range.end) continue;
+    thread.state = ThreadState::held;
+    deliver_range(Snapshots::kAll, range.first, range.end, [this, tid = thread.tid] {
+      Thread* held = find_thread(tid);
+      if (held == nullptr || held->state != ThreadState::held) return;
+      held->state = ThreadState::running;
+      on_call(*held);
+    });
+    return true;
+  }
+  return false;
 }
 
 bool Home::is_reserved(uint64_t address, uint64_t bytes) const {
@@ -117,11 +146,8 @@ void Home::on_call_end(Thread& thread) {
       release(thread.pinned);
       resume(thread.tid);
       return;
-    case SYS_clone:  // a fork that failed: see call_fork
-      r.rdi = thread.call.rdi;
-      set_registers(thread.tid, r);
-      resume(thread.tid);
-      return;
+    case SYS_fork:
+    case SYS_clone: return finish_fork(thread);  // a fork that failed: see call_fork
     case SYS_open:
     case SYS_openat: return after_open(thread, r);
     case SYS_read:
@@ -257,14 +283,7 @@ void Home::tell_range(FrameType type, FrameHeader header, uint64_t first, uint64
 
 // Futex operations whose kernel side cannot wait for a page: both words stay here until the call returns.
 void Home::call_futex(Thread& thread) {
-  // The fifth argument is a second word in these only; elsewhere it is whatever the register held.
-  constexpr uint64_t kTwoWords = 1 << FUTEX_REQUEUE | 1 << FUTEX_CMP_REQUEUE | 1 << FUTEX_WAKE_OP |
-                                 1 << FUTEX_WAIT_REQUEUE_PI | 1 << FUTEX_CMP_REQUEUE_PI;
-  const uint64_t operation = thread.call.rsi & static_cast<uint64_t>(FUTEX_CMD_MASK) & 63;
-  std::vector<uint64_t> pages;
-  if (thread.call.rdi < kUserSpaceEnd) pages.push_back(page_of(thread.call.rdi));
-  if ((kTwoWords >> operation & 1) != 0 && thread.call.r8 < kUserSpaceEnd)
-    pages.push_back(page_of(thread.call.r8));
+  const std::vector<uint64_t> pages = futex_pages(thread.call);
   thread.state = ThreadState::held;
   thread.pinned = pages;
   const pid_t tid = thread.tid;
@@ -272,6 +291,7 @@ void Home::call_futex(Thread& thread) {
     Thread* waiting = find_thread(tid);
     if (waiting == nullptr || waiting->state != ThreadState::held) return;
     waiting->state = ThreadState::running;
+    for (const uint64_t page : waiting->pinned) unshare(page);
     run_native(*waiting, true);
   });
 }

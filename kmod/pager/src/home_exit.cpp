@@ -49,7 +49,10 @@ bool Home::keep_for_end(pid_t caller, const std::vector<pid_t>& ends, const Robu
       kept.push_back(page);
     }
     table_.entry(page).pinned = 1;
-    if (table_.peek(page).state() != PageState::resident) missing.push_back(page);
+    if (table_.peek(page).state() != PageState::resident)
+      missing.push_back(page);
+    else
+      unshare(page);
   }
   if (missing.empty()) return true;
   engine_->make_resident(missing, true, [this, caller, ends, walk] {

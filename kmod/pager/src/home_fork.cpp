@@ -1,11 +1,14 @@
-// fork and clone without CLONE_VM: the child gets a full copy of the memory, made before it runs its first
-// instruction, and runs natively from then on (traced only so that its inherited filter's calls go through).
+// fork and clone without CLONE_VM: the child has the memory of that moment, and gets its pages when it asks
+// for them (snapshot.hpp, home_children.cpp). It runs natively, traced only so that its inherited filter's
+// calls go through.
 //
-// Why eagerly: a forked child inherits shared mappings of the memfd, not copies, and no userfaultfd: away
-// pages would silently read as zeros. See home.hpp.
+// Before its first instruction what it inherited of the memory file, which is its parent's memory and not a
+// copy, is replaced by private memory that is empty; the application's resident pages are write-protected.
+// Only home knows of every write, so all threads are at home from then on while any page is pending.
 #include <fcntl.h>
 #include <linux/prctl.h>
 #include <sched.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -13,38 +16,11 @@
 #include <cerrno>
 #include <csignal>
 #include <cstddef>
-#include <cstdio>
 
 #include "home.hpp"
+#include "launch.hpp"
 
 namespace elastic {
-
-namespace {
-
-constexpr size_t kFetchBatch = 32;
-
-uint64_t available_bytes() {
-  FILE* file = fopen("/proc/meminfo", "re");
-  if (file == nullptr) return 0;
-  char line[256];
-  uint64_t kilobytes = 0;
-  while (fgets(line, sizeof line, file) != nullptr)
-    if (sscanf(line, "MemAvailable: %lu kB", &kilobytes) == 1) break;
-  fclose(file);
-  return kilobytes * 1024;
-}
-
-}  // namespace
-
-bool Home::fork_fits() {
-  uint64_t pages = 0;
-  regions_.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
-    if (region.kind != RegionKind::elastic || region.skip_on_fork || region.wipe_on_fork) return;
-    table_.for_each_touched(region.start, region.end,
-                            [&](uint64_t, PageEntry& e) { pages += e.state() != PageState::untouched; });
-  });
-  return pages * kPageBytes < available_bytes() / 10 * 8;
-}
 
 // A child that nobody traces would find zeros where pages are away, so it cannot ask for that.
 void Home::call_clone(Thread& thread) {
@@ -53,26 +29,70 @@ void Home::call_clone(Thread& thread) {
     set_registers(thread.tid, thread.call);
   }
   if (thread.call.orig_rax == SYS_clone && (thread.call.rdi & CLONE_VM)) return run_native(thread, false);
-  if (fork_fits()) return call_fork(thread);
-  control_->log(LogLevel::warning,
-                "fork refused (ENOMEM): a copy of the whole memory does not fit on this machine");
-  answer(thread, -ENOMEM);
+  if (snapshots_.size() >= Snapshots::kMax) {
+    control_->log(
+        LogLevel::warning,
+        format("fork refused (ENOMEM): %zu children have not had all their memory yet", snapshots_.size()));
+    return answer(thread, -ENOMEM);
+  }
+  thread.forking = true;
+  thread.state = ThreadState::held;
+  held_calls_.push_back(thread.tid);
+  for (auto& [tid, other] : threads_)
+    if (other->state == ThreadState::away) recall(*other);
+}
+
+bool Home::fork_in_progress() const {
+  return std::any_of(threads_.begin(), threads_.end(), [](const auto& each) { return each.second->forking; });
+}
+
+// Forks wait until all threads are at home, other threads' calls that change memory until no fork is under
+// way: a child must not inherit half of such a change.
+void Home::retry_held_calls() {
+  if (held_calls_.empty()) return;
+  const bool away = std::any_of(threads_.begin(), threads_.end(), [](const auto& each) {
+    return each.second->state == ThreadState::away || each.second->state == ThreadState::recalling;
+  });
+  for (const pid_t tid : std::exchange(held_calls_, {})) {
+    Thread* thread = find_thread(tid);
+    if (thread == nullptr || thread->state != ThreadState::held) continue;
+    if (thread->forking ? away : fork_in_progress()) {
+      held_calls_.push_back(tid);
+    } else if (thread->forking) {
+      call_fork(*thread);
+    } else {
+      thread->state = ThreadState::running;
+      on_call(*thread);
+    }
+  }
 }
 
 // CLONE_CHILD_SETTID has the kernel write the child's tid before the child's first stop, through a mapping
 // that is still the parent's memory: it would change the parent. The flag is taken away, and the pager writes
-// the word when the child has memory of its own.
+// the word when the child has memory of its own. That word, which the kernel may also write at the child's
+// end, is here then.
 void Home::call_fork(Thread& thread) {
   user_regs_struct r = thread.call;
+  const uint64_t flags = r.orig_rax == SYS_clone ? r.rdi : 0;
   thread.child_tid_address = 0;
-  if (r.orig_rax != SYS_clone || (r.rdi & CLONE_CHILD_SETTID) == 0) return run_native(thread, false);
-  thread.child_tid_address = r.r10;
-  r.rdi &= ~static_cast<uint64_t>(CLONE_CHILD_SETTID);
-  if (set_registers(thread.tid, r)) run_native(thread, true);  // the exit stop is for a fork that fails
+  if ((flags & (CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID)) != 0 && r.r10 < kUserSpaceEnd)
+    thread.pinned = {page_of(r.r10)};
+  if (flags & CLONE_CHILD_SETTID) {
+    thread.child_tid_address = r.r10;
+    r.rdi &= ~static_cast<uint64_t>(CLONE_CHILD_SETTID);
+    set_registers(thread.tid, r);
+  }
+  const pid_t tid = thread.tid;
+  engine_->make_resident(thread.pinned, true, [this, tid] {
+    Thread* forking = find_thread(tid);
+    if (forking == nullptr || forking->state != ThreadState::held) return;
+    forking->state = ThreadState::running;
+    run_native(*forking, true);  // the exit stop is for a fork that fails
+  });
 }
 
 // Both find the first argument as it was given, and the child its tid.
-void Home::give_child_tid(Thread& thread, pid_t child, const Fd& memory) {
+void Home::give_child_tid(const Thread& thread, pid_t child, const Fd& memory) {
   user_regs_struct r{};
   if (thread.child_tid_address == 0 || !get_registers(child, r)) return;
   r.rdi = thread.call.rdi;
@@ -92,23 +112,40 @@ void Home::give_child_heap(pid_t child, const Fd& memory) {
     call_in(child, kTrampoline, SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, kArgumentsAt, sizeof(prctl_mm_map));
 }
 
-void Home::on_fork_event(Thread& thread, pid_t child) {
-  children_++;
-  if (!is_traced(child)) return finish_fork(thread);  // killed, and reported as ended, before we heard of it
-  foreign_.insert(child);
-  thread.fork_child = child;
-  thread.state = ThreadState::held;
-  if (early_.contains(child)) copy_for_child(thread);
+// The child, whose creator is in its event, stands before its first instruction. False: it has ended.
+bool Home::await_first_stop(pid_t child) {
+  if (early_.erase(child) > 0) return true;
+  int status = 0;
+  return is_traced(child) && wait_stop_or_end(child, status) && WIFSTOPPED(status);
 }
 
-// Both are stopped: the parent in its fork event, the child before its first instruction.
-void Home::copy_for_child(Thread& thread) {
-  const pid_t child = *thread.fork_child;
-  std::vector<Region> regions;
+void Home::on_fork_event(Thread& thread, pid_t child) {
+  children_++;
+  if (await_first_stop(child)) {
+    foreign_.insert(child);
+    try {
+      make_child(thread, child);
+    } catch (const Failure& failure) {  // half a memory: it must not run
+      end_child(child, failure.what());
+    }
+  }
+  finish_fork(thread);
+}
+
+void Home::end_child(pid_t child, const std::string& why) {
+  if (kill(child, SIGKILL) == 0 && is_traced(child))
+    control_->log(LogLevel::warning, format("process %d, a child, was ended: %s", child, why.c_str()));
+  drop_snapshot(snapshots_.leave(child));
+}
+
+void Home::make_child(const Thread& thread, pid_t child) {
+  const Fd memory(open_of_task(child, "mem", O_RDWR));
+  if (!memory) throw Failure("its memory cannot be opened");
+  Snapshot& snapshot = snapshots_.add(child, child_userfaultfd(child));
+  snapshot.heap_start = brk_start_;
+  snapshot.heap_end = brk_now_;
   regions_.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
-    if (region.kind == RegionKind::elastic) regions.push_back(region);
-  });
-  for (const Region& region : regions) {
+    if (region.kind != RegionKind::elastic) return;
     const uint64_t address = address_of(region.start), bytes = (region.end - region.start) << kPageShift;
     int64_t result = 0;
     if (region.skip_on_fork)
@@ -116,75 +153,56 @@ void Home::copy_for_child(Thread& thread) {
     else
       result = call_in(child, kTrampoline, SYS_mmap, address, bytes, static_cast<uint64_t>(region.prot),
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, ~0ull, 0);
-    if (result < 0 && result > -4096) {  // gone, or no memory: a child with half a memory must not run
-      kill(child, SIGKILL);
-      return finish_fork(thread);
-    }
-  }
-  std::erase_if(regions, [](const Region& r) { return r.skip_on_fork || r.wipe_on_fork; });
-  copy_regions(thread, std::move(regions), 0, 0);
-}
-
-// From `page` of region `index` on; pages that are elsewhere come home in batches, and the walk goes on after
-// each.
-void Home::copy_regions(Thread& thread, std::vector<Region> regions, size_t index, uint64_t page) {
-  const pid_t child = *thread.fork_child;
-  const Fd memory(open_of_task(child, "mem", O_RDWR));
-  if (!memory) {
-    if (errno != ESRCH && errno != ENOENT) fail_errno("cannot write the memory of a forked child");
-    return finish_fork(thread);  // killed meanwhile
-  }
-  std::vector<uint8_t> bytes(kPageBytes);
-  static const uint8_t kZeros[kPageBytes] = {};
-  for (; index < regions.size(); index++, page = 0) {
-    const Region& region = regions[index];
-    for (page = std::max(page, region.start); page < region.end;) {
-      std::vector<uint64_t> away;
-      uint64_t reached = region.end;
-      const auto copy = [&](uint64_t at, PageEntry& e) {
-        if (away.size() >= kFetchBatch) {
-          reached = std::min(reached, at);
-        } else if (e.state() == PageState::remote || e.state() == PageState::in_flight) {
-          away.push_back(at);
-        } else if ((e.state() != PageState::untouched || region.backing) &&
-                   engine_->read_copy(at, bytes.data()) && memcmp(bytes.data(), kZeros, kPageBytes) != 0) {
-          if (pwrite(memory.get(), bytes.data(), kPageBytes, static_cast<off_t>(address_of(at))) < 0 &&
-              errno != ESRCH && errno != EIO)
-            fail_errno("copying memory for a forked child");
-        }
-      };
-      if (region.backing)
-        for (uint64_t at = page; at < region.end && at < reached; at++) copy(at, table_.entry(at));
-      else
-        table_.for_each_touched(page, region.end, copy);
-      if (away.empty()) break;
-      const pid_t tid = thread.tid;
-      const uint64_t first_away = away.front();
-      thread.pinned = away;
-      engine_->make_resident(away, true, [this, tid, child, regions, index, first_away] {
-        // Again from the first that was away: what lies behind it was read at another moment, but the parent
-        // stands.
-        Thread* parent = find_thread(tid);
-        if (parent == nullptr || parent->fork_child != child) return;  // its pins ended with it
-        std::vector<uint64_t> copied = std::exchange(parent->pinned, {});
-        copy_regions(*parent, regions, index, first_away);
-        release(copied);
-      });
-      return;
-    }
-  }
+    if (result < 0 && result > -4096)
+      throw Failure(format("its memory at %#lx: %s", address, strerror(static_cast<int>(-result))));
+    if (!region.skip_on_fork && !region.wipe_on_fork) snapshot.regions.insert(region);
+  });
+  watch_snapshot(snapshot, child);
+  snapshot.regions.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) { share(region, snapshot); });
   give_child_tid(thread, child, memory);
   give_child_heap(child, memory);
-  early_.erase(child);
   resume(child);
-  finish_fork(thread);
 }
 
-// The parent goes on; also when the child is gone.
+void Home::watch_snapshot(Snapshot& snapshot, pid_t child) {
+  snapshot.kept_as = holder_.keep(snapshot.uffd.fd(), child);
+  snapshot.regions.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
+    snapshot.backed = snapshot.backed || region.backing;
+    if (const int error = snapshot.uffd.watch(region.start, region.end - region.start, false); error != 0)
+      throw Failure(format("its memory at %#lx: %s", address_of(region.start), strerror(-error)));
+  });
+  loop_.watch(snapshot.uffd.fd(), EPOLLIN, [this, id = snapshot.id](uint32_t) { on_child_faults(id); });
+}
+
+// What the region has is pending from now on. Pages that the kernel needs are given at once, because it could
+// not write to them while they are protected.
+void Home::share(const Region& region, Snapshot& snapshot) {
+  sharing_ = true;
+  PageRun run{0, 0};
+  const auto protect = [&] {
+    if (run.count > 0) memory_.protect_written(run.page, run.count);
+    run.count = 0;
+  };
+  table_.for_each_touched(region.start, region.end, [&](uint64_t page, PageEntry& e) {
+    if (e.state() == PageState::untouched) return;
+    snapshot.pending.add(page);
+    if (e.pinned && e.state() == PageState::resident) return deliver(snapshot.id, page);
+    e.shared = 1;
+    if (e.state() != PageState::resident) return;
+    if (run.count == 0 || run.page + run.count != page) {
+      protect();
+      run.page = page;
+    }
+    run.count++;
+  });
+  protect();
+}
+
+// The parent goes on; also when the fork has failed.
 void Home::finish_fork(Thread& thread) {
-  thread.fork_child.reset();
+  thread.forking = false;
+  thread.wants_exit_stop = false;
   release(thread.pinned);
-  thread.state = ThreadState::running;
   user_regs_struct r{};
   if (std::exchange(thread.child_tid_address, 0) != 0 && get_registers(thread.tid, r)) {
     r.rdi = thread.call.rdi;

@@ -46,9 +46,9 @@ bool Home::leave_for(const FaultEvent& fault, uint16_t owner) {
 }
 
 bool Home::may_host(const Node& node) const {
-  return node.up && node.synced && !node.left && !node.draining && !node.lease.revoked &&
-         now_us() < node.lease.expires_us && node.status.pages_limit >= kThreadPagesMin &&
-         node.threads_there < node.lease.threads_max;
+  return snapshots_.pending() == 0 && !fork_in_progress() && node.up && node.synced && !node.left &&
+         !node.draining && !node.lease.revoked && now_us() < node.lease.expires_us &&
+         node.status.pages_limit >= kThreadPagesMin && node.threads_there < node.lease.threads_max;
 }
 
 void Home::try_finish_jump(Thread& thread, int status) {

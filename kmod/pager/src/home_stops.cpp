@@ -20,14 +20,17 @@ constexpr int kSyscallStop = SIGTRAP | 0x80;
 // time in which nothing ran (a frozen container) is none.
 constexpr int kOrphanTicks = 10;
 
-// Whether `pid` maps our memory file, as the application's threads and a child not yet copied do.
-bool maps_memory_file(pid_t pid, bool if_unreadable) {
+// Whether `pid` may lack pages that only we can give: it maps our memory file, as the application's threads
+// and a child before its first instruction do, or, like every child and grandchild that has not executed a
+// program, the trampoline.
+bool may_lack_pages(pid_t pid, bool if_unreadable, bool any_child) {
   FILE* file = fopen(format("/proc/%d/maps", pid).c_str(), "re");
   if (file == nullptr) return if_unreadable;
   char line[4352];
   bool found = false;
   while (!found && fgets(line, sizeof line, file) != nullptr)
-    found = strstr(line, "/memfd:elastic") != nullptr;
+    found = strstr(line, "/memfd:elastic") != nullptr ||
+            (any_child && strtoull(line, nullptr, 16) == kTrampoline);
   fclose(file);
   return found;
 }
@@ -83,7 +86,6 @@ void Home::forget_thread(pid_t tid) {
       lanes_->send(*node, FrameType::thread_end, header);
     }
   }
-  if (thread->fork_child) kill(*thread->fork_child, SIGKILL);  // half a memory: it must not run
   release(thread->pinned);
   release(thread->kept);
   pins_->unpin(thread->pins);
@@ -111,27 +113,24 @@ void Home::on_task_end(pid_t pid, int status) {
   foreign_.erase(pid);
   early_.erase(pid);
   forget_thread(pid);
-  for (auto& [tid, thread] : threads_)
-    if (thread->fork_child == pid) finish_fork(*thread);
+  drop_snapshot(snapshots_.leave(pid));
   if (pid != application_ || ending_) return;
   application_ = 0;
   if (WIFSIGNALED(status) && WCOREDUMP(status)) warn_of_core();
-  for (const auto& [early, ticks] : early_) kill(early, SIGKILL);  // nobody is left to say what they are
+  if (snapshots_.empty())
+    for (const auto& [early, ticks] : early_) kill(early, SIGKILL);  // nobody is left to say what they are
   if (WIFEXITED(status))
-    end({0, WEXITSTATUS(status), ""});
+    parting_ = {0, WEXITSTATUS(status), ""};
   else
-    end({1, WTERMSIG(status), ""});
+    parting_ = {1, WTERMSIG(status), ""};
+  hand_over_memory(true, [this] { end(*parting_); });
 }
 
 void Home::on_stop(pid_t pid, int status) {
   if (Thread* thread = find_thread(pid)) return on_thread_stop(*thread, status);
   if (!foreign_.contains(pid)) return on_unknown_stop(pid);
+  if (on_child_stop(pid, status)) return;
   const int event = stop_event(status);
-  for (auto& [tid, thread] : threads_)
-    if (thread->fork_child == pid) {  // first stop of a child whose memory has to be made its own
-      early_[pid] = 0;
-      return copy_for_child(*thread);
-    }
   if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE) {
     const std::optional<pid_t> child = new_task(pid);
     if (child && is_traced(*child)) foreign_.insert(*child);
@@ -152,13 +151,14 @@ void Home::on_stop(pid_t pid, int status) {
 }
 
 // The first stop of a task that its creator has not reported, and never will if it has died meanwhile.
-// Without the memory file it is a process of another one of the tree and runs. With it, it waits to be told
-// from others by the creator's event; it has not run an instruction.
+// What lacks no pages is a process of another one of the tree and runs. Else it waits to be told from others
+// by the creator's event; it has not run an instruction.
 void Home::on_unknown_stop(pid_t pid) {
-  if (!maps_memory_file(pid, application_ > 0)) {
+  const bool creators = application_ > 0 || !snapshots_.empty();
+  if (!may_lack_pages(pid, creators, !snapshots_.empty())) {
     foreign_.insert(pid);
     resume(pid);
-  } else if (application_ > 0) {
+  } else if (creators) {
     early_[pid] = 0;
   } else {
     kill(pid, SIGKILL);
@@ -253,6 +253,11 @@ void Home::on_exec(pid_t pid) {
     threads_[tid]->kept.clear();
     forget_thread(tid);
   }
+  tickets_.clear();
+  if (snapshots_.pending() > 0)  // the old image's memory is there still
+    return hand_over_memory(false, [this, pid] {
+      if (pid == application_) on_exec(pid);
+    });
   loop_.forget(memory_.uffd().fd());
   lanes_->image++;
   for (auto& [index, node] : lanes_->all()) {
@@ -262,7 +267,6 @@ void Home::on_exec(pid_t pid) {
     node->synced = false;
     node->threads_there = 0;
   }
-  tickets_.clear();
   engine_->reset();
   regions_.clear();
   memory_.reset();

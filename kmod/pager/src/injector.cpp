@@ -64,7 +64,15 @@ int64_t Injector::run(const user_regs_struct& registers, pid_t* child) {
   return run_to_trap(tid_, child, stopped);  // it is stopped but for our calls in any case
 }
 
+Injector Injector::borrow(pid_t tid) {
+  Injector injector;
+  injector.tid_ = tid;
+  injector.borrowed_ = true;
+  return injector;
+}
+
 int64_t Injector::call(long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t f) {
+  if (borrowed_) return call_in(tid_, kTrampoline, number, a, b, c, d, e, f);
   user_regs_struct registers = base_;
   set_call(registers, kTrampoline, number, a, b, c, d, e, f);
   return run(registers, nullptr);

@@ -25,6 +25,8 @@ class Injector {
  public:
   Injector() = default;
   Injector(pid_t tid, const user_regs_struct& base) : tid_(tid), base_(base) {}
+  // A stopped task that is not ours: its registers are as before after each call, its signals stay pending.
+  static Injector borrow(pid_t tid);
   pid_t tid() const { return tid_; }
   explicit operator bool() const { return tid_ > 0; }
 
@@ -38,6 +40,7 @@ class Injector {
   int64_t run(const user_regs_struct& registers, pid_t* child);
   pid_t tid_ = 0;
   user_regs_struct base_{};
+  bool borrowed_ = false;
 };
 
 // Executes one call in any stopped task by way of its own registers, which are restored afterwards. Signals

@@ -219,4 +219,21 @@ void attach_memory(pid_t pid, Memory& memory) {
   memory.attach(task, std::move(uffd), handed[0]);
 }
 
+Uffd child_userfaultfd(pid_t child) {
+  Injector task = Injector::borrow(child);
+  // A tracer without privilege cannot take descriptors of a process that is not dumpable.
+  const bool closed = task.call(SYS_prctl, PR_GET_DUMPABLE) != 1;
+  if (closed) task.call(SYS_prctl, PR_SET_DUMPABLE, 1);
+  const Fd device(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
+  int number = -1;
+  if (device) {
+    const int handed[] = {device.get()};
+    number = hand_over(task, child, handed).front();
+  }
+  Uffd uffd = Uffd::create(task, number, false);
+  if (device) task.call(SYS_close, static_cast<uint64_t>(number));
+  if (closed) task.call(SYS_prctl, PR_SET_DUMPABLE, 0);
+  return uffd;
+}
+
 }  // namespace elastic

@@ -28,4 +28,7 @@ Launched launch(const std::string& path, const std::vector<std::string>& argumen
 // descriptor of ours, after an exec as little as at the start.
 void attach_memory(pid_t pid, Memory& memory);
 
+// A userfaultfd of a child that stands before its first instruction, and has a trampoline from its parent.
+Uffd child_userfaultfd(pid_t child);
+
 }  // namespace elastic

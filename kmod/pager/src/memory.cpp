@@ -95,18 +95,19 @@ static void write_file(int file, uint64_t page, const uint8_t* data) {
     fail_errno("no memory for page %#lx", page);
 }
 
-void Memory::place(uint64_t page, const uint8_t* data, uint64_t count) {
+void Memory::place(uint64_t page, const uint8_t* data, uint64_t count, bool write_protected) {
   uint64_t at = 0;
   while (at < count) {
     uint64_t done = 0;
     Placed result = Placed::unmapped;
-    if (attached()) result = uffd_.copy(page + at, data + (at << kPageShift), count - at, done);
+    if (attached())
+      result = uffd_.copy(page + at, data + (at << kPageShift), count - at, done, write_protected);
     at += done;
     if (result == Placed::ok) break;
     if (result == Placed::gone) return;
     if (result == Placed::unmapped && attached() && count - at > 1) {
       // The range may lie in several mappings: one page at a time goes through where the whole does not.
-      for (; at < count; at++) place(page + at, data + (at << kPageShift), 1);
+      for (; at < count; at++) place(page + at, data + (at << kPageShift), 1, write_protected);
       break;
     }
     write_file(file_.get(), page + at, data + (at << kPageShift));

@@ -49,7 +49,8 @@ class Memory {
   // Contents. place: the pages become present and waiting threads run on; with a mapped range it is atomic
   // towards the application. take: copies out and drops; `protect` first, when threads may be running (no
   // write is lost: a writer then waits in a fault).
-  void place(uint64_t page, const uint8_t* data, uint64_t count);
+  // `write_protected`: the first write to each of them then waits in a fault.
+  void place(uint64_t page, const uint8_t* data, uint64_t count, bool write_protected = false);
   void place_zero(uint64_t page, uint64_t count);
   void read(uint64_t page, uint8_t* out, uint64_t count);
   void take(uint64_t page, uint8_t* out, uint64_t count, bool protect);

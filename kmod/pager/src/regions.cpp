@@ -14,6 +14,16 @@ uint64_t BackingFile::pages_from(uint64_t page, uint64_t most) const {
   return pages <= page ? 0 : std::min(most, pages - page);
 }
 
+// Beyond the file's end are zeros.
+bool Region::read_backing(uint64_t page, uint8_t* out) const {
+  if (!backing) return false;
+  const auto offset = static_cast<off_t>(address_of(backing_page + (page - start)));
+  const ssize_t got = pread(backing->fd.get(), out, kPageBytes, offset);
+  if (got < 0) fail_errno("reading a mapped file failed");
+  memset(out + got, 0, kPageBytes - static_cast<size_t>(got));
+  return true;
+}
+
 namespace {
 // Mappings of at least this many pages get room to grow (mremap and realloc of large blocks are common, and a
 // moving mremap has to copy every page).

@@ -46,6 +46,7 @@ struct Region {
   uint64_t backing_page = 0;             // file page of `start`, in either
   bool wipe_on_fork = false;
   bool skip_on_fork = false;
+  bool read_backing(uint64_t page, uint8_t* out) const;  // false: there is none; throws Failure
 };
 
 class RegionMap {

@@ -41,7 +41,7 @@ struct PageEntry {
   uint32_t deferred : 1;    // somebody's GET waits here for this page
   uint32_t watched : 1;     // a waiter of this pager wants to know when the page is resident
   uint32_t prefetched : 1;  // came unasked with another page
-  uint32_t spare : 1;
+  uint32_t shared : 1;      // home: a child may have it pending (snapshot.hpp); if resident, write-protected
 
   PageState state() const { return static_cast<PageState>(state_bits); }
   void set_state(PageState state) { state_bits = static_cast<uint32_t>(state); }

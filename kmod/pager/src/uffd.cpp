@@ -46,10 +46,11 @@ Uffd Uffd::create(Injector& injector, int device, bool user_mode_only) {
   return uffd;
 }
 
-int Uffd::watch(uint64_t page, uint64_t count) {
+int Uffd::watch(uint64_t page, uint64_t count, bool protectable) {
   uffdio_register request{};
   request.range = {address_of(page), count << kPageShift};
-  request.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP;
+  request.mode = UFFDIO_REGISTER_MODE_MISSING;
+  if (protectable) request.mode |= UFFDIO_REGISTER_MODE_WP;
   return ioctl(fd(), UFFDIO_REGISTER, &request) == 0 ? 0 : -errno;
 }
 

@@ -38,7 +38,7 @@ class Uffd {
   explicit operator bool() const { return static_cast<bool>(fd_); }
 
   // -errno on failure; 0 on success. Ranges in page numbers.
-  int watch(uint64_t page, uint64_t count);
+  int watch(uint64_t page, uint64_t count, bool protectable = true);
   Placed copy(uint64_t page, const uint8_t* data, uint64_t count, uint64_t& done,
               bool write_protected = false);
   Placed zero(uint64_t page, uint64_t count, uint64_t& done);

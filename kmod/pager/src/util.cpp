@@ -1,6 +1,8 @@
 // See util.hpp.
 #include "util.hpp"
 
+#include <sys/resource.h>
+
 #include <cerrno>
 #include <cstdarg>
 #include <cstdio>
@@ -39,6 +41,13 @@ void fail_errno(const char* pattern, ...) {
   std::string text = vformat(pattern, arguments);
   va_end(arguments);
   throw Failure(text + ": " + strerror(error));
+}
+
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }

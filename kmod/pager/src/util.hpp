@@ -57,7 +57,8 @@ class Failure : public std::runtime_error {
 
 uint64_t now_us();  // CLOCK_MONOTONIC, microseconds
 uint64_t now_ns();
-uint64_t wall_ms();  // CLOCK_REALTIME, milliseconds since 1970
+uint64_t wall_ms();             // CLOCK_REALTIME, milliseconds since 1970
+void raise_descriptor_limit();  // of this process, as far as it may
 std::string json_quote(const std::string& text);
 
 constexpr uint64_t page_of(uint64_t address) { return address >> kPageShift; }

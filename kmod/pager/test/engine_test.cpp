@@ -1,6 +1,9 @@
 // Tests of the ownership engine against a node that says exactly what the test wants, in any order on the two
 // connections: a real Engine and real Lanes over loopback, without an application (pages are in the memory
 // file). Each test prints its name; the first failed check ends the program with status 1.
+#include <set>
+
+#include "../src/page_set.hpp"
 #include "engine_test_kit.hpp"
 
 namespace elastic::test {
@@ -30,7 +33,7 @@ void test_rename_replaces_its_target(const std::string& directory) {
 void test_push_over_a_replica_stays(const std::string& directory) {
   Scene s(2, kHome, directory);
   s.join();
-  s.regions.insert({kPage, kPage + 1, 1, RegionKind::replica, nullptr, nullptr, 0, false, false});
+  s.regions.insert(region(kPage, 1, 1, RegionKind::replica));
   s.fault(kPage);
   s.drive_until([&] { return s.seen[FrameType::file_get] == 1; });
   s.send_page(*s.urgent, FrameType::file_pages, kPage, 0, 1);
@@ -197,6 +200,61 @@ void test_pushes_have_ended(const std::string& directory) {
   s.drive_until([&] { return s.lanes.no_more_pushed(); });
 }
 
+// Whatever ends the contents of a marked page says so while they can still be read; moves do not.
+void test_marked_pages_are_told_of(const std::string& directory) {
+  Scene s(kHome, 1, directory);
+  s.join();
+  std::vector<uint8_t> bytes(kPageBytes), read(kPageBytes);
+  std::vector<uint64_t> told;
+  s.host.told = [&](uint64_t page) {
+    CHECK(s.engine.read_copy(page, read.data()) && read[0] == page - kPage + 1);
+    s.table.entry(page).shared = 0;
+    told.push_back(page);
+  };
+  for (uint64_t i = 0; i < 4; i++) {
+    bytes[0] = static_cast<uint8_t>(i + 1);
+    s.engine.adopt(kPage + i, bytes.data());
+    s.table.entry(kPage + i).shared = 1;
+  }
+  s.get(kPage, 0);
+  s.drive_until([&] { return s.seen[FrameType::pages] == 1; });
+  CHECK(told.empty() && s.table.peek(kPage).shared);
+  FaultEvent write;
+  write.page = kPage + 1;
+  write.write = write.write_protected = true;
+  s.engine.on_fault(write);
+  s.engine.rename(kPage + 2, kPage + 100);
+  s.engine.forget(kPage + 3, kPage + 4);
+  CHECK((told == std::vector<uint64_t>{kPage + 1, kPage + 2, kPage + 3}));
+}
+
+// Against std::set, with pages in and around the blocks that the set is made of.
+void test_page_set(const std::string&) {
+  PageSet set;
+  std::set<uint64_t> model;
+  uint64_t state = 1;
+  const auto random = [&](uint64_t below) {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    return (state >> 33) % below;
+  };
+  for (int step = 0; step < 50'000; step++) {
+    const uint64_t page = kPage + random(3) * 5000 + random(600), end = page + random(700);
+    switch (random(8)) {
+      case 0:
+        set.remove(page, end);
+        model.erase(model.lower_bound(page), model.lower_bound(end));
+        break;
+      case 1: CHECK(set.remove(page) == (model.erase(page) == 1)); break;
+      default:
+        set.add(page);
+        model.insert(page);
+    }
+    const auto next = model.lower_bound(page);
+    CHECK(set.next(page, end) == (next == model.end() || *next >= end ? end : *next));
+    CHECK(set.size() == model.size() && set.has(end) == model.contains(end));
+  }
+}
+
 }  // namespace
 
 int run_engine_tests(const std::string& directory) {
@@ -212,6 +270,8 @@ int run_engine_tests(const std::string& directory) {
       {"two pushers do not overrun a lender", test_two_pushers_do_not_overrun},
       {"what overruns a lender leaves it again", test_what_overruns_leaves_again},
       {"pushes have ended when both connections say so", test_pushes_have_ended},
+      {"marked pages are told of before they change", test_marked_pages_are_told_of},
+      {"a set of pages is one", test_page_set},
   };
   for (const auto& test : tests) {
     std::printf("%s\n", test.name);

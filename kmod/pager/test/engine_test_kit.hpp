@@ -2,6 +2,8 @@
 // other nodes' ends of the lanes. See engine_test.cpp.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstring>
 
 #include "../src/engine.hpp"
@@ -10,6 +12,15 @@
 namespace elastic::test {
 
 constexpr uint64_t kProcess = 0xabc, kLease = 7, kPage = 0x10000;
+
+inline Region region(uint64_t first, uint64_t pages, int prot, RegionKind kind) {
+  Region made;
+  made.start = first;
+  made.end = first + pages;
+  made.prot = prot;
+  made.kind = kind;
+  return made;
+}
 
 struct FakeHost : EngineHost {
   bool leave_for(const FaultEvent&, uint16_t) override { return false; }
@@ -22,7 +33,9 @@ struct FakeHost : EngineHost {
   void want_lane(uint16_t) override {}
   void out_of_room(uint64_t) override { out_of_room_calls++; }
   void tell_room() override { tell(); }
+  void before_change(uint64_t page) override { told(page); }
   std::function<void()> tell = [] {};
+  std::function<void(uint64_t)> told = [](uint64_t) {};
   int out_of_room_calls = 0;
 };
 
@@ -91,7 +104,7 @@ struct Scene : LaneEvents {
     node.lease.id = kLease;
     node.lease.expires_us = now_us() + 60'000'000;
     lanes.add(std::move(node));
-    regions.insert({kPage, kPage + 4096, 3, RegionKind::elastic, nullptr, nullptr, 0, false, false});
+    regions.insert(region(kPage, 4096, 3, RegionKind::elastic));
     urgent = Lane::dial("127.0.0.1", lanes.port(), std::to_string(kLease), key_of(1));
     bulk = Lane::dial("127.0.0.1", lanes.port(), std::to_string(kLease), key_of(1));
   }
