@@ -11,7 +11,7 @@ import { PROGRAMS } from './matrix/programs.js'
 import { repeatCommand } from './matrix/report.js'
 import { allRows, type Row } from './matrix/rows.js'
 
-const ROW_TIMEOUT_MS = 120_000
+const ROW_TIMEOUT_MS = 300_000
 
 /** Program, share of its footprint, nodes, mode. */
 const QUICK: readonly (readonly [string, number, number, string])[] = [

@@ -51,7 +51,7 @@ export interface Usage {
 
 const SPILL_BYTES_MAX = 4 * 2 ** 30
 const LEASE_MS = 60_000
-const STEP_MS = 5000
+const STEP_MS = 20_000
 const POLL_MS = 5
 const LEASE_ID = 1
 export const CPU_HOME = 0

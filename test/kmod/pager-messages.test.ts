@@ -1,8 +1,9 @@
 /**
  * The pager protocol's codec: whatever is encoded comes back equal, however the stream is cut; whatever else comes in
- * is refused with a reason and never throws.
+ * is refused with a reason and never throws. The pager's C++ gives every message as many fields as this codec does.
  */
 
+import { spawnSync } from 'node:child_process'
 import test from 'ava'
 import fc from 'fast-check'
 import { FRAME_BODY_BYTES_MAX, FrameSplitter } from '../../kmod/pager-frame.js'
@@ -15,6 +16,7 @@ import {
   type PagerCommand,
   type PagerEvent,
 } from '../../kmod/pager-messages.js'
+import { PAGER } from '../helpers/native.js'
 
 const text = fc.string({ unit: 'grapheme', maxLength: 40 })
 const count = fc.nat({ max: Number.MAX_SAFE_INTEGER })
@@ -248,4 +250,22 @@ test('statistics with fields of the wrong form are told apart from frames that a
     const body = new Uint8Array([102, 0, 0, 0, 1, 0, 0, 0, ...frame.slice(16)])
     t.is(decodePagerEvent(body).kind, 'unusable', bad)
   }
+})
+
+/** "TYPE NUMBERS STRINGS" of a frame, from its header. */
+function shapeOf(frame: Uint8Array): string {
+  const view = new DataView(frame.buffer, frame.byteOffset)
+  return [4, 6, 8].map(at => view.getUint16(at, true)).join(' ')
+}
+
+test('the pager knows the same messages, with as many fields', t => {
+  const shapes = new Set<string>()
+  const add = (frame: Uint8Array) => void shapes.add(shapeOf(frame))
+  fc.assert(
+    fc.property(fc.array(command, { minLength: 50 }), each => each.map(encodePagerCommand).forEach(add)),
+  )
+  fc.assert(fc.property(fc.array(event, { minLength: 50 }), each => each.map(encodePagerEvent).forEach(add)))
+  const printed = spawnSync(PAGER, ['control-shapes'], { encoding: 'utf8' })
+  t.is(printed.status, 0, printed.stderr)
+  t.deepEqual(printed.stdout.trim().split('\n').sort(), [...shapes].sort())
 })

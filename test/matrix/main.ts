@@ -13,7 +13,7 @@ import { allRows, MODES, NODE_COUNTS, type Row, SHARES, sampleRows } from './row
 
 const USAGE =
   'usage: npm run matrix -- [--full] [--only PROGRAM] [--share PERCENT] [--nodes N] [--mode MODE] [--no-namespaces] [--json]'
-const ROW_TIMEOUT_MS = 120_000
+const ROW_TIMEOUT_MS = 300_000
 
 interface Wish {
   readonly full: boolean

@@ -23,6 +23,14 @@ function ownWithFile(name: string, small: readonly number[], full: readonly numb
   }
 }
 
+/** One case of a program that has several, with a file as well. */
+function ownCase(name: string, which: string): MatrixProgram {
+  return {
+    name: name.replaceAll('_', '-'),
+    prepare: directory => compiled(directory, name, [which, join(directory, `${name}.dat`)]),
+  }
+}
+
 const threadsArguments = (scale: Scale) => (scale === 'full' ? [6000, 32] : [3200, 32])
 
 export const OWN: readonly MatrixProgram[] = [
@@ -55,6 +63,8 @@ export const OWN: readonly MatrixProgram[] = [
   ownWithFile('shared_maps', [2500, 5], [5000, 20]),
   ownWithFile('filemap', [2500], [5000]),
   own('calls', [1500], [3000]),
+  ownCase('direct_io', 'threads'),
+  ownCase('aio', 'reads'),
   own('fork', [3000], [5000]),
   own('exec', [3000], [6000]),
 ]

@@ -127,7 +127,7 @@ send(*[("ZADD", "zset", i * 37 % 101, "m%d" % i) for i in range(300)])
 send(*[("HSET", "hash", "f%d" % i, "v%d" % i) for i in range(300)])
 check()
 kinds = "ping,set,get,incr,lpush,rpop,sadd,hset,spop,zadd,zpopmin,mset"
-load = [benchmark, "-s", path, "--dbnum", "1", "-q", "-n", str(count), "-c", "20", "-P", "4", "-r", "500", "-d", "500"]
+load = [benchmark, "-s", path, "--dbnum", "1", "-q", "-n", str(count // 4), "-c", "20", "-P", "4", "-r", "500", "-d", "500"]
 print(subprocess.run(load + ["-t", kinds], stdout=subprocess.DEVNULL).returncode)
 print(send(("BGSAVE",)))
 for attempt in range(1000):

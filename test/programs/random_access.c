@@ -1,6 +1,6 @@
 /*
  * Reads and writes single words of an array in random order: what prefetching must not make worse. Arguments:
- * pages of the array, accesses, hot pages: if there are, seven of eight accesses go to the first ones of the array.
+ * pages of the array, accesses, hot pages. If there are any, seven of eight accesses go to these first ones.
  */
 #include "check.h"
 

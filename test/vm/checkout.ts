@@ -16,13 +16,25 @@ const LOADED = /\.(js|cjs|mjs|json)$/
 
 export function addCheckout(files: Initramfs, programs: readonly string[], scratch: string): void {
   files.addProgram(process.execPath, '/usr/bin/node')
-  for (const name of ['package.json', 'kmod/build.js', 'kmod/pager/build/shell-stub', 'kmod/pager/build/.built'])
+  for (const name of [
+    'package.json',
+    'kmod/build.js',
+    'kmod/pager/build/shell-stub',
+    'kmod/pager/build/.built',
+  ])
     files.addFile(join(ROOT, name), `/elasticos/${name}`)
-  files.addProgram(join(ROOT, 'kmod/pager/build/elasticos-pager'), '/elasticos/kmod/pager/build/elasticos-pager')
+  files.addProgram(
+    join(ROOT, 'kmod/pager/build/elasticos-pager'),
+    '/elasticos/kmod/pager/build/elasticos-pager',
+  )
   files.addTree(join(ROOT, 'agent/bin'), '/elasticos/agent/bin')
   files.addTree(join(ROOT, 'dist'), '/elasticos/dist', name => !name.endsWith('.map'))
   for (const name of neededPackages())
-    files.addTree(join(ROOT, name), join('/elasticos', name), file => LOADED.test(file) && !file.includes('node_modules/'))
+    files.addTree(
+      join(ROOT, name),
+      join('/elasticos', name),
+      file => LOADED.test(file) && !file.includes('node_modules/'),
+    )
   for (const name of programs) files.addProgram(buildProgram(name, scratch), `/elasticos/programs/${name}`)
 }
 

@@ -48,7 +48,8 @@ export class Initramfs {
   addTree(source: string, path: string, wanted: (relative: string) => boolean = () => true): void {
     for (const entry of readdirSync(source, { withFileTypes: true })) {
       const from = join(source, entry.name)
-      if (entry.isDirectory()) this.addTree(from, join(path, entry.name), name => wanted(join(entry.name, name)))
+      if (entry.isDirectory())
+        this.addTree(from, join(path, entry.name), name => wanted(join(entry.name, name)))
       else if (wanted(entry.name)) this.addFile(from, join(path, entry.name))
     }
   }
@@ -57,7 +58,8 @@ export class Initramfs {
   addProgram(source: string, path = source): void {
     this.addFile(source, path)
     const listed = spawnSync('ldd', [source], { encoding: 'utf8' }).stdout ?? ''
-    for (const [, library = ''] of listed.matchAll(/(\/\S+) \(0x/g)) this.addFile(realpathSync(library), library)
+    for (const [, library = ''] of listed.matchAll(/(\/\S+) \(0x/g))
+      this.addFile(realpathSync(library), library)
   }
 
   write(path: string): void {
@@ -78,8 +80,7 @@ export class Initramfs {
 }
 
 function writeEntry(out: number, inode: number, name: string, entry: Entry): void {
-  const data =
-    entry.kind === 'file' ? entry.contents() : Buffer.from(entry.kind === 'link' ? entry.to : '')
+  const data = entry.kind === 'file' ? entry.contents() : Buffer.from(entry.kind === 'link' ? entry.to : '')
   const mode =
     entry.kind === 'directory'
       ? TYPE_DIRECTORY | 0o755

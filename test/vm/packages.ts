@@ -6,7 +6,16 @@
  */
 
 import { spawnSync } from 'node:child_process'
-import { accessSync, constants, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+} from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 
@@ -39,7 +48,9 @@ export function obtainParts(series: string): MachineParts {
   const found = PROGRAMS.map(each => ({ ...each, path: findProgram(each.program) }))
   const missing = found.filter(each => each.path === undefined).map(each => each.package)
   if (missing.length > 0)
-    throw new Unobtainable(`run \`apt-get install -y --no-install-recommends ${missing.join(' ')}\` (as root)`)
+    throw new Unobtainable(
+      `run \`apt-get install -y --no-install-recommends ${missing.join(' ')}\` (as root)`,
+    )
   const [qemu, busybox] = found.map(each => each.path ?? '')
   return { qemu: qemu ?? '', busybox: busybox ?? '', kernel: obtainKernel(series) }
 }
@@ -66,7 +77,9 @@ function obtainKernel(series: string): Kernel {
   const name = packages.find(each => each.startsWith(`linux-image-${series}.`))
   if (name === undefined) {
     const why = packages.length === 0 ? 'unknown to apt-cache' : `${packages.join(', ')} here`
-    throw new Unobtainable(`${KERNEL_PACKAGE} is ${why}, not ${series}: run \`apt-get update\` (as root, on Debian 12)`)
+    throw new Unobtainable(
+      `${KERNEL_PACKAGE} is ${why}, not ${series}: run \`apt-get update\` (as root, on Debian 12)`,
+    )
   }
   const root = unpacked(name)
   const release = name.slice('linux-image-'.length)
@@ -97,7 +110,12 @@ function unpacked(name: string): string {
 }
 
 function run(command: string, args: readonly string[], cwd: string): string {
-  const options = { cwd, encoding: 'utf8', timeout: DOWNLOAD_TIMEOUT_MS, env: { ...process.env, LC_ALL: 'C' } } as const
+  const options = {
+    cwd,
+    encoding: 'utf8',
+    timeout: DOWNLOAD_TIMEOUT_MS,
+    env: { ...process.env, LC_ALL: 'C' },
+  } as const
   const done = spawnSync(command, args, options)
   if (done.status === 0) return done.stdout
   const why = done.error?.message ?? done.stderr.trim()

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <stdexcept>
 
 namespace elastic {
 
@@ -19,19 +20,39 @@ constexpr size_t kBodyBytesMax = 1 << 20;
 constexpr size_t kQueueBytesMax = 4 << 20;  // a client that far behind is dropped
 constexpr size_t kClientsMax = 64;
 
+// How many fields a message has.
 struct Shape {
-  ControlType type;
   size_t numbers;
   size_t strings;
+  bool operator==(const Shape&) const = default;
 };
 
-constexpr Shape kCommands[] = {
-    {ControlType::hello, 1, 0},         {ControlType::lane, 6, 4},
-    {ControlType::lease_update, 4, 1},  {ControlType::participant_drop, 1, 0},
-    {ControlType::stats_request, 0, 0}, {ControlType::terminate, 0, 1},
-    {ControlType::lane_refused, 1, 1},  {ControlType::start, 0, 0},
-    {ControlType::signal, 1, 0},
-};
+std::optional<Shape> shape_of(ControlType type) {
+  switch (type) {
+    case ControlType::hello: return Shape{1, 0};
+    case ControlType::lane: return Shape{6, 4};
+    case ControlType::lease_update: return Shape{4, 1};
+    case ControlType::participant_drop: return Shape{1, 0};
+    case ControlType::stats_request: return Shape{0, 0};
+    case ControlType::terminate: return Shape{0, 1};
+    case ControlType::lane_refused: return Shape{1, 1};
+    case ControlType::start: return Shape{0, 0};
+    case ControlType::signal: return Shape{1, 0};
+    case ControlType::describe: return Shape{9, 3};
+    case ControlType::stats: return Shape{0, 1};
+    case ControlType::lane_up: return Shape{1, 1};
+    case ControlType::lane_down: return Shape{1, 2};
+    case ControlType::lane_wanted: return Shape{1, 2};
+    case ControlType::exited: return Shape{3, 1};
+    case ControlType::log: return Shape{1, 1};
+    case ControlType::room_wanted: return Shape{1, 0};
+    case ControlType::started: return Shape{1, 0};
+    case ControlType::lease_renewed: return Shape{2, 0};
+  }
+  return std::nullopt;
+}
+
+bool is_command(ControlType type) { return type < ControlType::describe; }
 
 template <typename T>
 void put(std::string& out, T value) {
@@ -57,6 +78,10 @@ struct Control::Client {
 };
 
 std::string encode_control(const ControlMessage& message) {
+  if (shape_of(message.type) != Shape{message.numbers.size(), message.strings.size()})
+    throw std::logic_error(format("bug: control message %d with %zu numbers and %zu strings",
+                                  static_cast<int>(message.type), message.numbers.size(),
+                                  message.strings.size()));
   std::string body;
   put(body, static_cast<uint16_t>(message.type));
   put(body, static_cast<uint16_t>(message.numbers.size()));
@@ -77,10 +102,7 @@ std::optional<ControlMessage> decode_control(const uint8_t* body, size_t bytes) 
   ControlMessage message;
   message.type = static_cast<ControlType>(get<uint16_t>(body));
   const size_t numbers = get<uint16_t>(body + 2), strings = get<uint16_t>(body + 4);
-  const auto shape = std::find_if(std::begin(kCommands), std::end(kCommands),
-                                  [&](const Shape& s) { return s.type == message.type; });
-  if (shape == std::end(kCommands) || shape->numbers != numbers || shape->strings != strings)
-    return std::nullopt;
+  if (!is_command(message.type) || shape_of(message.type) != Shape{numbers, strings}) return std::nullopt;
   size_t at = 8;
   if (bytes < at + numbers * 8) return std::nullopt;
   for (size_t i = 0; i < numbers; i++, at += 8) message.numbers.push_back(get<int64_t>(body + at));
@@ -94,6 +116,14 @@ std::optional<ControlMessage> decode_control(const uint8_t* body, size_t bytes) 
   }
   if (at != bytes) return std::nullopt;
   return message;
+}
+
+std::string control_shapes() {
+  std::string text;
+  for (int type = 0; type <= UINT8_MAX; type++)
+    if (const auto shape = shape_of(static_cast<ControlType>(type)))
+      text += format("%d %zu %zu\n", type, shape->numbers, shape->strings);
+  return text;
 }
 
 Control::Control(Loop& loop, const std::string& path, int run_fd, OnMessage on_message,

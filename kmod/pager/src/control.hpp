@@ -48,9 +48,12 @@ struct ControlMessage {
 
 enum class LogLevel { error = 0, warning = 1, info = 2, debug = 3 };
 
-std::string encode_control(const ControlMessage& message);  // with the length in front
+std::string encode_control(const ControlMessage& message);  // with the length in front; its shape is right
 // Decodes one body (without the length); nothing if it is malformed or has another shape than its type wants.
 std::optional<ControlMessage> decode_control(const uint8_t* body, size_t bytes);
+
+// For the lock-step test: a line for each type, "TYPE NUMBERS STRINGS".
+std::string control_shapes();
 
 class Control {
  public:

@@ -24,9 +24,6 @@ namespace {
 constexpr uint64_t kNeeded = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MISSING_SHMEM |
                              UFFD_FEATURE_THREAD_ID | UFFD_FEATURE_EXACT_ADDRESS |
                              UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
-// Newer than the headers of Debian 12; numbers of include/uapi/linux/userfaultfd.h.
-constexpr uint64_t kWpUnpopulated = 1 << 13;
-constexpr uint64_t kPoison = 1 << 14;
 constexpr int kFaultMsMax = 1000;
 
 struct FeatureName {
@@ -163,14 +160,12 @@ Outcome probe_userfaultfd() {
   if (!uffd) return refused(call_error, device_error);
   api = {};
   api.api = UFFD_API;
-  api.features = kNeeded | (present & kWpUnpopulated);
+  api.features = kNeeded;
   if (ioctl(uffd.get(), UFFDIO_API, &api) != 0) return failed("UFFDIO_API with the features needed");
   Outcome outcome = try_faults(uffd);
   if (!outcome.ok) return outcome;
   outcome.detail = std::string("faults and write-protection work, in system calls too, ") +
                    (by_device ? "by /dev/userfaultfd" : "by the system call");
-  if ((present & kWpUnpopulated) == 0) outcome.detail += "; without WP_UNPOPULATED";
-  if ((present & kPoison) == 0) outcome.detail += "; without POISON";
   return outcome;
 }
 

@@ -147,6 +147,16 @@ Outcome check_map_count() {
           "sudo sysctl vm.max_map_count=262144"};
 }
 
+Outcome check_privileges() {
+  if (geteuid() != 0) return {true, "pagers need none beyond this user's, and can gain none", ""};
+  return {
+      true,
+      "of root's, a pager keeps those to trace programs that change their user (SYS_PTRACE, DAC_OVERRIDE, "
+      "KILL, SYS_RESOURCE); one that lends, those to trace guests and shut them in (SYS_PTRACE, "
+      "DAC_OVERRIDE, KILL, SYS_ADMIN, SETUID, SETGID)",
+      ""};
+}
+
 }  // namespace
 
 Outcome failed(const std::string& what, const std::string& remedy) {
@@ -216,6 +226,7 @@ std::vector<Check> run_checks(const std::string& spill_dir) {
   add("PAGEMAP_SCAN", false, probe_page_scan);
   add("map count", false, check_map_count);
   add("user namespaces", false, check_namespaces);
+  add("privileges", false, check_privileges);
   if (!spill_dir.empty()) add("spill directory", true, [&spill_dir] { return check_spill(spill_dir); });
   return checks;
 }

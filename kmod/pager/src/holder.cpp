@@ -10,6 +10,8 @@
 #include <csignal>
 #include <vector>
 
+#include "privileges.hpp"
+
 namespace elastic {
 
 namespace {
@@ -47,6 +49,7 @@ bool receive(int socket, std::vector<Kept>& kept) {
   // A group of its own: the terminal's signals are the application's affair.
   setsid();
   prctl(PR_SET_NAME, "elasticos-hold");
+  keep_privileges(0);
   const long limit = sysconf(_SC_OPEN_MAX);
   for (int fd = 0; fd < (limit > 0 && limit < 4096 ? limit : 4096); fd++)
     if (fd != socket) close(fd);

@@ -1,6 +1,7 @@
 // Life of a home pager: start, control messages, the regular tick, the end. See home.hpp.
 #include "home.hpp"
 #include "launch.hpp"
+#include "privileges.hpp"
 #include "spill_file.hpp"
 
 #include <fcntl.h>
@@ -133,6 +134,7 @@ void Home::start_application() {
                 format("cannot execute %s: %s", options_.program_path.c_str(), strerror(error))});
   }
   application_ = launched.pid;
+  keep_privileges(kTracerKeeps);  // not before: the application has all that it would have alone
   add_thread(application_, true);
   prepare_image();
   control_->to_all({ControlType::started, {application_}, {}});

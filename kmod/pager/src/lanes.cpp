@@ -132,7 +132,7 @@ void Lanes::on_ended(Node& node, bool bulk) {
   const bool on_purpose = node.left || lane.status() == LaneIo::ended;
   if (!on_purpose || other == nullptr || other->status() != LaneIo::ok)
     return lose(node, lane.last_error().empty() ? "connection closed" : lane.last_error());
-  if (node.gaps[bulk].since_us == 0) node.gaps[bulk] = {now_us(), 0, 0, lane.last_error()};
+  node.gaps[bulk] = {true, now_us(), 0, 0, 0, lane.last_error()};
   loop_.forget(lane.fd());
 }
 

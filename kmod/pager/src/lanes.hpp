@@ -37,9 +37,11 @@ struct Lease {
   bool revoked = false;
 };
 
-// A connection that is lost and not yet resumed.
+// Of a connection that was lost.
 struct Gap {
-  uint64_t since_us = 0;  // 0: there is none
+  bool open = false;      // not resumed yet
+  uint64_t since_us = 0;  // nothing has got through since
+  uint64_t frames = 0;    // sent and received until then
   uint64_t refused_since_us = 0;
   uint64_t pause_us = 0;  // before the next dial
   std::string reason;
@@ -47,6 +49,7 @@ struct Gap {
 
 struct Node {
   Lane* lane(bool bulk_one) const { return bulk_one ? bulk.get() : urgent.get(); }
+  bool has_gap() const { return gaps[0].open || gaps[1].open; }
 
   uint16_t index = 0;
   std::string name;

@@ -2,9 +2,9 @@
 // with short pauses; the other one accepts it like any lane, if it has the lease's key and knows how far the
 // lost one came. Either of the two connections may be lost alone; what is sent on it meanwhile waits.
 //
-// Lost for good: nobody listens there for 3 s, or 4 s without a connection, as with a peer that is silent; or
-// what answers is not what was there before. A connection that breaks before the lane was up is not dialled
-// again: nothing was on it.
+// Lost for good: nobody listens there for 3 s; or for 4 s, as with a peer that is silent, not a frame gets
+// through; or what answers is not what was there before. A connection that breaks before the lane was up is
+// not dialled again: nothing was on it.
 #include <algorithm>
 #include <system_error>
 
@@ -27,7 +27,9 @@ void Lanes::on_broken(Node& node, bool bulk) {
   Lane& lane = *node.lane(bulk);
   Gap& gap = node.gaps[bulk];
   const uint64_t now = now_us();
-  if (gap.since_us == 0) gap = {now, 0, 0, lane.last_error()};
+  const uint64_t frames = lane.sequence_received() + lane.sequence_acked();
+  if (gap.frames != frames) gap = {true, now, frames, 0, 0, lane.last_error()};
+  gap.open = true;
   if (!lane.connection_refused())
     gap.refused_since_us = 0;
   else if (gap.refused_since_us == 0)
@@ -46,8 +48,7 @@ void Lanes::dial_after_pause(Node& node, bool bulk) {
   if (pause_us == 0) return dial_again(node, bulk);
   loop_.at(now_us() + pause_us, [this, index = node.index, lease = node.lease.id, bulk] {
     Node* still = find(index);
-    if (still != nullptr && still->lease.id == lease && still->gaps[bulk].since_us != 0)
-      dial_again(*still, bulk);
+    if (still != nullptr && still->lease.id == lease && still->gaps[bulk].open) dial_again(*still, bulk);
   });
 }
 
@@ -73,7 +74,7 @@ void Lanes::resume_on(Node& node, bool bulk, std::unique_ptr<Lane> lane) {
 void Lanes::on_resumed(Node& node, bool bulk) {
   node.lane(bulk)->go_on();
   node.greeted[bulk] = true;
-  node.gaps[bulk] = {};
+  node.gaps[bulk].open = false;
   node.last_heard_us = now_us();
   if (node.port != 0) counters_.lanes_resumed++;
   if (bulk) events_.on_drained(node);
@@ -97,7 +98,7 @@ std::vector<std::pair<uint16_t, std::string>> Lanes::not_resumed(uint64_t now) c
   std::vector<std::pair<uint16_t, std::string>> late;
   for (const auto& [index, node] : nodes_)
     for (const Gap& gap : node->gaps) {
-      if (gap.since_us == 0) continue;
+      if (!gap.open) continue;
       const bool refused = gap.refused_since_us != 0 && now - gap.refused_since_us >= kRefusedUs;
       if (!refused && now - gap.since_us < kResumeUs) continue;
       late.emplace_back(index,

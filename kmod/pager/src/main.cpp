@@ -102,6 +102,7 @@ int dispatch(int argc, char** argv) {
   }
   if (mode == "policy-lockstep") return policy_lockstep(argc - 2, argv + 2);
   if (mode == "frame-lockstep") return frame_lockstep(argc - 2, argv + 2);
+  if (mode == "control-shapes") return fputs(control_shapes().c_str(), stdout) < 0;
   if (mode == "conformance") return conformance(argc - 2, argv + 2);
   if (mode == "conformance-guest") return conformance_guest(argc - 2, argv + 2);
   throw Failure("elasticos-pager: started by elasticos; modes are home, peer, facts, doctor");

@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "frame_check.hpp"
+#include "privileges.hpp"
 #include "signals.hpp"
 #include "spill_file.hpp"
 
@@ -61,6 +62,7 @@ Peer::Peer(PeerOptions options)
 Peer::~Peer() = default;
 
 int Peer::run() {
+  keep_privileges(kLenderKeeps);
   while (!loop_.stopped()) {
     try {
       loop_.run();
@@ -149,6 +151,8 @@ void Peer::add_lane(const ControlMessage& message) {
       lease_threads_ = node.lease.threads_max;
       engine_->set_limit(lease_pages_);
     }
+    if (const Node* lost = lanes_->find(node.index); lost != nullptr && lost->has_gap())
+      lanes_->cut(node.index, "it has agreed on another lane");
     lanes_->add(std::move(node));
   } catch (const Failure& failure) {
     control_->to_all({ControlType::lane_down, {message.numbers[0]}, {message.strings[0], failure.what()}});

@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "privileges.hpp"
+
 namespace elastic {
 
 using namespace spill_detail;
@@ -20,6 +22,7 @@ void spill_detail::ensure(bool holds, const char* what) {
 // ---- workers
 
 void Spill::State::worker() {
+  keep_privileges(0);  // all it needs is an open file
   std::unique_lock lock(mutex);
   while (!stopping) {
     if (slots.stale() > kStalePagesMax) punch_one(lock);

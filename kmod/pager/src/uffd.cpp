@@ -10,14 +10,6 @@
 
 #include "tracee.hpp"
 
-// Linux 6.1 headers know everything used here but these.
-#ifndef UFFD_FEATURE_WP_UNPOPULATED
-#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
-#endif
-#ifndef USERFAULTFD_IOC_NEW
-#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
-#endif
-
 namespace elastic {
 
 namespace {
@@ -47,15 +39,10 @@ Uffd Uffd::create(Injector& injector, int device, bool user_mode_only) {
   injector.call(SYS_close, static_cast<uint64_t>(number));
   uffdio_api api{};
   api.api = UFFD_API;
-  api.features = kNeededFeatures | UFFD_FEATURE_WP_UNPOPULATED;
-  if (ioctl(uffd.fd(), UFFDIO_API, &api) != 0) {
-    api = {};
-    api.api = UFFD_API;
-    api.features = kNeededFeatures;  // before 6.4
-    if (ioctl(uffd.fd(), UFFDIO_API, &api) != 0)
-      throw Failure(
-          "this kernel's userfaultfd lacks write-protection of shared memory: Linux 6.1 or newer is needed");
-  }
+  api.features = kNeededFeatures;
+  if (ioctl(uffd.fd(), UFFDIO_API, &api) != 0)
+    throw Failure(
+        "this kernel's userfaultfd lacks write-protection of shared memory: Linux 6.1 or newer is needed");
   return uffd;
 }
 

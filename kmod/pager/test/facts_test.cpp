@@ -112,11 +112,18 @@ void test_formats(const std::string& dir, uint64_t, uint64_t) {
 }
 
 void test_privileges(const std::string& dir, uint64_t, uint64_t) {
+  constexpr uid_t kNobody = 65534;
   const std::string path = dir + "/privileged";
-  put(path, bytes_of("/bin/true"), 04755);
-  expect(path, 125, "is setuid: its privileges cannot be kept while traced; run it without elasticos");
-  put(path, bytes_of("/bin/true"), 02755);
-  expect(path, 125, "is setgid");
+  const auto put_of = [&](uid_t user, gid_t group, mode_t mode) {
+    put(path, bytes_of("/bin/true"), 0755);
+    return chown(path.c_str(), user, group) == 0 && chmod(path.c_str(), mode) == 0;
+  };
+  check(put_of(geteuid(), getegid(), 06755), "own");
+  expect(path, 0, "");  // what one has already is not gained
+  if (put_of(kNobody, getegid(), 04755))
+    expect(path, 125, "is setuid: its privileges cannot be kept while traced; run it without elasticos");
+  if (put_of(geteuid(), kNobody, 02755)) expect(path, 125, "is setgid");
+  unlink(path.c_str());
   put(path, bytes_of("/bin/true"), 02745);
   expect(path, 0, "");  // setgid without group execute means mandatory locks, not a group
   put(path, "#!/bin/sh\n", 04755);
@@ -124,7 +131,12 @@ void test_privileges(const std::string& dir, uint64_t, uint64_t) {
   put(path, bytes_of("/bin/true"), 0755);
   const unsigned char raw[20] = {1, 0, 0, 2, 0, 0x20};  // revision 2, effective: cap_net_raw
   if (setxattr(path.c_str(), "security.capability", raw, sizeof raw, 0) == 0) {
-    expect(path, 125, "has file capabilities");
+    expect(path, 0, "");  // root has them
+    const std::filesystem::path before = std::filesystem::current_path();
+    check(chmod(dir.c_str(), 0711) == 0 && chdir(dir.c_str()) == 0 && seteuid(kNobody) == 0, "as nobody");
+    const auto problem = elastic::check_program("./privileged");
+    check(seteuid(0) == 0 && chdir(before.c_str()) == 0, "as root again");
+    check(problem && problem->message.starts_with("./privileged has file capabilities"), "capabilities");
   } else {
     std::printf("# file capabilities cannot be set here: %s\n", std::strerror(errno));
   }
@@ -255,7 +267,7 @@ void test_facts(const std::string&, uint64_t, uint64_t) {
 
 void test_checks(const std::string& dir, uint64_t, uint64_t) {
   const auto checks = elastic::run_checks(dir);
-  check(checks.size() == 11, "eleven checks");
+  check(checks.size() == 12, "twelve checks");
   for (const elastic::Check& one : checks) {
     check(!one.name.empty() && !one.detail.empty(), "a check says what it found: " + one.name);
     check(one.detail != "the probe died" && one.detail.find("no answer") == std::string::npos,
@@ -268,7 +280,7 @@ void test_checks(const std::string& dir, uint64_t, uint64_t) {
   const auto nowhere = elastic::run_checks(dir + "/nowhere").back();
   check(!nowhere.ok && nowhere.remedy.find("mkdir") != std::string::npos,
         "a missing directory: " + nowhere.detail);
-  check(elastic::run_checks("").size() == 10, "without a directory it is not checked");
+  check(elastic::run_checks("").size() == 11, "without a directory it is not checked");
   const std::string json = elastic::checks_json({{"a\"b\\", true, false, "line\nbreak\x01", ""}});
   check(json ==
             "[{\"name\":\"a\\\"b\\\\\",\"ok\":true,\"needed\":false,\"detail\":\"line\\u000abreak\\u0001\","

@@ -170,6 +170,19 @@ void test_not_resumed() {
   CHECK(two.zero.counters.frames_refused == 0 && two.one.counters.frames_refused == 0);
 }
 
+// Connections come about, and each breaks before the frame that waits is through.
+void test_no_frame_gets_through() {
+  Two two;
+  Relay::Plan plan;
+  plan.bytes[0] = 20'000;
+  two.relay->plan_of_next = [plan] { return plan; };
+  two.relay->set_plan(0, plan);
+  two.zero.say(false, 90'000);
+  two.drive([&] { return !two.zero.down.empty() && !two.one.down.empty(); });
+  CHECK(two.zero.down.find("; not resumed within 4 s") != std::string::npos);
+  CHECK(two.zero.counters.lanes_resumed > 2 && two.relay->accepted() < 100);
+}
+
 // What only one side sends is acknowledged too, and no more is kept than the bound says.
 void test_one_way_is_acknowledged() {
   Two two;
@@ -302,6 +315,7 @@ int run_resume_tests(uint64_t step, uint64_t seeds) {
       {"cut anywhere", [=] { test_cut_anywhere(step); }},
       {"cut again and again", [=] { test_cut_again_and_again(seeds); }},
       {"not resumed", test_not_resumed},
+      {"no frame gets through", test_no_frame_gets_through},
       {"one way is acknowledged", test_one_way_is_acknowledged},
       {"who may not resume", test_who_may_not_resume},
       {"a recording does not resume", test_a_recording_does_not_resume},

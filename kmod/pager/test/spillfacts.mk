@@ -3,8 +3,8 @@
 # thread sanitizer: `make -f spillfacts.mk tsan`.
 CXX ?= g++
 FLAGS := -std=c++20 -Wall -Wextra -Werror -g -pthread -MMD -MP
-SPILL := spill spill_work spill_file spill_slots
-FACTS := facts facts_probe facts_trace facts_memory program_check util
+SPILL := spill spill_work spill_file spill_slots privileges util
+FACTS := facts facts_probe facts_trace facts_memory program_check
 spill-test_PARTS := $(SPILL) spill_test spill_model_test
 facts-test_PARTS := $(SPILL) $(FACTS) facts_test
 
