@@ -62,7 +62,7 @@ void World::restart() {
   scene_.engine.reset();
   scene_.memory.reset();
   scene_.regions.clear();
-  scene_.regions.insert({first_, first_ + kPages, 3, RegionKind::elastic, nullptr, 0, false, false, ""});
+  scene_.regions.insert({first_, first_ + kPages, 3, RegionKind::elastic, nullptr, nullptr, 0, false, false});
   scene_.engine.set_limit(4096);
   node_->synced = true;
   node_->status.pages_limit = 1 << 20;  // more than it can be sent

@@ -30,7 +30,7 @@ void test_rename_replaces_its_target(const std::string& directory) {
 void test_push_over_a_replica_stays(const std::string& directory) {
   Scene s(2, kHome, directory);
   s.join();
-  s.regions.insert({kPage, kPage + 1, 1, RegionKind::replica, nullptr, 0, false, false, ""});
+  s.regions.insert({kPage, kPage + 1, 1, RegionKind::replica, nullptr, nullptr, 0, false, false});
   s.fault(kPage);
   s.drive_until([&] { return s.seen[FrameType::file_get] == 1; });
   s.send_page(*s.urgent, FrameType::file_pages, kPage, 0, 1);

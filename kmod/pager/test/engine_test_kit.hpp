@@ -91,7 +91,7 @@ struct Scene : LaneEvents {
     node.lease.id = kLease;
     node.lease.expires_us = now_us() + 60'000'000;
     lanes.add(std::move(node));
-    regions.insert({kPage, kPage + 4096, 3, RegionKind::elastic, nullptr, 0, false, false, ""});
+    regions.insert({kPage, kPage + 4096, 3, RegionKind::elastic, nullptr, nullptr, 0, false, false});
     urgent = Lane::dial("127.0.0.1", lanes.port(), std::to_string(kLease), key_of(1));
     bulk = Lane::dial("127.0.0.1", lanes.port(), std::to_string(kLease), key_of(1));
   }
