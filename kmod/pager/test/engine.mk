@@ -5,7 +5,7 @@ SANITIZE := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
 LIBRARIES := -lssl -lcrypto -pthread
 
 ENGINE_TEST := $(wildcard ../src/engine*.cpp ../src/lane*.cpp ../src/spill*.cpp) \
-	$(addprefix ../src/,loop.cpp table.cpp regions.cpp memory.cpp uffd.cpp injector.cpp tracee.cpp \
+	$(addprefix ../src/,loop.cpp table.cpp regions.cpp memory.cpp prefetch.cpp uffd.cpp injector.cpp tracee.cpp \
 	stats.cpp frame_check.cpp util.cpp) engine_test.cpp
 
 object = $(patsubst %.cpp,../build/$(1)/%.o,$(notdir $(2)))
