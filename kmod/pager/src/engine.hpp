@@ -15,6 +15,7 @@
 
 #include "lanes.hpp"
 #include "memory.hpp"
+#include "prefetch.hpp"
 #include "regions.hpp"
 #include "spill.hpp"
 #include "stats.hpp"
@@ -43,29 +44,6 @@ class EngineHost {
 struct EngineConfig {
   uint16_t self = 0;
   uint64_t pages_limit = 0;
-};
-
-// Adaptive prefetch: a few remembered streams; a fault that continues one doubles its window, any other
-// starts at one page. (Measured: a fixed window of 16 cost python 25 × the pulls.)
-class Prefetch {
- public:
-  struct Plan {
-    uint64_t count;
-    bool down;
-  };
-  Plan on_fault(uint64_t page);
-  void fetched(uint64_t first, uint64_t count);  // where the stream of the last on_fault now ends
-  static constexpr uint64_t kWindowMax = 64;
-
- private:
-  struct Stream {
-    uint64_t next_up = 0, next_down = 0;
-    uint64_t window = 0;
-    uint64_t used = 0;
-  };
-  std::array<Stream, 16> streams_{};
-  Stream* current_ = nullptr;
-  uint64_t clock_ = 0;
 };
 
 class Engine {
@@ -133,9 +111,10 @@ class Engine {
   void fault_untouched(const FaultEvent& fault, PageEntry& e);
   void fault_spilled(uint64_t page);
   void fault_remote(const FaultEvent& fault, PageEntry& e);
-  uint64_t run_length(uint64_t page, Prefetch::Plan plan, const std::function<bool(uint64_t)>& same,
-                      uint64_t& first);
-  void ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand);
+  template <typename Same>
+  uint64_t run_length(Prefetch::Plan plan, const Same& same, uint64_t& first);
+  void ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand, bool wanted = true);
+  void ask_ahead();
   void ask_file_pages(uint64_t page);
   bool bring(uint64_t page);  // starts making one page resident; true if it is at once
   void starve(const FaultEvent& fault);
@@ -153,7 +132,7 @@ class Engine {
   bool leaves_memory(uint64_t page, bool demanded);
   void serve_page(Node& to, uint64_t page, bool demanded, PageMeta& meta, uint8_t* out);
   void fill_meta_of_owned(Node& to, uint64_t page, PageMeta& meta, uint8_t* out);
-  void send_pages(Node& to, FrameType type, std::vector<PageMeta>& metas, size_t data_pages, bool bulk);
+  void send_pages(Node& to, FrameType type, const std::vector<PageMeta>& metas, size_t data_pages, bool bulk);
   // engine_arrive.cpp
   void on_pages(Node& node, const Frame& frame, bool asked);
   void on_answer_without_page(Node& node, const PageMeta& meta);
@@ -196,8 +175,13 @@ class Engine {
   EngineConfig config_;
   Counters& counters_;
   Prefetch prefetch_;
-  std::vector<uint8_t> buffer_;  // staging for one frame's pages
-  int64_t expected_ = 0;         // pages asked for and not here yet
+  // Of one frame or batch; kept, so that nothing is allocated on the path of a fault.
+  std::vector<uint8_t> buffer_;  // staging for its pages
+  std::vector<PageMeta> metas_;
+  std::vector<std::pair<uint64_t, bool>>
+      came_;  // pages of a frame that counted, and whether one was waited for
+  std::vector<uint64_t> victims_;
+  int64_t expected_ = 0;  // pages asked for and not here yet
   uint64_t replicas_ = 0;
   uint64_t pages_in_buffers_ = 0;  // what queues and staging take of the limit, in pages
   uint32_t birth_ = 0;

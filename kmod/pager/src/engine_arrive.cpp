@@ -51,7 +51,8 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
   const auto* metas = reinterpret_cast<const PageMeta*>(frame.payload.data());
   const uint32_t count = frame.header.count;
   const uint8_t* data = frame.payload.data() + count * sizeof(PageMeta);
-  std::vector<std::pair<uint64_t, bool>> here;
+  std::vector<std::pair<uint64_t, bool>>& here = came_;
+  here.clear();
   uint64_t run_page = 0, run_count = 0;
   const uint8_t* run_data = nullptr;
   const auto place_run = [&] {

@@ -19,8 +19,8 @@ constexpr uint64_t kHomeRoomMin = 256;
 // Buffers up to here are no burden on the limit: staging, and the queues of two lenders as they usually are.
 constexpr size_t kBufferBytesFree = 512 << 10;
 constexpr size_t kNotesQueueBytes = 256 << 10;  // of owner notes at once
-constexpr uint64_t kSpillPauseUs = 1'000'000;  // after a failed write
-constexpr int64_t kFetchPagesMax = 256;  // asked for at once when a participant is contracted
+constexpr uint64_t kSpillPauseUs = 1'000'000;   // after a failed write
+constexpr int64_t kFetchPagesMax = 256;         // asked for at once when a participant is contracted
 }  // namespace
 
 uint64_t Engine::reserve() const { return std::clamp(config_.pages_limit / 32, kReserveMin, kReserveMax); }
@@ -207,7 +207,8 @@ Node* Engine::choose_target(size_t pages, bool& wait) {
 
 bool Engine::evict_batch(size_t pages) {
   if (!in_order_of_arrival_ && placed_since_age_ >= std::max<uint64_t>(128, table_.resident() / 8)) age();
-  std::vector<uint64_t> victims;
+  std::vector<uint64_t>& victims = victims_;
+  victims.clear();
   if (pick_victims(victims, pages) == 0) return false;
   // Copies of read-only file pages just go.
   const auto elastic_end = std::partition(victims.begin(), victims.end(),
@@ -237,7 +238,8 @@ bool Engine::evict_batch(size_t pages) {
 
 // `pages` ascending or not; all resident. Ownership moves with the frame.
 void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk) {
-  std::vector<PageMeta> metas(pages.size());
+  std::vector<PageMeta>& metas = metas_;
+  metas.assign(pages.size(), {});
   size_t data_pages = 0;
   const bool protect = host_.threads_may_run();
   for (size_t i = 0; i < pages.size();) {
@@ -349,8 +351,8 @@ bool Engine::tell_owned(Node& to) {
     for (uint64_t page = first; page < end; page++) {
       const PageEntry& e = table_.peek(page);
       if (e.replica || (e.state() != PageState::resident && e.state() != PageState::spilled)) continue;
-      if (note.count > 0 && (note.page + note.count != page || note.version != e.version ||
-                             note.count == kMaxPagesPerFrame))
+      if (note.count > 0 &&
+          (note.page + note.count != page || note.version != e.version || note.count == kMaxPagesPerFrame))
         flush();
       if (note.count++ == 0) {
         note.page = page;

@@ -35,27 +35,6 @@ Engine::Engine(Loop& loop, Memory& memory, PageTable& table, RegionMap& regions,
   });
 }
 
-Prefetch::Plan Prefetch::on_fault(uint64_t page) {
-  clock_++;
-  for (Stream& stream : streams_) {
-    if (stream.window == 0 || (stream.next_up != page && stream.next_down != page)) continue;
-    current_ = &stream;
-    stream.used = clock_;
-    stream.window = std::min(stream.window * 2, kWindowMax);
-    return {stream.window, stream.next_up != page};
-  }
-  current_ = &*std::min_element(streams_.begin(), streams_.end(),
-                                [](const Stream& a, const Stream& b) { return a.used < b.used; });
-  *current_ = {page + 1, page - 1, 1, clock_};
-  return {1, false};
-}
-
-void Prefetch::fetched(uint64_t first, uint64_t count) {
-  if (current_ == nullptr) return;
-  current_->next_up = first + count;
-  current_->next_down = first - 1;
-}
-
 void Engine::on_fault(const FaultEvent& fault) {
   PageEntry& e = table_.entry(fault.page);
   switch (e.state()) {
@@ -69,6 +48,7 @@ void Engine::on_fault(const FaultEvent& fault) {
       return;
     case PageState::in_flight:
       e.prefetched = 0;  // somebody waits for it now
+      if (prefetch_.catches_up(fault.page)) ask_ahead();
       return;
     case PageState::remote: return fault_remote(fault, e);
     case PageState::spilled:
@@ -79,10 +59,11 @@ void Engine::on_fault(const FaultEvent& fault) {
   }
 }
 
-// The contiguous run around `page` in the direction of the plan whose pages all satisfy `same`; `first` is
-// its lowest page.
-uint64_t Engine::run_length(uint64_t page, Prefetch::Plan plan, const std::function<bool(uint64_t)>& same,
-                            uint64_t& first) {
+// The contiguous run from the plan's page in its direction whose pages all satisfy `same`; `first` is its
+// lowest page.
+template <typename Same>
+uint64_t Engine::run_length(Prefetch::Plan plan, const Same& same, uint64_t& first) {
+  const uint64_t page = plan.page;
   uint64_t count = 1;
   const Region* region = regions_.find(page);
   const uint64_t low = region ? region->start : page, high = region ? region->end : page + 1;
@@ -114,7 +95,7 @@ void Engine::fault_untouched(const FaultEvent& fault, PageEntry& e) {
   plan.count = std::min({plan.count, kZeroAheadMax, static_cast<uint64_t>(std::max<int64_t>(1, room()))});
   uint64_t first = page;
   const uint64_t count = run_length(
-      page, plan, [this](uint64_t p) { return table_.peek(p).state() == PageState::untouched; }, first);
+      plan, [this](uint64_t p) { return table_.peek(p).state() == PageState::untouched; }, first);
   prefetch_.fetched(first, count);
   counters_.first_touches++;
   counters_.pages_touched += count;
@@ -135,7 +116,7 @@ void Engine::fault_spilled(uint64_t page) {
   plan.count = std::min(plan.count, static_cast<uint64_t>(std::max<int64_t>(1, room())));
   uint64_t first = page;
   const uint64_t count = run_length(
-      page, plan, [this](uint64_t p) { return table_.peek(p).state() == PageState::spilled; }, first);
+      plan, [this](uint64_t p) { return table_.peek(p).state() == PageState::spilled; }, first);
   prefetch_.fetched(first, count);
   counters_.unspills++;
   counters_.pages_unspilled += count;
@@ -191,7 +172,7 @@ void Engine::fault_remote(const FaultEvent& fault, PageEntry& e) {
   uint64_t first = page;
   const PageState state = e.state();
   const uint64_t count = run_length(
-      page, plan,
+      plan,
       [&](uint64_t p) {
         const PageEntry& other = table_.peek(p);
         return other.state() == state && (state == PageState::untouched || other.where == owner);
@@ -199,9 +180,31 @@ void Engine::fault_remote(const FaultEvent& fault, PageEntry& e) {
       first);
   prefetch_.fetched(first, count);
   ask(owner, first, count, page);
+  ask_ahead();
 }
 
-void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand) {
+// The next window of a stream in full flow, as far as there is room that nobody waits for.
+void Engine::ask_ahead() {
+  const std::optional<Prefetch::Plan> plan = prefetch_.ahead();
+  if (!plan || room() < static_cast<int64_t>(Prefetch::kWindowMax)) return;
+  const PageEntry& e = table_.peek(plan->page);
+  const Node* node = e.state() == PageState::remote ? lanes_.find(static_cast<uint16_t>(e.where)) : nullptr;
+  if (node == nullptr || !node->up) return;
+  const uint32_t owner = e.where;
+  uint64_t first = 0;
+  const uint64_t count = run_length(
+      *plan,
+      [&](uint64_t p) {
+        const PageEntry& other = table_.peek(p);
+        return other.state() == PageState::remote && other.where == owner;
+      },
+      first);
+  prefetch_.fetched(first, count);
+  ask(node->index, first, count, plan->page, false);
+}
+
+// `demand`: the page that somebody waits for, or, not `wanted`, will soon.
+void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand, bool wanted) {
   Node* node = lanes_.find(owner);
   FrameHeader header;
   header.page = first;
@@ -212,10 +215,10 @@ void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand
     PageEntry& e = table_.entry(page);
     e.set_state(PageState::in_flight);
     e.where = owner;
-    e.prefetched = page != demand;
+    e.prefetched = !wanted || page != demand;
   }
   expected_ += static_cast<int64_t>(count);
-  asked_[demand % asked_.size()] = {demand, now_ns()};
+  if (wanted) asked_[demand % asked_.size()] = {demand, now_ns()};
   counters_.pulls++;
   lanes_.send(*node, FrameType::get, header);
 }
@@ -224,10 +227,10 @@ void Engine::ask_file_pages(uint64_t page) {
   Node* home = lanes_.find(kHome);
   if (home == nullptr) return;
   const Prefetch::Plan plan{
-      std::min<uint64_t>(kFilePagesAhead, static_cast<uint64_t>(std::max<int64_t>(1, room()))), false};
+      page, std::min<uint64_t>(kFilePagesAhead, static_cast<uint64_t>(std::max<int64_t>(1, room()))), false};
   uint64_t first = page;
   const uint64_t count = run_length(
-      page, plan, [this](uint64_t p) { return table_.peek(p).state() == PageState::untouched; }, first);
+      plan, [this](uint64_t p) { return table_.peek(p).state() == PageState::untouched; }, first);
   for (uint64_t p = first; p < first + count; p++) {
     PageEntry& e = table_.entry(p);
     e.set_state(PageState::in_flight);

@@ -58,9 +58,9 @@ void Engine::defer(Deferred deferred) {
   if (deferred_.size() >= kDeferredMax) {  // the asker tries again
     Node* node = lanes_.find(deferred.from);
     if (node == nullptr) return;
-    std::vector<PageMeta> metas(deferred.count);
-    for (uint64_t i = 0; i < deferred.count; i++) metas[i] = {deferred.page + i, 0, 0, kPageAbsent, 0};
-    return send_pages(*node, FrameType::pages, metas, 0, false);
+    metas_.resize(deferred.count);
+    for (uint64_t i = 0; i < deferred.count; i++) metas_[i] = {deferred.page + i, 0, 0, kPageAbsent, 0};
+    return send_pages(*node, FrameType::pages, metas_, 0, false);
   }
   table_.entry(deferred.demand).deferred = 1;
   const uint64_t not_before = deferred.not_before_us;
@@ -194,7 +194,8 @@ void Engine::serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand
   if (to == nullptr || !to->up) return;
   uint64_t not_before = 0;
   if (must_defer(demand, version, not_before)) return defer({from, page, count, demand, version, not_before});
-  std::vector<PageMeta> metas(count);
+  std::vector<PageMeta>& metas = metas_;
+  metas.assign(count, {});
   size_t data_pages = 0;
   const bool protect = host_.threads_may_run();
   for (uint64_t i = 0; i < count;) {
@@ -224,12 +225,12 @@ void Engine::serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand
 }
 
 // `metas` and the first `data_pages` pages of the staging buffer.
-void Engine::send_pages(Node& to, FrameType type, std::vector<PageMeta>& metas, size_t data_pages,
+void Engine::send_pages(Node& to, FrameType type, const std::vector<PageMeta>& metas, size_t data_pages,
                         bool bulk) {
   FrameHeader header;
   header.page = metas.front().page;
   header.count = static_cast<uint32_t>(metas.size());
-  const iovec parts[2] = {{metas.data(), metas.size() * sizeof(PageMeta)},
+  const iovec parts[2] = {{const_cast<PageMeta*>(metas.data()), metas.size() * sizeof(PageMeta)},
                           {buffer_.data(), data_pages << kPageShift}};
   const auto moves = [](const PageMeta& meta) { return meta.flags == kPageData || meta.flags == kPageZero; };
   const std::span<const iovec> whole{parts, data_pages > 0 ? 2u : 1u};
