@@ -1,6 +1,6 @@
 /*
- * A thread waits for its vfork child when another one executes a program. Alone the child lives on in the old memory,
- * and says so. Prints what it said; "wrong" if it did not find its memory as it was.
+ * A thread waits for its vfork child when another one executes a program. Alone the child lives on in the old
+ * memory, and says so. Prints what it said; "wrong" if it did not find its memory as it was.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -67,7 +67,7 @@ class KeptFrames {
 
  private:
   static constexpr size_t kPieceBytes = 64 << 10;
-  static constexpr size_t kSparePieces = 3;
+  static constexpr size_t kSparePieces = 1;
   using Piece = std::unique_ptr<uint8_t[]>;
 
   FrameHeader header_at(size_t position) const {

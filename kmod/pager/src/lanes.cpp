@@ -12,7 +12,7 @@ namespace elastic {
 
 namespace {
 constexpr uint64_t kSweepUs = 100'000;
-constexpr size_t kAcknowledgeBytes = 256 << 10;  // received, with nothing to send that would say so
+constexpr size_t kAcknowledgeBytes = 64 << 10;   // received, with nothing to send that would say so
 
 bool is_image_free(FrameType type) {
   return type == FrameType::hello || type == FrameType::status || type == FrameType::stats ||

@@ -24,7 +24,7 @@ constexpr uint16_t kNodesMax = 64;
 constexpr uint64_t kThreadPagesMin = 64;  // with less room no thread can make progress
 constexpr uint64_t kHandshakeUs = 2'000'000;
 constexpr size_t kBulkQueueBytesMax = 256 * 1024;
-constexpr size_t kKeptBytesMax = 1 << 20;    // not acknowledged: then evictions and the program's layout wait
+constexpr size_t kKeptBytesMax = 512 << 10;  // not acknowledged: then evictions and the program's layout wait
 constexpr size_t kQueueBytesMax = 64 << 20;  // who lets so much lie does not read at all
 
 // What a lease allows its holder on the other side, as one pager sees it.
