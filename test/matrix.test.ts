@@ -40,7 +40,7 @@ const QUICK: readonly (readonly [string, number, number, string])[] = [
   ['static-pie', 50, 2, 'jump-7'],
   ['unwinding', 25, 2, 'jump-1'],
   ['xz', 50, 3, 'always-pull'],
-  ['pthreads', 50, 3, 'jump-7'],
+  ['pthreads', 25, 3, 'jump-7'],
   ['shared-maps', 25, 3, 'jump-7'],
 ]
 

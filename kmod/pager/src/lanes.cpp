@@ -202,7 +202,7 @@ void Lanes::sweep() {
   for (const auto& [index, node] : nodes_)
     if (!node->up && node->port != 0 && now > node->deadline_us) late.push_back(index);
   for (const uint16_t index : late)
-    if (Node* node = find(index)) lose(*node, "no answer on its lane port within 2 s");
+    if (Node* node = find(index)) lose(*node, "no answer on its lane port within 5 s");
   for (const auto& [index, reason] : not_resumed(now))
     if (Node* node = find(index)) lose(*node, reason);
   loop_.at(now + kSweepUs, [this] { sweep(); });

@@ -22,7 +22,7 @@ namespace elastic {
 constexpr uint16_t kHome = 0;
 constexpr uint16_t kNodesMax = 64;
 constexpr uint64_t kThreadPagesMin = 64;  // with less room no thread can make progress
-constexpr uint64_t kHandshakeUs = 2'000'000;
+constexpr uint64_t kHandshakeUs = 5'000'000;
 constexpr size_t kBulkQueueBytesMax = 256 * 1024;
 constexpr size_t kKeptBytesMax = 512 << 10;  // not acknowledged: then evictions and the program's layout wait
 constexpr size_t kQueueBytesMax = 64 << 20;  // who lets so much lie does not read at all
