@@ -72,8 +72,11 @@ class Engine {
   // spilled).
   void rename(uint64_t from, uint64_t to);
   void reset();  // exec: a new image
-  // Pages that are here go to `node` ahead of a jump: the first few of `likely`, all of `hot`.
-  void ship_with_jump(Node& node, const std::vector<uint64_t>& likely, const std::vector<uint64_t>& hot);
+  // Pages that are here go to `node` ahead of a jump: the first few of `likely`, all of `hot`. `all_stopped`:
+  // no thread can use this node's pages before drop_shipped(), which is to follow when the jump has been sent.
+  void ship_with_jump(Node& node, const std::vector<uint64_t>& likely, const std::vector<uint64_t>& hot,
+                      bool all_stopped);
+  void drop_shipped();
   void reclaim_ahead();  // after each round: keeps the reserve
   void set_limit(uint64_t pages) { config_.pages_limit = pages; }
   // What `to` may know of this node. Everybody who may push here gets an equal share of the free room, so
@@ -159,7 +162,7 @@ class Engine {
   void age();
   Node* choose_target(size_t pages, bool& wait);
   bool node_has_room(const Node& node, size_t pages) const;
-  void push(Node& to, const std::vector<uint64_t>& pages, bool bulk);
+  void push(Node& to, const std::vector<uint64_t>& pages, bool bulk, bool drop_later = false);
   bool spill_pages(const std::vector<uint64_t>& pages);
   void note_remote(PageEntry& e, uint16_t owner, uint64_t version);
   void leave_remote(PageEntry& e);  // the entry stops being remote or in flight
@@ -181,6 +184,7 @@ class Engine {
   std::vector<std::pair<uint64_t, bool>>
       came_;  // pages of a frame that counted, and whether one was waited for
   std::vector<uint64_t> victims_;
+  std::vector<PageRun> shipped_;  // sent, and not yet dropped
   int64_t expected_ = 0;  // pages asked for and not here yet
   uint64_t replicas_ = 0;
   uint64_t pages_in_buffers_ = 0;  // what queues and staging take of the limit, in pages

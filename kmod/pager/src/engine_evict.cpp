@@ -237,7 +237,7 @@ bool Engine::evict_batch(size_t pages) {
 }
 
 // `pages` ascending or not; all resident. Ownership moves with the frame.
-void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk) {
+void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk, bool drop_later) {
   std::vector<PageMeta>& metas = metas_;
   metas.assign(pages.size(), {});
   size_t data_pages = 0;
@@ -246,7 +246,12 @@ void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk) {
     size_t end = i + 1;
     while (end < pages.size() && pages[end] == pages[end - 1] + 1) end++;
     uint8_t* base = buffer_.data() + (data_pages << kPageShift);
-    memory_.take(pages[i], base, end - i, protect);
+    if (drop_later) {
+      memory_.read(pages[i], base, end - i);
+      shipped_.push_back({pages[i], end - i});
+    } else {
+      memory_.take(pages[i], base, end - i, protect);
+    }
     for (size_t k = i; k < end; k++) {
       uint8_t* copied = base + ((k - i) << kPageShift);
       metas[k].page = pages[k];

@@ -240,8 +240,8 @@ void Engine::send_pages(Node& to, FrameType type, const std::vector<PageMeta>& m
     lanes_.send(to, type, header, whole, bulk);
 }
 
-void Engine::ship_with_jump(Node& node, const std::vector<uint64_t>& likely,
-                            const std::vector<uint64_t>& hot) {
+void Engine::ship_with_jump(Node& node, const std::vector<uint64_t>& likely, const std::vector<uint64_t>& hot,
+                            bool all_stopped) {
   std::vector<uint64_t> pages;
   const auto add = [&](const std::vector<uint64_t>& wanted, size_t most) {
     for (const uint64_t page : wanted) {
@@ -253,8 +253,13 @@ void Engine::ship_with_jump(Node& node, const std::vector<uint64_t>& likely,
   };
   add(likely, kLikelyPagesMax);
   add(hot, kJumpPagesMax);
-  if (!pages.empty()) push(node, pages, false);
+  if (!pages.empty()) push(node, pages, false, all_stopped);
   counters_.pages_with_jumps += pages.size();
+}
+
+void Engine::drop_shipped() {
+  for (const PageRun& run : shipped_) memory_.drop(run.page, run.count);
+  shipped_.clear();
 }
 
 }  // namespace elastic

@@ -80,12 +80,16 @@ void Home::jump_out(Thread& thread) {
   counters_.jumps++;
   send_context(*node, thread, context);
   lanes_->flush();
+  engine_->drop_shipped();
   park(thread);
 }
 
 void Home::send_context(Node& node, Thread& thread, const Context& context) {
+  const bool only_thread_here = std::none_of(threads_.begin(), threads_.end(), [&](const auto& each) {
+    return each.second.get() != &thread && each.second->state != ThreadState::away;
+  });
   engine_->ship_with_jump(node, thread.working_set.likely(context.registers, thread.fault_page),
-                          thread.working_set.hot());
+                          thread.working_set.hot(), only_thread_here);
   thread.working_set.on_jump();
   const std::vector<uint8_t> bytes = encode_jump(thread.rule, thread.working_set, context);
   FrameHeader header;
@@ -140,7 +144,8 @@ void Home::on_back(Node& node, const Frame& frame) {
     if (next != nullptr && may_host(*next)) {
       thread->jump_started_ns = now_ns();
       thread->fault_page = frame.header.last_written_cut == 0 ? 0 : thread->fault_page;
-      return send_context(*next, *thread, context);
+      send_context(*next, *thread, context);
+      return engine_->drop_shipped();
     }
   }
   if (reason == BackReason::page) thread->stay_faults = kStayFaults;
