@@ -44,7 +44,7 @@ std::optional<ProgramProblem> check_program(const std::string& path);
 bool cannot_gain();
 
 // The same for what process `pid` has executed: it has no more rights than before, because it is traced.
-// `may_gain`: untraced, it might have. 126: its file is not for us to look at.
+// `may_gain`: untraced, it might have.
 std::optional<ProgramProblem> check_executed(pid_t pid, bool may_gain);
 
 // The kernel would answer ENOEXEC, so execvp runs `/bin/sh PATH ARG…` instead: do the same.

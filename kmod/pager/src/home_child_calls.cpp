@@ -102,10 +102,9 @@ void Home::child_exits(pid_t pid, bool group) {
   const uint32_t id = snapshots_.task(pid)->snapshot;
   const Snapshot& snapshot = *snapshots_.find(id);
   if (snapshot.pending.empty()) return child_goes_on(pid, false);
-  const Fd memory(open_of_task(pid, "mem", O_RDONLY));
   for (const auto& [tid, task] : snapshots_.tasks()) {
     if (task.snapshot != id || (tid != pid && !group)) continue;
-    const uint64_t page = pending_robust_page(snapshot.pending, tid, memory);
+    const uint64_t page = pending_robust_page(snapshot.pending, tid, snapshot.memory);
     if (page == ~0ull) continue;
     return deliver_range(id, page, page + 1, [this, pid, group] {
       if (snapshots_.task(pid) != nullptr)
@@ -263,6 +262,7 @@ void Home::make_grandchild(const Snapshot& parent, pid_t child) {
   snapshot.heap_start = parent.heap_start;
   snapshot.heap_end = parent.heap_end;
   watch_snapshot(snapshot, child);
+  snapshot.memory = open_of_task(child, "mem", O_RDONLY);
   resume(child);
 }
 

@@ -139,7 +139,7 @@ void Home::end_child(pid_t child, const std::string& why) {
 }
 
 void Home::make_child(const Thread& thread, pid_t child) {
-  const Fd memory(open_of_task(child, "mem", O_RDWR));
+  Fd memory = open_of_task(child, "mem", O_RDWR);
   if (!memory) throw Failure("its memory cannot be opened");
   Snapshot& snapshot = snapshots_.add(child, child_userfaultfd(child));
   snapshot.heap_start = brk_start_;
@@ -161,6 +161,7 @@ void Home::make_child(const Thread& thread, pid_t child) {
   snapshot.regions.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) { share(region, snapshot); });
   give_child_tid(thread, child, memory);
   give_child_heap(child, memory);
+  snapshot.memory = std::move(memory);
   resume(child);
 }
 

@@ -71,7 +71,7 @@ void Home::on_foreign_call(pid_t pid) {
 // run as something else than it is alone.
 void Home::on_foreign_exec(pid_t pid) {
   const std::optional<ProgramProblem> problem = check_executed(pid, may_gain_);
-  if (!problem || problem->exit_status == 126) {
+  if (!problem) {
     resume(pid);
   } else if (control_) {
     throw Failure(problem->message, problem->exit_status);

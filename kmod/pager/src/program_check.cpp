@@ -38,6 +38,7 @@ struct Rights {
   bool may_gain = true;  // false: it, or one before it, has given up gaining any
   uid_t user = 0;
   gid_t group = 0;
+  std::string process = "self";  // in /proc
 };
 
 // What execve would answer for a file, and what it found.
@@ -106,8 +107,8 @@ std::optional<ProgramProblem> architecture_problem(const std::string& path, cons
 }
 
 Rights rights_of(pid_t pid, bool may_gain) {
-  Rights rights{may_gain};
-  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  Rights rights{may_gain, 0, 0, std::to_string(pid)};
+  std::ifstream status("/proc/" + rights.process + "/status");
   uid_t real = 0;
   for (std::string line; std::getline(status, line);) {
     std::sscanf(line.c_str(), "Uid: %u %u", &real, &rights.user);
@@ -118,6 +119,15 @@ Rights rights_of(pid_t pid, bool may_gain) {
 
 Rights own_rights() { return {!cannot_gain(), geteuid(), getegid()}; }
 
+// Whether the user namespace of whoever executes has this user or group: else the kernel ignores the bit.
+bool is_known(const Rights& rights, const char* map, uint64_t id) {
+  std::ifstream lines("/proc/" + rights.process + "/" + map);
+  uint64_t inside = 0, outside = 0, count = 0;
+  while (lines >> inside >> outside >> count)
+    if (id >= outside && id - outside < count) return true;
+  return false;
+}
+
 // What the program would gain by its file and lose under a tracer. Nothing is gained on a nosuid mount.
 std::optional<ProgramProblem> privilege_problem(const std::string& path, const struct stat& status,
                                                 const Rights& rights) {
@@ -125,10 +135,11 @@ std::optional<ProgramProblem> privilege_problem(const std::string& path, const s
   if (!rights.may_gain) return std::nullopt;
   if (statvfs(path.c_str(), &mount) == 0 && (mount.f_flag & ST_NOSUID) != 0) return std::nullopt;
   const char* what = nullptr;
-  if ((status.st_mode & S_ISUID) != 0 && status.st_uid != rights.user) {
+  if ((status.st_mode & S_ISUID) != 0 && status.st_uid != rights.user &&
+      is_known(rights, "uid_map", status.st_uid)) {
     what = "is setuid";
   } else if ((status.st_mode & S_ISGID) != 0 && (status.st_mode & S_IXGRP) != 0 &&
-             status.st_gid != rights.group) {
+             status.st_gid != rights.group && is_known(rights, "gid_map", status.st_gid)) {
     what = "is setgid";
   } else if (rights.user != 0 && getxattr(path.c_str(), "security.capability", nullptr, 0) > 0) {
     what = "has file capabilities";
@@ -265,9 +276,8 @@ bool cannot_gain() { return prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1; }
 
 std::optional<ProgramProblem> check_executed(pid_t pid, bool may_gain) {
   const std::string link = "/proc/" + std::to_string(pid) + "/exe";
-  const Look look = look_at(link, rights_of(pid, may_gain));
-  std::optional<ProgramProblem> problem = look.refusal;
-  if (!problem && look.error != 0) problem = problem_of(link, look);
+  // The exec has succeeded: whatever cannot be found or read from here is no problem of the program.
+  std::optional<ProgramProblem> problem = look_at(link, rights_of(pid, may_gain)).refusal;
   char name[PATH_MAX];
   const ssize_t length = readlink(link.c_str(), name, sizeof name);
   if (problem && length > 0 && problem->message.starts_with(link))

@@ -29,6 +29,7 @@ namespace elastic {
 struct Snapshot {
   uint32_t id = 0;
   Uffd uffd;
+  Fd memory;  // opened at its first stop: later, a task that is not dumpable could not be asked in mid-call
   PageSet pending;
   RegionMap regions;  // what is still the memory of the fork: not unmapped, replaced or moved since
   Prefetch prefetch;
