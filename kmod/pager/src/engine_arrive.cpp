@@ -262,6 +262,9 @@ void Engine::forget(uint64_t first, uint64_t end) {
     if (e.shared) host_.before_change(page);
     if (e.watched) watched.push_back(page);  // it will not come: whoever waits for it goes on without
     if (e.state() == PageState::untouched) return;
+    const bool here = e.state() == PageState::resident || e.state() == PageState::spilled;
+    // Others may be told of pages that they never had, so that few frames are enough.
+    if (here && drop.count > 0 && drop.page + drop.count == page) extend(drop, page, flush_drop);
     if (e.state() == PageState::resident) {
       table_.remove(page);
       extend(punch, page, flush_punch);

@@ -94,6 +94,7 @@ struct Thread {
   PinnedPages::Id pins = 0;      // of a direct read or an io_submit
   std::optional<SplitRead> split;
   std::optional<AioSubmission> submission;
+  std::map<uint64_t, AioContext>::node_type ending_aio;  // of an io_destroy
   std::vector<int> signals;  // arrived while away
   int64_t call_result = 0;
   bool forking = false;
@@ -204,6 +205,7 @@ class Home : public EngineHost, public LaneEvents {
   void release(std::vector<uint64_t>& pinned);
   // home_direct.cpp
   bool is_direct(pid_t tid, int fd);
+  bool has_own_filters(pid_t tid) const;
   bool stop_reads(pid_t tid);
   void check_inherited();
   void call_opens_direct(Thread& thread);
@@ -223,7 +225,8 @@ class Home : public EngineHost, public LaneEvents {
   void request_ended(AioContext& context, uint64_t request);
   void reap_all();
   void reap_while_waiting();
-  void end_aio(uint64_t address);
+  void call_io_destroy(Thread& thread);
+  void end_io_destroy(Thread& thread, bool destroyed);
   void finish_aio(pid_t injector);
   void call_io_submit(Thread& thread);
   void give_back(uint64_t address, uint64_t count);

@@ -92,13 +92,22 @@ void Home::reap_while_waiting() {
   });
 }
 
-// The kernel has waited for all its requests.
-void Home::end_aio(uint64_t address) {
-  const auto it = aio_.find(address);
-  if (it == aio_.end()) return;
-  for (auto& [request, requests] : it->second.requests)
+// The kernel unmaps the ring first and then waits for the requests: meanwhile another thread's io_setup may get
+// this address, so the context is out of the list from the call's entry on.
+void Home::call_io_destroy(Thread& thread) {
+  thread.ending_aio = aio_.extract(thread.call.rdi);
+  run_native(thread, true);
+}
+
+void Home::end_io_destroy(Thread& thread, bool destroyed) {
+  auto ending = std::exchange(thread.ending_aio, {});
+  if (ending.empty()) return;
+  if (!destroyed) {
+    aio_.insert(std::move(ending));
+    return;
+  }
+  for (const auto& [request, requests] : ending.mapped().requests)
     for (const PinnedPages::Id id : requests.pins) pins_->unpin(id);
-  aio_.erase(it);
 }
 
 // The program's end waits for its requests, as without us: the injector is the last to have its memory.
@@ -148,7 +157,11 @@ void Home::look_at_requests(Thread& thread) {
   with_memory(thread, ranges, [this, from, to](Thread& submitting, const std::vector<uint8_t>& bytes) {
     std::vector<iocb> requests(bytes.size() / sizeof(iocb));
     memcpy(requests.data(), bytes.data(), requests.size() * sizeof(iocb));
-    if (requests.size() < to - from) submitting.submission->requests.resize(from + requests.size());
+    if (requests.size() < to - from) {
+      AioSubmission& fewer = *submitting.submission;
+      give_back(fewer.context, fewer.requests.size() - (from + requests.size()));
+      fewer.requests.resize(from + requests.size());
+    }
     take_requests(submitting, requests, 0);
   });
 }

@@ -69,8 +69,8 @@ void Home::on_call(Thread& thread) {
     case SYS_readv:
     case SYS_preadv:
     case SYS_preadv2: return call_read(thread);
-    case SYS_io_setup:
-    case SYS_io_destroy: return run_native(thread, true);
+    case SYS_io_setup: return run_native(thread, true);
+    case SYS_io_destroy: return call_io_destroy(thread);
     case SYS_io_submit: return call_io_submit(thread);
     default: return run_native(thread, false);
   }
@@ -157,7 +157,7 @@ void Home::on_call_end(Thread& thread) {
     case SYS_preadv2: return end_read(thread, r);
     case SYS_io_submit: return end_io_submit(thread, r);
     case SYS_io_destroy:
-      if (result == 0) end_aio(thread.call.rdi);
+      end_io_destroy(thread, result == 0);
       resync_native();
       break;
     case SYS_mmap: after_native_mmap(thread, result); break;

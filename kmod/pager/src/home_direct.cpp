@@ -52,11 +52,16 @@ bool Home::is_direct(pid_t tid, int fd) {
   return length < 0 || first == '/';
 }
 
+// Calls that the pager makes in a thread of such a program might end it.
+bool Home::has_own_filters(pid_t tid) const {
+  return filters_of(tid) > filters_of(getpid()) + (reads_stop_ ? 2 : 1);
+}
+
 // Has `tid`, a stopped thread of the application, install the filter for all its threads. It is inherited
 // across exec. False: refused, or the program has filters of its own, which might kill it for the call.
 bool Home::stop_reads(pid_t tid) {
   if (reads_stop_) return true;
-  if (filters_of(tid) > filters_of(getpid()) + 1) return false;
+  if (has_own_filters(tid)) return false;
   std::vector<sock_filter> steps = read_filter();
   const sock_fprog program{static_cast<unsigned short>(steps.size()),
                            reinterpret_cast<sock_filter*>(kFilterAt + sizeof(sock_fprog))};
@@ -177,7 +182,9 @@ void Home::read_pinned(Thread& thread, const std::vector<iovec>& buffers) {
   if (pages.size() > pins_->pages_max()) {
     if (thread.call.orig_rax != SYS_read && thread.call.orig_rax != SYS_pread64)
       return too_much_to_pin(thread);
-    if (!shorten_read(thread, address_of(pages[pins_->pages_max()]) - thread.call.rsi)) return;
+    // Whole sectors, wherever in a page the buffer begins.
+    const uint64_t fits = address_of(pages[pins_->pages_max()]) - thread.call.rsi;
+    if (!shorten_read(thread, fits & ~(kPageBytes - 1))) return;
     pages.resize(pins_->pages_max());
   } else if (thread.split) {
     thread.split->part_bytes = thread.call.rdx;

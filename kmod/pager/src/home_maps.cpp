@@ -93,19 +93,20 @@ void Home::after_open(Thread& thread, user_regs_struct registers) {
   }
   const Fd file = open_of_task(tid, format("fd/%d", static_cast<int>(opened)).c_str(), O_PATH);
   const pid_t task = file ? task_of_maps(file.get()) : 0;
-  if (task == 0 || (task != application_ && find_thread(task) == nullptr)) {
+  if (task == 0 || (task != application_ && find_thread(task) == nullptr) || has_own_filters(tid)) {
     resume(tid);
     return;
   }
   const uint64_t flags = thread.call.orig_rax == SYS_open ? thread.call.rsi : thread.call.rdx;
-  const uint64_t close_on_exec = (flags & O_CLOEXEC) != 0 ? MFD_CLOEXEC : 0;
+  const uint64_t close_on_exec = flags & O_CLOEXEC;
   if (pwrite(memory_view_.get(), kMapsName.data(), kMapsName.size(), static_cast<off_t>(kMapsNameAt)) < 0)
     fail_errno("writing the trampoline page");
-  call_in(tid, kTrampoline, SYS_close, registers.rax);
-  const int64_t made =
-      call_in(tid, kTrampoline, SYS_memfd_create, kMapsNameAt, close_on_exec | MFD_ALLOW_SEALING);
-  if (made >= 0) fill_maps(tid, static_cast<int>(made));
-  registers.rax = static_cast<uint64_t>(made);
+  const int64_t made = call_in(tid, kTrampoline, SYS_memfd_create, kMapsNameAt, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (made >= 0) {  // else the kernel's list has to do
+    fill_maps(tid, static_cast<int>(made));
+    call_in(tid, kTrampoline, SYS_dup3, static_cast<uint64_t>(made), registers.rax, close_on_exec);
+    call_in(tid, kTrampoline, SYS_close, static_cast<uint64_t>(made));
+  }
   registers.orig_rax = ~0ull;
   if (set_registers(tid, registers)) resume(tid);
 }

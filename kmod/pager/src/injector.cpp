@@ -26,8 +26,11 @@ constexpr uint64_t kKeptBack = ~(1ull << (SIGTRAP - 1) | 1ull << (SIGSEGV - 1) |
 int64_t run_to_trap(pid_t tid, pid_t* child, bool& stopped) {
   for (;;) {
     if (!resume(tid)) return -ESRCH;
-    int status = 0;
-    if (waitpid(tid, &status, __WALL) != tid || !WIFSTOPPED(status)) return -ESRCH;
+    // Its end stays to be reported; that of a leader may come only after other threads have been waited for.
+    siginfo_t info{};
+    while (waitid(P_PID, static_cast<id_t>(tid), &info, WSTOPPED | __WALL) != 0)
+      if (errno != EINTR) return -ESRCH;
+    const int status = info.si_status << 8 | 0x7f;  // as waitpid has it
     const int event = stop_event(status);
     if (event == PTRACE_EVENT_CLONE || event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK) {
       if (child != nullptr) *child = new_task(tid).value_or(0);
