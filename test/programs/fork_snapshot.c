@@ -16,7 +16,7 @@
 
 #include "check.h"
 
-enum { SEED = 100, OTHER = 200, CHILDREN = 40, THREADS = 3, THREAD_PAGES = 24 };
+enum { SEED = 100, OTHER = 200, CHILDREN = 40, THREADS = 3, THREAD_PAGES = 24, NESTED = 8 };
 
 static uint64_t *array, pages;
 
@@ -185,6 +185,43 @@ static void grandchildren(const char* what) {
   expect_right(child, what);
 }
 
+/* The child forks while its parent writes. */
+static void nested(const char* what) {
+  pid_t grandchildren[NESTED];
+  fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    for (int i = 0; i < NESTED; i++) {
+      grandchildren[i] = fork();
+      if (grandchildren[i] == 0) {
+        as_filled("a child's child whose grandparent writes");
+        _exit(0);
+      }
+    }
+    for (int i = 0; i < NESTED; i++) expect_right(grandchildren[i], what);
+    as_filled("its parent");
+    _exit(0);
+  }
+  fill(array, pages, OTHER);
+  expect_right(child, what);
+}
+
+/* Memory that each child finds empty, its children's children too. */
+static void wipes(const char* what) {
+  if (madvise(array, PAGE_BYTES, MADV_WIPEONFORK) != 0) fail("%s: madvise", what);
+  fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    if (array[0] != 0) fail("%s: a child has what was to be wiped", what);
+    array[0] = 1;
+    const pid_t grandchild = fork();
+    if (grandchild == 0) _exit(array[0] != 0);
+    expect_right(grandchild, what);
+    _exit(0);
+  }
+  expect_right(child, what);
+}
+
 /* A child that leaves at once, as a program does that becomes a daemon. */
 static void daemonise(const char* what) {
   int ends[2];
@@ -316,6 +353,8 @@ static void simple(const char* way) {
   if (strcmp(way, "locks") == 0) return locks(way);
   if (strcmp(way, "threads") == 0) return threads(way);
   if (strcmp(way, "many") == 0) return many(way);
+  if (strcmp(way, "nested") == 0) return nested(way);
+  if (strcmp(way, "wipes") == 0) return wipes(way);
   fail("no such way: %s", way);
 }
 

@@ -24,7 +24,7 @@ const TWO = [...MEMORY, '--participants-min', '2', '--wait', '15s']
 const WAYS = [
   'overwrite backwards unmap drop move protect map-over',
   'child-drops child-unmaps child-moves child-protects child-threads child-vforks',
-  'grandchildren daemonise locks threads many',
+  'grandchildren daemonise locks threads many nested wipes',
 ].map(ways => ways.split(' '))
 
 const SETTINGS: readonly { name: string; flags: readonly string[] }[] = [

@@ -203,6 +203,8 @@ void Home::on_child_call_end(pid_t pid, SnapshotTask& task) {
   user_regs_struct r{};
   if (!get_registers(pid, r)) return;
   Snapshot& snapshot = *snapshots_.find(task.snapshot);
+  snapshot.forking = false;  // a fork that failed
+  snapshot.given = {};
   const auto result = static_cast<int64_t>(r.rax);
   const bool failed = task.call.orig_rax == SYS_brk ? r.rax != task.call.rdi : result < 0 && result > -4096;
   if (!failed)
@@ -214,8 +216,8 @@ void Home::on_child_call_end(pid_t pid, SnapshotTask& task) {
   resume(pid);
 }
 
-// A single thread's child begins with a copy of what is pending: nobody else can change it between the fork
-// and its event. With more threads there is no such moment, so all pages come first.
+// A single thread's child begins with a copy of what is pending, and gets what came to its parent while the
+// kernel forked. With more threads that could have been written meanwhile, so all pages come first.
 void Home::on_child_clone(pid_t pid, SnapshotTask& task) {
   user_regs_struct& r = task.call;
   const uint64_t flags = r.orig_rax == SYS_clone ? r.rdi : 0;
@@ -227,10 +229,12 @@ void Home::on_child_clone(pid_t pid, SnapshotTask& task) {
   if ((flags & (CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID)) != 0 && r.r10 < kUserSpaceEnd)
     words.push_back(page_of(r.r10));
   if (flags & CLONE_VM) return child_needs(pid, words, false);
-  if (snapshots_.find(task.snapshot)->tasks > 1)
-    return child_needs_range(pid, {0, page_of(kUserSpaceEnd)}, false);
-  if (snapshots_.size() < Snapshots::kMax) return child_needs(pid, words, false);
-  child_fails(pid, task, ENOMEM);
+  Snapshot& snapshot = *snapshots_.find(task.snapshot);
+  if (snapshot.tasks > 1)
+    return deliver_range(snapshot.id, 0, page_of(kUserSpaceEnd), [this, pid] { child_goes_on(pid, false); });
+  if (snapshots_.incomplete() >= Snapshots::kMax) return child_fails(pid, task, ENOMEM);
+  snapshot.forking = true;
+  child_needs(pid, words, true);
 }
 
 bool Home::on_child_birth(pid_t pid, const SnapshotTask& task) {
@@ -250,7 +254,9 @@ bool Home::on_child_birth(pid_t pid, const SnapshotTask& task) {
       end_child(*child, failure.what());
     }
   }
-  resume(pid);
+  snapshot.forking = false;
+  snapshot.given = {};
+  child_goes_on(pid, false);
   return true;
 }
 
@@ -263,6 +269,13 @@ void Home::make_grandchild(const Snapshot& parent, pid_t child) {
   snapshot.heap_end = parent.heap_end;
   watch_snapshot(snapshot, child);
   snapshot.memory = open_of_task(child, "mem", O_RDONLY);
+  const uint64_t end = page_of(kUserSpaceEnd);
+  for (uint64_t page = parent.given.next(0, end); page < end; page = parent.given.next(page + 1, end)) {
+    alignas(kPageBytes) uint8_t bytes[kPageBytes];
+    if (pread(parent.memory.get(), bytes, kPageBytes, static_cast<off_t>(address_of(page))) != kPageBytes)
+      throw Failure(format("its memory at %#lx cannot be read", address_of(page)));
+    Snapshots::place(snapshot, page, bytes);
+  }
   resume(child);
 }
 

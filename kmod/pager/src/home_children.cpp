@@ -9,6 +9,8 @@ namespace elastic {
 
 namespace {
 constexpr size_t kFetchBatch = 32;
+constexpr size_t kDeliverBatch = 256;  // at once: lanes and the program's faults are served in between
+constexpr uint64_t kRetryUs = 1000;
 
 uint64_t available_bytes() {
   FILE* file = fopen("/proc/meminfo", "re");
@@ -42,10 +44,10 @@ void Home::before_change(uint64_t page) {
   give_up(Snapshots::kAll, page);
 }
 
-// For pages that the kernel is about to write.
+// For pages that the kernel is about to write. One that nobody wants may be protected, too, if it came back
+// together with one that is.
 void Home::unshare(uint64_t page) {
-  if (!table_.peek(page).shared) return;
-  before_change(page);
+  if (table_.peek(page).shared) before_change(page);
   memory_.unprotect(page, 1);
 }
 
@@ -58,8 +60,8 @@ void Home::give_up(uint32_t id, uint64_t page) {
 // Pending pages of [first, end): at once what is here, what is elsewhere when it has come home; then `then`.
 void Home::deliver_range(uint32_t id, uint64_t first, uint64_t end, std::function<void()> then) {
   std::vector<uint64_t> away;
-  for (uint64_t page = snapshots_.next(id, first, end); page < end && away.size() < kFetchBatch;
-       page = snapshots_.next(id, page + 1, end)) {
+  uint64_t page = snapshots_.next(id, first, end);
+  for (size_t seen = 0; page < end && away.size() < kFetchBatch && seen < kDeliverBatch; seen++) {
     const Region* region = regions_.find(page);
     if (is_here(page))
       deliver(id, page);
@@ -67,6 +69,11 @@ void Home::deliver_range(uint32_t id, uint64_t first, uint64_t end, std::functio
       away.push_back(page);
     else
       give_up(id, page);
+    page = snapshots_.next(id, page + 1, end);
+  }
+  if (away.empty() && page < end) {
+    loop_.at(0, [this, id, page, end, then = std::move(then)] { deliver_range(id, page, end, then); });
+    return;
   }
   if (away.empty()) return then();
   engine_->make_resident(away, true, [this, id, away, end, then]() mutable {
@@ -132,7 +139,7 @@ void Home::drop_snapshot(std::unique_ptr<Snapshot> snapshot) {
 void Home::tidy_snapshots() {
   std::vector<uint32_t> complete;
   for (const auto& [id, snapshot] : snapshots_.all())
-    if (snapshot->pending.empty() && !snapshot->backed) complete.push_back(id);
+    if (snapshot->pending.empty() && !snapshot->backed && !snapshot->forking) complete.push_back(id);
   for (const uint32_t id : complete) drop_snapshot(snapshots_.remove(id));
   if (!sharing_ || snapshots_.pending() > 0) return;
   sharing_ = false;
@@ -157,7 +164,7 @@ void Home::tidy_snapshots() {
 // The application's memory ends, by its exec or its end: whoever has pages of it pending gets them now, and
 // at its end (`files`) untouched pages of files, too, because nobody will serve faults any more.
 void Home::hand_over_memory(bool files, std::function<void()> then) {
-  const uint64_t bytes = snapshots_.pending() * kPageBytes;
+  const uint64_t bytes = (snapshots_.pending() + (files ? snapshots_.backed() : 0)) * kPageBytes;
   if (bytes > 0 && bytes > available_bytes() / 10 * 8) {
     control_->log(
         LogLevel::warning,
@@ -166,7 +173,10 @@ void Home::hand_over_memory(bool files, std::function<void()> then) {
     snapshots_.kill_all();
   }
   deliver_range(Snapshots::kAll, 0, page_of(kUserSpaceEnd), [this, files, then = std::move(then)] {
-    if (snapshots_.pending() > 0) return hand_over_memory(files, then);  // of a fork meanwhile
+    if (snapshots_.pending() > 0 || snapshots_.forking()) {  // or has been, meanwhile
+      loop_.at(now_us() + kRetryUs, [this, files, then] { hand_over_memory(files, then); });
+      return;
+    }
     std::vector<uint32_t> ids;
     for (const auto& [id, snapshot] : snapshots_.all()) ids.push_back(id);
     for (const uint32_t id : files ? ids : std::vector<uint32_t>{}) {

@@ -29,10 +29,10 @@ void Home::call_clone(Thread& thread) {
     set_registers(thread.tid, thread.call);
   }
   if (thread.call.orig_rax == SYS_clone && (thread.call.rdi & CLONE_VM)) return run_native(thread, false);
-  if (snapshots_.size() >= Snapshots::kMax) {
-    control_->log(
-        LogLevel::warning,
-        format("fork refused (ENOMEM): %zu children have not had all their memory yet", snapshots_.size()));
+  if (snapshots_.incomplete() >= Snapshots::kMax) {
+    control_->log(LogLevel::warning,
+                  format("fork refused (ENOMEM): %zu children have not had all their memory yet",
+                         snapshots_.incomplete()));
     return answer(thread, -ENOMEM);
   }
   thread.forking = true;
@@ -155,6 +155,8 @@ void Home::make_child(const Thread& thread, pid_t child) {
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, ~0ull, 0);
     if (result < 0 && result > -4096)
       throw Failure(format("its memory at %#lx: %s", address, strerror(static_cast<int>(-result))));
+    if (region.wipe_on_fork && call_in(child, kTrampoline, SYS_madvise, address, bytes, MADV_WIPEONFORK) != 0)
+      throw Failure(format("its memory at %#lx cannot be wiped at its own forks", address));
     if (!region.skip_on_fork && !region.wipe_on_fork) snapshot.regions.insert(region);
   });
   watch_snapshot(snapshot, child);

@@ -54,6 +54,25 @@ uint64_t Snapshots::pending() const {
   return pages;
 }
 
+uint64_t Snapshots::backed() const {
+  uint64_t pages = 0;
+  for (const auto& [id, snapshot] : snapshots_)
+    snapshot->regions.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
+      if (region.backing) pages += region.end - region.start;
+    });
+  return pages;
+}
+
+bool Snapshots::forking() const {
+  return std::any_of(snapshots_.begin(), snapshots_.end(),
+                     [](const auto& each) { return each.second->forking; });
+}
+
+size_t Snapshots::incomplete() const {
+  return static_cast<size_t>(std::count_if(snapshots_.begin(), snapshots_.end(),
+                                           [](const auto& each) { return !each.second->pending.empty(); }));
+}
+
 bool Snapshots::wants(uint64_t page) const {
   return std::any_of(snapshots_.begin(), snapshots_.end(),
                      [page](const auto& each) { return each.second->pending.has(page); });
@@ -67,8 +86,11 @@ uint64_t Snapshots::next(uint32_t id, uint64_t first, uint64_t end) const {
 }
 
 void Snapshots::give(uint32_t id, uint64_t page, const uint8_t* bytes) {
-  for (const auto& [each, snapshot] : snapshots_)
-    if ((id == kAll || id == each) && snapshot->pending.remove(page)) place(*snapshot, page, bytes);
+  for (const auto& [each, snapshot] : snapshots_) {
+    if ((id != kAll && id != each) || !snapshot->pending.remove(page)) continue;
+    place(*snapshot, page, bytes);
+    if (snapshot->forking) snapshot->given.add(page);
+  }
 }
 
 // What is there already, unmapped or gone needs nothing; but whoever waits is to look again.

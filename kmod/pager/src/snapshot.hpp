@@ -36,6 +36,9 @@ struct Snapshot {
   uint64_t heap_start = 0, heap_end = 0;  // addresses, at the fork
   bool backed = false;                    // by files, in part: faults are served as long as it lives
   size_t tasks = 0;
+  // Its only task is in a call that forks: what it has been given meanwhile its child may lack.
+  bool forking = false;
+  PageSet given;
   uint64_t kept_as = 0;  // by the holder
 };
 
@@ -63,7 +66,10 @@ class Snapshots {
   bool empty() const { return snapshots_.empty(); }
   const std::map<uint32_t, std::unique_ptr<Snapshot>>& all() const { return snapshots_; }
 
-  uint64_t pending() const;                                        // pages, of all of them
+  uint64_t pending() const;  // pages, of all of them
+  uint64_t backed() const;   // pages of files, of all of them
+  bool forking() const;
+  size_t incomplete() const;                                       // how many have anything pending
   bool wants(uint64_t page) const;                                 // somebody has it pending
   uint64_t next(uint32_t id, uint64_t first, uint64_t end) const;  // pending in [first, end), or `end`
   void give(uint32_t id, uint64_t page, const uint8_t* bytes);     // to those that have it pending
