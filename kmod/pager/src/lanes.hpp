@@ -61,6 +61,7 @@ struct Node {
   std::unique_ptr<Lane> urgent, bulk;
   std::array<bool, 2> greeted{};  // urgent, bulk: its hello has come; nothing else is read before both have
   std::array<Gap, 2> gaps{};      // urgent, bulk
+  std::array<size_t, 2> kept_bounds{};  // urgent, bulk: not 0 while more than kQueueBytesMax is kept
   bool up = false;
   bool left = false;        // said bye: its end is no loss
   bool synced = false;      // speaks of the same image as we do

@@ -200,6 +200,15 @@ void test_one_way_is_acknowledged() {
   two.drive([&] { return from.node().bulk->kept_bytes() < 1000; });
 }
 
+// More than may be kept, all in one round: whether the other side reads is seen after that.
+void test_much_at_once() {
+  Two two;
+  for (size_t bytes = 0; bytes <= kQueueBytesMax; bytes += 128 << 10) two.zero.say(true, 128 << 10);
+  CHECK(two.zero.node().bulk->kept_bytes() > kQueueBytesMax);
+  two.drive([&] { return two.all_heard(); });
+  CHECK(two.unharmed() && two.relay->accepted() == 2);
+}
+
 // Somebody who has the key of the lease and writes what he likes.
 struct Stranger {
   explicit Stranger(uint16_t port) : tls(std::to_string(kLease), key_of(1)) {
@@ -317,6 +326,7 @@ int run_resume_tests(uint64_t step, uint64_t seeds) {
       {"not resumed", test_not_resumed},
       {"no frame gets through", test_no_frame_gets_through},
       {"one way is acknowledged", test_one_way_is_acknowledged},
+      {"much at once", test_much_at_once},
       {"who may not resume", test_who_may_not_resume},
       {"a recording does not resume", test_a_recording_does_not_resume},
       {"garbage ends a lane", test_garbage_ends_a_lane},
