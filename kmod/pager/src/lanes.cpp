@@ -254,12 +254,13 @@ void Lanes::take_acknowledgement(Node& node, const Frame& frame) const {
   node.read_sequence = std::max(node.read_sequence, frame.header.version);
 }
 
-// What it says on a connection comes behind what it has pushed there before.
+// What it says on a connection comes behind what it has pushed there before. While one is to be
+// made anew, frames wait on it that would be lost if this pager ended now.
 bool Lanes::no_more_pushed() const {
   return std::all_of(nodes_.begin(), nodes_.end(), [](const auto& each) {
     const Node& node = *each.second;
     if (node.index == kHome || !node.up) return true;
-    return node.closed_sequence > 0 && node.read_sequence >= node.closed_sequence &&
+    return !node.has_gap() && node.closed_sequence > 0 && node.read_sequence >= node.closed_sequence &&
            node.urgent->sequence_acked() >= node.closed_sequence;
   });
 }

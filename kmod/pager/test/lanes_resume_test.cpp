@@ -209,6 +209,23 @@ void test_much_at_once() {
   CHECK(two.unharmed() && two.relay->accepted() == 2);
 }
 
+// What was said before a connection broke does not mean that this side may end.
+void test_more_may_come_in_a_gap() {
+  Two two;
+  Node& node = two.zero.node();
+  node.closed_sequence = node.read_sequence = node.urgent->sequence_sent();
+  two.one.say(false, 10);
+  two.drive([&] { return two.zero.lanes.no_more_pushed(); });
+  Relay::Plan plan;
+  plan.bytes[1] = 1;
+  two.relay->set_plan(1, plan);
+  two.one.say(true, 10);
+  two.drive([&] { return node.has_gap(); });
+  CHECK(!two.zero.lanes.no_more_pushed());
+  two.drive([&] { return two.all_heard(); });
+  CHECK(two.zero.lanes.no_more_pushed() && two.unharmed());
+}
+
 // Somebody who has the key of the lease and writes what he likes.
 struct Stranger {
   explicit Stranger(uint16_t port) : tls(std::to_string(kLease), key_of(1)) {
@@ -327,6 +344,7 @@ int run_resume_tests(uint64_t step, uint64_t seeds) {
       {"no frame gets through", test_no_frame_gets_through},
       {"one way is acknowledged", test_one_way_is_acknowledged},
       {"much at once", test_much_at_once},
+      {"more may come in a gap", test_more_may_come_in_a_gap},
       {"who may not resume", test_who_may_not_resume},
       {"a recording does not resume", test_a_recording_does_not_resume},
       {"garbage ends a lane", test_garbage_ends_a_lane},
