@@ -80,10 +80,17 @@ Node* Lanes::find(uint16_t index) {
   return it == nodes_.end() ? nullptr : it->second.get();
 }
 
+// Of a connection whose hello has come nothing more is read before the other one's has: what lies there must
+// not wake the loop.
+uint32_t Lanes::wanted_events(const Node& node, bool bulk) const {
+  const uint32_t events = node.lane(bulk)->wanted_events();
+  return node.up || !node.greeted[bulk] ? events : events & ~static_cast<uint32_t>(EPOLLIN);
+}
+
 void Lanes::watch(Node& node, bool bulk) {
   Lane& lane = *node.lane(bulk);
   const uint16_t index = node.index;
-  loop_.watch(lane.fd(), lane.wanted_events(),
+  loop_.watch(lane.fd(), wanted_events(node, bulk),
               [this, index, bulk](uint32_t events) { on_lane(index, bulk, events); });
 }
 
@@ -91,6 +98,7 @@ void Lanes::check_up(Node& node) {
   if (node.up || !node.urgent || !node.bulk || !node.greeted[0] || !node.greeted[1]) return;
   node.up = true;
   node.last_heard_us = now_us();
+  for (const bool bulk : {false, true}) loop_.change(node.lane(bulk)->fd(), wanted_events(node, bulk));
   events_.on_up(node);
 }
 
@@ -121,6 +129,8 @@ void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
   Node* node = find(index);
   Lane* lane = node == nullptr ? nullptr : node->lane(bulk);
   if (lane == nullptr) return;
+  if (!node->up && node->greeted[bulk] && (events & (EPOLLERR | EPOLLHUP)) != 0)
+    return lose(*node, "connection closed");  // no event mask keeps these away
   const bool had_room = bulk_has_room(*node, 2);
   if (events != 0) lane->on_event(events);
   const bool was_up = node->up;
@@ -129,7 +139,7 @@ void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
   if (lane->status() != LaneIo::ok) return on_ended(*node, bulk);
   // What was queued meanwhile leaves with the end of the round; only what the kernel then does not take waits
   // for EPOLLOUT.
-  if (lane->queued_bytes() == 0 || !lane->established()) loop_.change(lane->fd(), lane->wanted_events());
+  if (lane->queued_bytes() == 0 || !lane->established()) loop_.change(lane->fd(), wanted_events(*node, bulk));
   if (bulk && !had_room && bulk_has_room(*node, 2)) events_.on_drained(*node);
 }
 
@@ -211,7 +221,8 @@ void Lanes::sweep() {
     if (now > pending->deadline_us) drop_pending(pending);
   std::vector<uint16_t> late;
   for (const auto& [index, node] : nodes_)
-    if (!node->up && node->port != 0 && now > node->deadline_us) late.push_back(index);
+    if (!node->up && (node->port != 0 || node->urgent || node->bulk) && now > node->deadline_us)
+      late.push_back(index);
   for (const uint16_t index : late)
     if (Node* node = find(index)) lose(*node, "no answer on its lane port within 5 s");
   for (const auto& [index, reason] : not_resumed(now))
@@ -294,7 +305,7 @@ void Lanes::flush() {
           broken.emplace_back(index, "connection closed");
           break;
         }
-        loop_.change(lane->fd(), lane->wanted_events());
+        loop_.change(lane->fd(), wanted_events(*node, bulk));
       }
       if (keeps_too_much(*lane, node->kept_bounds[bulk])) {
         broken.emplace_back(index, "it does not read what it is sent");

@@ -140,6 +140,7 @@ class Lanes {
   };
   void on_lane(uint16_t index, bool bulk, uint32_t events);
   bool read_frames(uint16_t index, bool bulk);
+  uint32_t wanted_events(const Node& node, bool bulk) const;
   void watch(Node& node, bool bulk);
   void check_up(Node& node);
   void on_ended(Node& node, bool bulk);

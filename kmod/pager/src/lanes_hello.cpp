@@ -77,6 +77,7 @@ void Lanes::on_pending(const std::shared_ptr<Pending>& pending, uint32_t events)
   const uint16_t index = owner->index;
   if (resumed) return on_lane(index, bulk, 0);
   loop_.forget(lane.fd());
+  if (owner->lane(!bulk) == nullptr) owner->deadline_us = now_us() + kHandshakeUs;
   (bulk ? owner->bulk : owner->urgent) = std::move(pending->lane);
   owner->greeted[bulk] = true;
   greet(*owner, *owner->lane(bulk), bulk, false);

@@ -53,12 +53,18 @@ struct Side : LaneEvents {
 
 // Node 0 dials node 1 through the relay.
 struct Two {
-  Two() {
+  explicit Two(bool bulk_held = false) {
     one.lanes.listen("127.0.0.1");
     relay = std::make_unique<Relay>(loop, one.lanes.port());
+    if (bulk_held)
+      relay->plan_of_next = [this] {
+        Relay::Plan plan;
+        plan.held = relay->accepted() == 2;  // of wires, this one is among them
+        return plan;
+      };
     one.lanes.add(node_for(0, 0));
     zero.lanes.add(node_for(1, relay->port()));
-    drive([this] { return zero.up && one.up; });
+    drive([&] { return bulk_held ? one.node().greeted[0] && zero.node().greeted[0] : zero.up && one.up; });
   }
   static Node node_for(uint16_t index, uint16_t port) {
     Node node;
@@ -226,6 +232,34 @@ void test_more_may_come_in_a_gap() {
   CHECK(two.zero.lanes.no_more_pushed() && two.unharmed());
 }
 
+// Half of a pair: what comes on it waits without waking the loop, and not for ever.
+void test_half_of_a_pair() {
+  {
+    Two two(true);
+    FrameHeader header;
+    header.type = static_cast<uint16_t>(FrameType::status);
+    header.epoch = header.image = 1;
+    StatusPayload status{};
+    const iovec part{&status, sizeof status};
+    for (int i = 0; i < 2; i++) {
+      for (Side* side : {&two.zero, &two.one}) side->node().urgent->send(header, {&part, 1});
+      two.settle();
+    }
+    int rounds = 0;
+    for (const uint64_t until = now_us() + 500'000; now_us() < until; rounds++) two.loop.run_once(100);
+    std::printf("  %d rounds in 0.5 s\n", rounds);
+    CHECK(rounds < 100);
+    two.relay->release(1);
+    two.drive([&] { return two.zero.up && two.one.up; });
+    for (Side* side : {&two.zero, &two.one})
+      for (const bool bulk : {false, true}) side->say(bulk, 20);
+    two.drive([&] { return two.all_heard(); });
+    CHECK(two.unharmed());
+  }
+  Two two(true);
+  two.drive([&] { return two.one.lanes.find(0) == nullptr && two.zero.lanes.find(1) == nullptr; });
+}
+
 // Somebody who has the key of the lease and writes what he likes.
 struct Stranger {
   explicit Stranger(uint16_t port) : tls(std::to_string(kLease), key_of(1)) {
@@ -345,6 +379,7 @@ int run_resume_tests(uint64_t step, uint64_t seeds) {
       {"one way is acknowledged", test_one_way_is_acknowledged},
       {"much at once", test_much_at_once},
       {"more may come in a gap", test_more_may_come_in_a_gap},
+      {"half of a pair", test_half_of_a_pair},
       {"who may not resume", test_who_may_not_resume},
       {"a recording does not resume", test_a_recording_does_not_resume},
       {"garbage ends a lane", test_garbage_ends_a_lane},
