@@ -111,7 +111,8 @@ class LaneListener {
   int fd() const;
   uint16_t port() const;
   // Accepts one pending connection, or null. At most `kMaxPendingLanes` may be in the handshake at once; the
-  // caller drops lanes that are not established within two seconds.
+  // caller drops the oldest of them when it is full, and those that are not established in time.
+  bool full() const;
   std::unique_ptr<Lane> accept();
 
  private:

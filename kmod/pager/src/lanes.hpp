@@ -154,6 +154,7 @@ class Lanes {
   void greet(Node& node, Lane& lane, bool bulk, bool resumed);
   void accept_lane();
   void on_pending(const std::shared_ptr<Pending>& pending, uint32_t events);
+  void drop_idle();
   void drop_pending(const std::shared_ptr<Pending>& pending);
   bool take_hello(Node& node, const Frame& frame, bool resumed);
   bool greeted(Node& node, const Frame& frame, bool bulk);

@@ -260,6 +260,23 @@ void test_half_of_a_pair() {
   two.drive([&] { return two.one.lanes.find(0) == nullptr && two.zero.lanes.find(1) == nullptr; });
 }
 
+// Connections of which nothing comes fill the table; a lane is resumed all the same.
+void test_idle_connections() {
+  Two two;
+  std::vector<Fd> idle;
+  for (int i = 0; i < 2 * kMaxPendingLanes; i++) {
+    idle.push_back(start_connect("127.0.0.1", two.one.lanes.port()));
+    two.loop.run_once(1);
+  }
+  two.settle();
+  Relay::Plan plan;
+  plan.bytes[0] = 1;
+  two.relay->set_plan(0, plan);
+  two.zero.say(false, 10);
+  two.drive([&] { return two.all_heard(); });
+  CHECK(two.unharmed() && two.relay->accepted() == 3);
+}
+
 // Somebody who has the key of the lease and writes what he likes.
 struct Stranger {
   explicit Stranger(uint16_t port) : tls(std::to_string(kLease), key_of(1)) {
@@ -380,6 +397,7 @@ int run_resume_tests(uint64_t step, uint64_t seeds) {
       {"much at once", test_much_at_once},
       {"more may come in a gap", test_more_may_come_in_a_gap},
       {"half of a pair", test_half_of_a_pair},
+      {"idle connections", test_idle_connections},
       {"who may not resume", test_who_may_not_resume},
       {"a recording does not resume", test_a_recording_does_not_resume},
       {"garbage ends a lane", test_garbage_ends_a_lane},
