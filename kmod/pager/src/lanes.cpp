@@ -227,6 +227,7 @@ void Lanes::sweep() {
     if (Node* node = find(index)) lose(*node, "no answer on its lane port within 5 s");
   for (const auto& [index, reason] : not_resumed(now))
     if (Node* node = find(index)) lose(*node, reason);
+  end_silent(now);
   loop_.at(now + kSweepUs, [this] { sweep(); });
 }
 

@@ -277,6 +277,31 @@ void test_idle_connections() {
   CHECK(two.unharmed() && two.relay->accepted() == 3);
 }
 
+// One connection goes silent and nobody is told; then both, which is not the connections' fault.
+void test_silent_alone() {
+  for (const bool bulk : {false, true}) {
+    Two two;
+    uint64_t tick_us = 0;
+    const auto tick = [&] {
+      if (now_us() < tick_us) return;
+      tick_us = now_us() + 50'000;
+      for (Side* side : {&two.zero, &two.one})
+        for (const bool each : {false, true}) side->say(each, 20);
+    };
+    two.relay->hold(bulk);
+    two.drive([&] {
+      tick();
+      return two.relay->accepted() == 3 && two.zero.counters.lanes_resumed == 1;
+    });
+    two.drive([&] { return two.all_heard(); });
+    for (const size_t wire : {bulk ? 0 : 1, 2}) two.relay->hold(wire);
+    for (const uint64_t until = now_us() + 2'500'000; now_us() < until; two.loop.run_once(1)) tick();
+    for (const size_t wire : {bulk ? 0 : 1, 2}) two.relay->release(wire);
+    two.drive([&] { return two.all_heard(); });
+    CHECK(two.unharmed() && two.relay->accepted() == 3);
+  }
+}
+
 // Somebody who has the key of the lease and writes what he likes.
 struct Stranger {
   explicit Stranger(uint16_t port) : tls(std::to_string(kLease), key_of(1)) {
@@ -398,6 +423,7 @@ int run_resume_tests(uint64_t step, uint64_t seeds) {
       {"more may come in a gap", test_more_may_come_in_a_gap},
       {"half of a pair", test_half_of_a_pair},
       {"idle connections", test_idle_connections},
+      {"silent alone", test_silent_alone},
       {"who may not resume", test_who_may_not_resume},
       {"a recording does not resume", test_a_recording_does_not_resume},
       {"garbage ends a lane", test_garbage_ends_a_lane},
