@@ -89,6 +89,7 @@ class Lane {
              std::span<const iovec> parts);  // its version: the last sequence received here
   bool acknowledged(uint64_t sequence);      // so says the other's hello; false if it cannot be
   void go_on();                              // what was not acknowledged goes out again, then what is new
+  void give_up(std::string reason);          // it is closed, though nothing has said so
   void disconnect();                         // a closed lane lets go of its socket and what belongs to that
   bool connection_refused() const;           // nobody listened there
 
@@ -111,7 +112,8 @@ class LaneListener {
   int fd() const;
   uint16_t port() const;
   // Accepts one pending connection, or null. At most `kMaxPendingLanes` may be in the handshake at once; the
-  // caller drops lanes that are not established within two seconds.
+  // caller drops the oldest of them when it is full, and those that are not established in time.
+  bool full() const;
   std::unique_ptr<Lane> accept();
 
  private:

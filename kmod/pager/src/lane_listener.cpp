@@ -1,5 +1,5 @@
 // The listening socket of one pager. A flood of connections costs little: at most kMaxPendingLanes are in the
-// handshake, the rest are closed at once, and no public-key work is done before the dialler has proved that
+// handshake, and no public-key work is done before the dialler has proved that
 // it holds the key of a live lease (the binder is checked first).
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -36,6 +36,8 @@ LaneListener::~LaneListener() {
 int LaneListener::fd() const { return state_->fd.get(); }
 uint16_t LaneListener::port() const { return state_->port; }
 
+bool LaneListener::full() const { return state_->shared->pending >= kMaxPendingLanes; }
+
 std::unique_ptr<Lane> LaneListener::accept() {
   Fd fd(accept4(state_->fd.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (!fd) {
@@ -47,7 +49,7 @@ std::unique_ptr<Lane> LaneListener::accept() {
     }
     return nullptr;
   }
-  if (state_->shared->pending >= kMaxPendingLanes) return nullptr;
+  if (full()) return nullptr;
   set_lane_options(fd.get());
   auto lane = std::make_unique<Lane::State>(std::move(fd), state_->shared);
   lane->address = peer_text(lane->fd.get());

@@ -41,6 +41,8 @@ void Lane::go_on() {
   state_->flows = true;
 }
 
+void Lane::give_up(std::string reason) { state_->end(LaneIo::closed, std::move(reason)); }
+
 void Lane::disconnect() {
   State& state = *state_;
   state.fd.reset();

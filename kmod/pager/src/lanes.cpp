@@ -12,12 +12,23 @@ namespace elastic {
 
 namespace {
 constexpr uint64_t kSweepUs = 100'000;
-constexpr size_t kAcknowledgeBytes = 64 << 10;   // received, with nothing to send that would say so
+constexpr size_t kAcknowledgeBytes = 64 << 10;  // received, with nothing to send that would say so
 
 bool is_image_free(FrameType type) {
   return type == FrameType::hello || type == FrameType::status || type == FrameType::stats ||
          type == FrameType::bye || type == FrameType::reset || type == FrameType::layout_ack ||
          type == FrameType::echo || type == FrameType::echo_reply;
+}
+
+// One round may queue more than the bound at once: the other side gets the time to read that, and is judged
+// by what comes on top of it.
+bool keeps_too_much(const Lane& lane, size_t& bound) {
+  const size_t kept = lane.kept_bytes();
+  if (kept <= kQueueBytesMax)
+    bound = 0;
+  else if (bound == 0)
+    bound = kept + kQueueBytesMax;
+  return bound != 0 && kept > bound;
 }
 }  // namespace
 
@@ -69,10 +80,17 @@ Node* Lanes::find(uint16_t index) {
   return it == nodes_.end() ? nullptr : it->second.get();
 }
 
+// Of a connection whose hello has come nothing more is read before the other one's has: what lies there must
+// not wake the loop.
+uint32_t Lanes::wanted_events(const Node& node, bool bulk) const {
+  const uint32_t events = node.lane(bulk)->wanted_events();
+  return node.up || !node.greeted[bulk] ? events : events & ~static_cast<uint32_t>(EPOLLIN);
+}
+
 void Lanes::watch(Node& node, bool bulk) {
   Lane& lane = *node.lane(bulk);
   const uint16_t index = node.index;
-  loop_.watch(lane.fd(), lane.wanted_events(),
+  loop_.watch(lane.fd(), wanted_events(node, bulk),
               [this, index, bulk](uint32_t events) { on_lane(index, bulk, events); });
 }
 
@@ -80,6 +98,7 @@ void Lanes::check_up(Node& node) {
   if (node.up || !node.urgent || !node.bulk || !node.greeted[0] || !node.greeted[1]) return;
   node.up = true;
   node.last_heard_us = now_us();
+  for (const bool bulk : {false, true}) loop_.change(node.lane(bulk)->fd(), wanted_events(node, bulk));
   events_.on_up(node);
 }
 
@@ -110,6 +129,8 @@ void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
   Node* node = find(index);
   Lane* lane = node == nullptr ? nullptr : node->lane(bulk);
   if (lane == nullptr) return;
+  if (!node->up && node->greeted[bulk] && (events & (EPOLLERR | EPOLLHUP)) != 0)
+    return lose(*node, "connection closed");  // no event mask keeps these away
   const bool had_room = bulk_has_room(*node, 2);
   if (events != 0) lane->on_event(events);
   const bool was_up = node->up;
@@ -118,7 +139,7 @@ void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
   if (lane->status() != LaneIo::ok) return on_ended(*node, bulk);
   // What was queued meanwhile leaves with the end of the round; only what the kernel then does not take waits
   // for EPOLLOUT.
-  if (lane->queued_bytes() == 0 || !lane->established()) loop_.change(lane->fd(), lane->wanted_events());
+  if (lane->queued_bytes() == 0 || !lane->established()) loop_.change(lane->fd(), wanted_events(*node, bulk));
   if (bulk && !had_room && bulk_has_room(*node, 2)) events_.on_drained(*node);
 }
 
@@ -200,11 +221,13 @@ void Lanes::sweep() {
     if (now > pending->deadline_us) drop_pending(pending);
   std::vector<uint16_t> late;
   for (const auto& [index, node] : nodes_)
-    if (!node->up && node->port != 0 && now > node->deadline_us) late.push_back(index);
+    if (!node->up && (node->port != 0 || node->urgent || node->bulk) && now > node->deadline_us)
+      late.push_back(index);
   for (const uint16_t index : late)
     if (Node* node = find(index)) lose(*node, "no answer on its lane port within 5 s");
   for (const auto& [index, reason] : not_resumed(now))
     if (Node* node = find(index)) lose(*node, reason);
+  end_silent(now);
   loop_.at(now + kSweepUs, [this] { sweep(); });
 }
 
@@ -243,12 +266,13 @@ void Lanes::take_acknowledgement(Node& node, const Frame& frame) const {
   node.read_sequence = std::max(node.read_sequence, frame.header.version);
 }
 
-// What it says on a connection comes behind what it has pushed there before.
+// What it says on a connection comes behind what it has pushed there before. While one is to be
+// made anew, frames wait on it that would be lost if this pager ended now.
 bool Lanes::no_more_pushed() const {
   return std::all_of(nodes_.begin(), nodes_.end(), [](const auto& each) {
     const Node& node = *each.second;
     if (node.index == kHome || !node.up) return true;
-    return node.closed_sequence > 0 && node.read_sequence >= node.closed_sequence &&
+    return !node.has_gap() && node.closed_sequence > 0 && node.read_sequence >= node.closed_sequence &&
            node.urgent->sequence_acked() >= node.closed_sequence;
   });
 }
@@ -274,18 +298,20 @@ void Lanes::flush() {
   std::vector<std::pair<uint16_t, const char*>> broken;
   for (const auto& [index, node] : nodes_) {
     count_traffic(*node);
-    for (Lane* lane : {node->urgent.get(), node->bulk.get()}) {
+    for (const bool bulk : {false, true}) {
+      Lane* lane = node->lane(bulk);
       if (lane == nullptr || lane->queued_bytes() == 0) continue;
-      if (lane->kept_bytes() > kQueueBytesMax) {
+      if (lane->established()) {
+        if (lane->flush() != LaneIo::ok) {
+          broken.emplace_back(index, "connection closed");
+          break;
+        }
+        loop_.change(lane->fd(), wanted_events(*node, bulk));
+      }
+      if (keeps_too_much(*lane, node->kept_bounds[bulk])) {
         broken.emplace_back(index, "it does not read what it is sent");
         break;
       }
-      if (!lane->established()) continue;
-      if (lane->flush() != LaneIo::ok) {
-        broken.emplace_back(index, "connection closed");
-        break;
-      }
-      loop_.change(lane->fd(), lane->wanted_events());
     }
   }
   for (const auto& [index, reason] : broken)

@@ -47,6 +47,12 @@ struct Gap {
   std::string reason;
 };
 
+// When bytes last came on a connection, as the sweep sees it.
+struct Heard {
+  uint64_t bytes = 0;
+  uint64_t at_us = 0;
+};
+
 struct Node {
   Lane* lane(bool bulk_one) const { return bulk_one ? bulk.get() : urgent.get(); }
   bool has_gap() const { return gaps[0].open || gaps[1].open; }
@@ -61,6 +67,8 @@ struct Node {
   std::unique_ptr<Lane> urgent, bulk;
   std::array<bool, 2> greeted{};  // urgent, bulk: its hello has come; nothing else is read before both have
   std::array<Gap, 2> gaps{};      // urgent, bulk
+  std::array<size_t, 2> kept_bounds{};  // urgent, bulk: not 0 while more than kQueueBytesMax is kept
+  std::array<Heard, 2> heard{};         // urgent, bulk
   bool up = false;
   bool left = false;        // said bye: its end is no loss
   bool synced = false;      // speaks of the same image as we do
@@ -139,6 +147,7 @@ class Lanes {
   };
   void on_lane(uint16_t index, bool bulk, uint32_t events);
   bool read_frames(uint16_t index, bool bulk);
+  uint32_t wanted_events(const Node& node, bool bulk) const;
   void watch(Node& node, bool bulk);
   void check_up(Node& node);
   void on_ended(Node& node, bool bulk);
@@ -152,6 +161,7 @@ class Lanes {
   void greet(Node& node, Lane& lane, bool bulk, bool resumed);
   void accept_lane();
   void on_pending(const std::shared_ptr<Pending>& pending, uint32_t events);
+  void drop_idle();
   void drop_pending(const std::shared_ptr<Pending>& pending);
   bool take_hello(Node& node, const Frame& frame, bool resumed);
   bool greeted(Node& node, const Frame& frame, bool bulk);
@@ -163,6 +173,7 @@ class Lanes {
   void resume_on(Node& node, bool bulk, std::unique_ptr<Lane> lane);
   void on_resumed(Node& node, bool bulk);
   bool accept_resumed(Node& node, bool bulk, uint64_t received, std::unique_ptr<Lane>& lane);
+  void end_silent(uint64_t now);
   std::vector<std::pair<uint16_t, std::string>> not_resumed(uint64_t now) const;
 
   Loop& loop_;

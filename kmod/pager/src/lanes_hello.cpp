@@ -1,6 +1,8 @@
 // Who is spoken with on a lane: connections that are accepted, their hello frames, and the answers.
 #include <sys/epoll.h>
 
+#include <algorithm>
+
 #include "lanes.hpp"
 
 namespace elastic {
@@ -31,6 +33,10 @@ void Lanes::greet(Node& node, Lane& lane, bool bulk, bool resumed) {
 
 void Lanes::accept_lane() {
   for (int i = 0; i < 8; i++) {
+    if (listener_->full()) {
+      if (i > 0) return;  // whether another one waits, the next event tells
+      drop_idle();
+    }
     auto lane = listener_->accept();
     if (!lane) return;
     auto pending = std::make_shared<Pending>();
@@ -40,6 +46,13 @@ void Lanes::accept_lane() {
     loop_.watch(pending->lane->fd(), pending->lane->wanted_events(),
                 [this, pending](uint32_t events) { on_pending(pending, events); });
   }
+}
+
+// Who connects and says nothing must not keep out a lane that is to be resumed in time.
+void Lanes::drop_idle() {
+  const auto oldest = std::find_if(pending_.begin(), pending_.end(),
+                                   [](const auto& pending) { return !pending->lane->established(); });
+  if (oldest != pending_.end()) drop_pending(std::shared_ptr(*oldest));
 }
 
 void Lanes::drop_pending(const std::shared_ptr<Pending>& pending) {
@@ -77,6 +90,7 @@ void Lanes::on_pending(const std::shared_ptr<Pending>& pending, uint32_t events)
   const uint16_t index = owner->index;
   if (resumed) return on_lane(index, bulk, 0);
   loop_.forget(lane.fd());
+  if (owner->lane(!bulk) == nullptr) owner->deadline_us = now_us() + kHandshakeUs;
   (bulk ? owner->bulk : owner->urgent) = std::move(pending->lane);
   owner->greeted[bulk] = true;
   greet(*owner, *owner->lane(bulk), bulk, false);

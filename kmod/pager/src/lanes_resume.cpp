@@ -15,6 +15,7 @@ namespace elastic {
 namespace {
 constexpr uint64_t kResumeUs = 4'000'000;
 constexpr uint64_t kRefusedUs = 3'000'000;
+constexpr uint64_t kSilentUs = 2'000'000, kOtherHeardUs = 500'000;
 constexpr uint64_t kPauseMinUs = 10'000, kPauseMaxUs = 200'000;  // between dials
 }  // namespace
 
@@ -91,6 +92,25 @@ bool Lanes::accept_resumed(Node& node, bool bulk, uint64_t received, std::unique
   resume_on(node, bulk, std::move(lane));
   on_resumed(node, bulk);
   return true;
+}
+
+// What lies between may drop one of the two connections and tell nobody. Both carry a frame every 100 ms, so
+// one that is silent while the other is heard is as good as lost; the side that dialled makes it anew. Bytes
+// count, not frames: a large one may take its time.
+void Lanes::end_silent(uint64_t now) {
+  for (const auto& [index, node] : nodes_) {
+    if (!resumes || !node->up || node->left || node->port == 0) continue;
+    for (const bool bulk : {false, true}) {
+      const uint64_t bytes = node->lane(bulk)->bytes_received();
+      if (bytes != node->heard[bulk].bytes) node->heard[bulk] = {bytes, now};
+    }
+    for (const bool bulk : {false, true}) {
+      const bool silent = now - node->heard[bulk].at_us >= kSilentUs;
+      if (node->gaps[bulk].open || !silent || now - node->heard[!bulk].at_us > kOtherHeardUs) continue;
+      node->lane(bulk)->give_up("silent for 2 s, while the other connection was heard");
+      on_broken(*node, bulk);
+    }
+  }
 }
 
 // Those that have been without a connection for too long.

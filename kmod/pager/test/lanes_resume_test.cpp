@@ -4,93 +4,11 @@
 #include <cstring>
 
 #include "../src/lane_tls.hpp"
-#include "engine_test_kit.hpp"
-#include "relay.hpp"
+#include "lanes_resume_kit.hpp"
 
 namespace elastic::test {
 
 namespace {
-
-uint64_t sum_of(std::span<const uint8_t> bytes) {
-  uint64_t sum = 1469598103934665603ull;
-  for (const uint8_t byte : bytes) sum = (sum ^ byte) * 1099511628211ull;
-  return sum;
-}
-
-// One pager's lanes, and what it is to say and has heard on the two connections to the other one.
-struct Side : LaneEvents {
-  Side(Loop& loop, uint16_t self) : lanes(loop, kProcess, self, *this, counters), other(1 - self) {}
-  Node& node() { return *lanes.find(other); }
-  // A frame with a number and contents that its number gives.
-  void say(bool bulk, size_t payload_bytes) {
-    std::vector<uint8_t> bytes(payload_bytes);
-    const uint32_t number = ++said[bulk];
-    for (size_t i = 0; i < bytes.size(); i++) bytes[i] = static_cast<uint8_t>(number * 7 + i);
-    FrameHeader header;
-    header.argument = number;
-    header.version = sum_of(bytes);
-    header.count = static_cast<uint32_t>(payload_bytes);
-    const iovec part{bytes.data(), bytes.size()};
-    CHECK(lanes.send(node(), FrameType::echo, header, {&part, 1}, bulk));
-  }
-  void on_up(Node&) override { up = true; }
-  void on_down(Node&, const std::string& reason) override { down = reason; }
-  void on_frame(Node&, const Frame& frame, bool bulk) override {
-    if (frame.header.type != static_cast<uint16_t>(FrameType::echo)) return;
-    CHECK(frame.header.argument == ++heard[bulk]);
-    CHECK(frame.payload.size() == frame.header.count && sum_of(frame.payload) == frame.header.version);
-  }
-  void on_refused(const std::string& reason) override { refused = reason; }
-  void on_drained(Node&) override {}
-
-  Counters counters;
-  Lanes lanes;
-  uint16_t other;
-  bool up = false;
-  std::string down, refused;
-  std::array<uint32_t, 2> said{}, heard{};
-};
-
-// Node 0 dials node 1 through the relay.
-struct Two {
-  Two() {
-    one.lanes.listen("127.0.0.1");
-    relay = std::make_unique<Relay>(loop, one.lanes.port());
-    one.lanes.add(node_for(0, 0));
-    zero.lanes.add(node_for(1, relay->port()));
-    drive([this] { return zero.up && one.up; });
-  }
-  static Node node_for(uint16_t index, uint16_t port) {
-    Node node;
-    node.index = index;
-    node.name = "other";
-    node.host = "127.0.0.1";
-    node.port = port;
-    node.key = key_of(1);
-    node.lease.id = kLease;
-    node.lease.expires_us = now_us() + 60'000'000;
-    return node;
-  }
-  void drive(const std::function<bool()>& done, uint64_t seconds = 20) {
-    const uint64_t give_up_us = now_us() + seconds * 1'000'000;
-    while (!done()) {
-      CHECK(now_us() < give_up_us);
-      loop.run_once(1);
-    }
-  }
-  void settle() {
-    for (const uint64_t until = now_us() + 30'000; now_us() < until;) loop.run_once(1);
-  }
-  bool all_heard() const { return zero.heard == one.said && one.heard == zero.said; }
-  bool unharmed() const {
-    return zero.down.empty() && one.down.empty() && zero.counters.frames_refused == 0 &&
-           one.counters.frames_refused == 0;
-  }
-
-  Loop loop;
-  Side zero{loop, 0}, one{loop, 1};
-  std::unique_ptr<Relay> relay;
-};
 
 // Some frames each way on both connections, of which the named one is cut after so many bytes.
 int exchange_with_cut(size_t wire, int direction, uint64_t bytes, Relay::Cut cut) {
@@ -198,6 +116,102 @@ void test_one_way_is_acknowledged() {
   two.zero.lanes.acknowledge(two.zero.node());  // as a tick does
   two.one.lanes.acknowledge(two.one.node());
   two.drive([&] { return from.node().bulk->kept_bytes() < 1000; });
+}
+
+// More than may be kept, all in one round: whether the other side reads is seen after that.
+void test_much_at_once() {
+  Two two;
+  for (size_t bytes = 0; bytes <= kQueueBytesMax; bytes += 128 << 10) two.zero.say(true, 128 << 10);
+  CHECK(two.zero.node().bulk->kept_bytes() > kQueueBytesMax);
+  two.drive([&] { return two.all_heard(); });
+  CHECK(two.unharmed() && two.relay->accepted() == 2);
+}
+
+// What was said before a connection broke does not mean that this side may end.
+void test_more_may_come_in_a_gap() {
+  Two two;
+  Node& node = two.zero.node();
+  node.closed_sequence = node.read_sequence = node.urgent->sequence_sent();
+  two.one.say(false, 10);
+  two.drive([&] { return two.zero.lanes.no_more_pushed(); });
+  Relay::Plan plan;
+  plan.bytes[1] = 1;
+  two.relay->set_plan(1, plan);
+  two.one.say(true, 10);
+  two.drive([&] { return node.has_gap(); });
+  CHECK(!two.zero.lanes.no_more_pushed());
+  two.drive([&] { return two.all_heard(); });
+  CHECK(two.zero.lanes.no_more_pushed() && two.unharmed());
+}
+
+// Half of a pair: what comes on it waits without waking the loop, and not for ever.
+void test_half_of_a_pair() {
+  {
+    Two two(true);
+    FrameHeader header;
+    header.type = static_cast<uint16_t>(FrameType::status);
+    header.epoch = header.image = 1;
+    StatusPayload status{};
+    const iovec part{&status, sizeof status};
+    for (int i = 0; i < 2; i++) {
+      for (Side* side : {&two.zero, &two.one}) side->node().urgent->send(header, {&part, 1});
+      two.settle();
+    }
+    int rounds = 0;
+    for (const uint64_t until = now_us() + 500'000; now_us() < until; rounds++) two.loop.run_once(100);
+    std::printf("  %d rounds in 0.5 s\n", rounds);
+    CHECK(rounds < 100);
+    two.relay->release(1);
+    two.drive([&] { return two.zero.up && two.one.up; });
+    for (Side* side : {&two.zero, &two.one})
+      for (const bool bulk : {false, true}) side->say(bulk, 20);
+    two.drive([&] { return two.all_heard(); });
+    CHECK(two.unharmed());
+  }
+  Two two(true);
+  two.drive([&] { return two.one.lanes.find(0) == nullptr && two.zero.lanes.find(1) == nullptr; });
+}
+
+// Connections of which nothing comes fill the table; a lane is resumed all the same.
+void test_idle_connections() {
+  Two two;
+  std::vector<Fd> idle;
+  for (int i = 0; i < 2 * kMaxPendingLanes; i++) {
+    idle.push_back(start_connect("127.0.0.1", two.one.lanes.port()));
+    two.loop.run_once(1);
+  }
+  two.settle();
+  Relay::Plan plan;
+  plan.bytes[0] = 1;
+  two.relay->set_plan(0, plan);
+  two.zero.say(false, 10);
+  two.drive([&] { return two.all_heard(); });
+  CHECK(two.unharmed() && two.relay->accepted() == 3);
+}
+
+// One connection goes silent and nobody is told; then both, which is not the connections' fault.
+void test_silent_alone() {
+  for (const bool bulk : {false, true}) {
+    Two two;
+    uint64_t tick_us = 0;
+    const auto tick = [&] {
+      if (now_us() < tick_us) return;
+      tick_us = now_us() + 50'000;
+      for (Side* side : {&two.zero, &two.one})
+        for (const bool each : {false, true}) side->say(each, 20);
+    };
+    two.relay->hold(bulk);
+    two.drive([&] {
+      tick();
+      return two.relay->accepted() == 3 && two.zero.counters.lanes_resumed == 1;
+    });
+    two.drive([&] { return two.all_heard(); });
+    for (const size_t wire : {bulk ? 0 : 1, 2}) two.relay->hold(wire);
+    for (const uint64_t until = now_us() + 2'500'000; now_us() < until; two.loop.run_once(1)) tick();
+    for (const size_t wire : {bulk ? 0 : 1, 2}) two.relay->release(wire);
+    two.drive([&] { return two.all_heard(); });
+    CHECK(two.unharmed() && two.relay->accepted() == 3);
+  }
 }
 
 // Somebody who has the key of the lease and writes what he likes.
@@ -317,6 +331,11 @@ int run_resume_tests(uint64_t step, uint64_t seeds) {
       {"not resumed", test_not_resumed},
       {"no frame gets through", test_no_frame_gets_through},
       {"one way is acknowledged", test_one_way_is_acknowledged},
+      {"much at once", test_much_at_once},
+      {"more may come in a gap", test_more_may_come_in_a_gap},
+      {"half of a pair", test_half_of_a_pair},
+      {"idle connections", test_idle_connections},
+      {"silent alone", test_silent_alone},
       {"who may not resume", test_who_may_not_resume},
       {"a recording does not resume", test_a_recording_does_not_resume},
       {"garbage ends a lane", test_garbage_ends_a_lane},

@@ -27,6 +27,7 @@ class Relay {
   struct Plan {
     std::array<uint64_t, 2> bytes{kNoCut, kNoCut};
     Cut cut = Cut::both;
+    bool held = false;  // from the beginning
   };
   std::function<Plan()> plan_of_next = [] { return Plan{}; };
 
@@ -40,6 +41,14 @@ class Relay {
   }
   uint16_t port() const { return bound_port(listening_.get()); }
   void set_plan(size_t wire, Plan plan) { wires_.at(wire).plan = plan; }
+  // Nothing passes, and nobody learns of it.
+  void hold(size_t wire) {
+    for (const Fd& each : wires_.at(wire).ends) loop_.forget(each.get());
+  }
+  void release(size_t id) {
+    for (const int from : {0, 1})
+      loop_.watch(wires_.at(id).ends[from].get(), EPOLLIN, [this, id, from](uint32_t) { carry(id, from); });
+  }
   size_t accepted() const { return next_; }
   int cuts() const { return cuts_; }
   std::vector<uint8_t>& heard(size_t wire) { return wires_.at(wire).heard; }  // from its dialler
@@ -68,8 +77,7 @@ class Relay {
     Wire& wire = wires_[id];
     wire.ends = {std::move(dialler), std::move(listener)};
     wire.plan = plan_of_next();
-    for (const int from : {0, 1})
-      loop_.watch(wire.ends[from].get(), EPOLLIN, [this, id, from](uint32_t) { carry(id, from); });
+    if (!wire.plan.held) release(id);
   }
 
   void carry(size_t id, int from) {
