@@ -73,7 +73,8 @@ class Engine {
   void rename(uint64_t from, uint64_t to);
   void reset();  // exec: a new image
   // Pages that are here go to `node` ahead of a jump: the first few of `likely`, all of `hot`. `all_stopped`:
-  // no thread can use this node's pages before drop_shipped(), which is to follow when the jump has been sent.
+  // no thread can use this node's pages before drop_shipped(), which is to follow when the jump has been
+  // sent.
   void ship_with_jump(Node& node, const std::vector<uint64_t>& likely, const std::vector<uint64_t>& hot,
                       bool all_stopped);
   void drop_shipped();
@@ -185,7 +186,7 @@ class Engine {
       came_;  // pages of a frame that counted, and whether one was waited for
   std::vector<uint64_t> victims_;
   std::vector<PageRun> shipped_;  // sent, and not yet dropped
-  int64_t expected_ = 0;  // pages asked for and not here yet
+  int64_t expected_ = 0;          // pages asked for and not here yet
   uint64_t replicas_ = 0;
   uint64_t pages_in_buffers_ = 0;  // what queues and staging take of the limit, in pages
   uint32_t birth_ = 0;

@@ -92,8 +92,8 @@ void Home::reap_while_waiting() {
   });
 }
 
-// The kernel unmaps the ring first and then waits for the requests: meanwhile another thread's io_setup may get
-// this address, so the context is out of the list from the call's entry on.
+// The kernel unmaps the ring first and then waits for the requests: meanwhile another thread's io_setup may
+// get this address, so the context is out of the list from the call's entry on.
 void Home::call_io_destroy(Thread& thread) {
   thread.ending_aio = aio_.extract(thread.call.rdi);
   run_native(thread, true);

@@ -101,7 +101,8 @@ void Home::after_open(Thread& thread, user_regs_struct registers) {
   const uint64_t close_on_exec = flags & O_CLOEXEC;
   if (pwrite(memory_view_.get(), kMapsName.data(), kMapsName.size(), static_cast<off_t>(kMapsNameAt)) < 0)
     fail_errno("writing the trampoline page");
-  const int64_t made = call_in(tid, kTrampoline, SYS_memfd_create, kMapsNameAt, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  const int64_t made =
+      call_in(tid, kTrampoline, SYS_memfd_create, kMapsNameAt, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (made >= 0) {  // else the kernel's list has to do
     fill_maps(tid, static_cast<int>(made));
     call_in(tid, kTrampoline, SYS_dup3, static_cast<uint64_t>(made), registers.rax, close_on_exec);
