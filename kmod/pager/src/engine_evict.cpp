@@ -247,6 +247,7 @@ void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk, bool 
     while (end < pages.size() && pages[end] == pages[end - 1] + 1) end++;
     uint8_t* base = buffer_.data() + (data_pages << kPageShift);
     if (drop_later) {
+      if (protect) memory_.protect_written(pages[i], end - i);  // other processes may write here, too
       memory_.read(pages[i], base, end - i);
       shipped_.push_back({pages[i], end - i});
     } else {
