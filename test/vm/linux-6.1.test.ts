@@ -17,8 +17,8 @@ import { type MachineParts, obtainParts, Unobtainable } from './packages.js'
 /** Three times the slowest seen. */
 const TIMEOUT_MS = 1_200_000
 const SERIAL_LINES = 60
-const PROGRAMS = ['fork', 'exec', 'mremap', 'signals', 'maps', 'calls', 'filemap', 'threads']
-const HOST_PROGRAMS = ['/usr/bin/sort', '/usr/bin/taskset']
+const PROGRAMS = ['fork', 'mremap', 'signals', 'maps']
+const HOST_PROGRAMS = ['/usr/bin/taskset']
 const AVA_CONFIG = `export default {
   files: ['dist/test/kmod/userfaultfd.test.js', 'dist/test/vm/inside/*.js'],
   concurrency: 1,

@@ -186,7 +186,9 @@ void Engine::fault_remote(const FaultEvent& fault, PageEntry& e) {
 // The next window of a stream in full flow, as far as there is room that nobody waits for.
 void Engine::ask_ahead() {
   const std::optional<Prefetch::Plan> plan = prefetch_.ahead();
-  if (!plan || room() < static_cast<int64_t>(Prefetch::kWindowMax)) return;
+  if (!plan || plan->page >= page_of(kUserSpaceEnd))
+    return;  // the stream has come to an end of all addresses
+  if (room() < static_cast<int64_t>(Prefetch::kWindowMax)) return;
   const PageEntry& e = table_.peek(plan->page);
   const Node* node = e.state() == PageState::remote ? lanes_.find(static_cast<uint16_t>(e.where)) : nullptr;
   if (node == nullptr || !node->up) return;

@@ -285,7 +285,10 @@ TlsEnd::Step TlsEnd::read(ByteQueue& plain) {
       return Step::done;
     }
     // Not data: taken back out of the caller's queue. It is short, and it is still the queue's newest.
-    if (bytes > kKeyUpdateBytes) return fail("broken TLS record: unexpected message");
+    if (bytes > kKeyUpdateBytes) {
+      plain.uncommit(bytes);
+      return fail("broken TLS record: unexpected message");
+    }
     uint8_t message[kKeyUpdateBytes] = {};
     std::memcpy(message, plain.data() + plain.size() - bytes, bytes);
     plain.uncommit(bytes);

@@ -7,8 +7,6 @@
  */
 
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
 import { runPair } from '../../bench/pair.js'
@@ -21,33 +19,18 @@ const RUN_TIMEOUT_S = 300
 const PAGES_LIMIT = 128
 const PAGES = '400'
 const JUMP_EVERY = 7
-const LINES = 20_000
 
-/** It comes back to all of its memory all the time: with pulls only it takes forever on so few pages. */
-const JUMPS_ONLY = 'sort'
-
-const directory = mkdtempSync(join(tmpdir(), 'inside-'))
 const program = (name: string, ...args: string[]) => [join(ROOT, 'programs', name), ...args]
 
 const STRETCHED: Readonly<Record<string, readonly string[]>> = {
   fork: program('fork', PAGES),
-  exec: program('exec', PAGES),
   'moving mremap': program('mremap', PAGES),
   'signals, faults on purpose': program('signals', PAGES, '2'),
   'brk, mmap, mprotect, madvise': program('maps', PAGES),
-  'bad pointers, whole buffers, futexes': program('calls', PAGES),
-  'private file mappings': program('filemap', join(directory, 'mapped'), PAGES),
-  threads: program('threads', PAGES, '3'),
-  [JUMPS_ONLY]: ['/usr/bin/sort', '--parallel=1', '--buffer-size=16M', join(directory, 'lines')],
 }
 
-test.before(() => {
-  const lines = Array.from({ length: LINES }, (_, i) => `${(i * 7919) % LINES} ${'x'.repeat(i % 90)}`)
-  writeFileSync(join(directory, 'lines'), `${lines.join('\n')}\n`)
-})
-
 for (const [title, command] of Object.entries(STRETCHED)) {
-  for (const mode of title === JUMPS_ONLY ? (['jumps'] as const) : (['pulls', 'jumps'] as const)) {
+  for (const mode of ['pulls', 'jumps'] as const) {
     test.serial(`old kernel: ${title} (${mode})`, async t => {
       t.timeout(TEST_TIMEOUT_MS)
       const [path = '', ...args] = command
