@@ -1,4 +1,4 @@
-/** Kills of the home pager at random moments: no page of zeros in any file. `npm run torture -- --kills N`: more. */
+/** Kills of the home pager at random moments: no page of zeros in any file. `npm run torture -- --kills 1000`: more. */
 
 import test from 'ava'
 import { TestCluster } from '../helpers/cluster.js'
@@ -6,7 +6,7 @@ import { SEED } from '../helpers/seed.js'
 import { Dice } from '../torture/dice.js'
 import { killOnce } from '../torture/kills.js'
 
-const KILLS = 60
+const KILLS = 20
 const TIMEOUT_MS = 900_000
 
 test('no page of zeros reaches a file, however often the home pager is killed', async t => {
