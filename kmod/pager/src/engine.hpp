@@ -117,8 +117,7 @@ class Engine {
   void fault_remote(const FaultEvent& fault, PageEntry& e);
   template <typename Same>
   uint64_t run_length(Prefetch::Plan plan, const Same& same, uint64_t& first);
-  void ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand, bool wanted = true);
-  void ask_ahead();
+  void ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand);
   void ask_file_pages(uint64_t page);
   bool bring(uint64_t page);  // starts making one page resident; true if it is at once
   void starve(const FaultEvent& fault);

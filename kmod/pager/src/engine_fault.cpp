@@ -48,7 +48,6 @@ void Engine::on_fault(const FaultEvent& fault) {
       return;
     case PageState::in_flight:
       e.prefetched = 0;  // somebody waits for it now
-      if (prefetch_.catches_up(fault.page)) ask_ahead();
       return;
     case PageState::remote: return fault_remote(fault, e);
     case PageState::spilled:
@@ -180,33 +179,9 @@ void Engine::fault_remote(const FaultEvent& fault, PageEntry& e) {
       first);
   prefetch_.fetched(first, count);
   ask(owner, first, count, page);
-  ask_ahead();
 }
 
-// The next window of a stream in full flow, as far as there is room that nobody waits for.
-void Engine::ask_ahead() {
-  const std::optional<Prefetch::Plan> plan = prefetch_.ahead();
-  if (!plan || plan->page >= page_of(kUserSpaceEnd))
-    return;  // the stream has come to an end of all addresses
-  if (room() < static_cast<int64_t>(Prefetch::kWindowMax)) return;
-  const PageEntry& e = table_.peek(plan->page);
-  const Node* node = e.state() == PageState::remote ? lanes_.find(static_cast<uint16_t>(e.where)) : nullptr;
-  if (node == nullptr || !node->up) return;
-  const uint32_t owner = e.where;
-  uint64_t first = 0;
-  const uint64_t count = run_length(
-      *plan,
-      [&](uint64_t p) {
-        const PageEntry& other = table_.peek(p);
-        return other.state() == PageState::remote && other.where == owner;
-      },
-      first);
-  prefetch_.fetched(first, count);
-  ask(node->index, first, count, plan->page, false);
-}
-
-// `demand`: the page that somebody waits for, or, not `wanted`, will soon.
-void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand, bool wanted) {
+void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand) {
   Node* node = lanes_.find(owner);
   FrameHeader header;
   header.page = first;
@@ -217,10 +192,10 @@ void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand
     PageEntry& e = table_.entry(page);
     e.set_state(PageState::in_flight);
     e.where = owner;
-    e.prefetched = !wanted || page != demand;
+    e.prefetched = page != demand;
   }
   expected_ += static_cast<int64_t>(count);
-  if (wanted) asked_[demand % asked_.size()] = {demand, now_ns()};
+  asked_[demand % asked_.size()] = {demand, now_ns()};
   counters_.pulls++;
   lanes_.send(*node, FrameType::get, header);
 }

@@ -30,30 +30,6 @@ void test_rename_replaces_its_target(const std::string& directory) {
   CHECK(s.answered_word(FrameType::pages) == 0x5a5a5a5a5a5a5a5aull);
 }
 
-void test_a_stream_is_asked_for_ahead(const std::string& directory) {
-  Scene s(kHome, 1, directory);
-  s.join();
-  FrameHeader all;
-  all.count = 64;
-  for (uint64_t i = 0; i < 4; i++) {
-    all.page = kPage + 64 * i;
-    s.send(*s.urgent, FrameType::get, all);
-  }
-  s.drive_until([&] { return s.seen[FrameType::pages] == 4; });
-  for (const uint64_t page : {0, 1, 3, 7, 15, 31}) s.fault(kPage + page);
-  s.drive_until([&] { return s.seen[FrameType::get] == 6; });
-  s.fault(kPage + 63);  // its window is full now: pages 63 to 126, and the next ones ahead
-  s.drive_until([&] { return s.seen[FrameType::get] == 8; });
-  const FrameHeader& ahead = s.last[FrameType::get].first;
-  CHECK(ahead.page == kPage + 127 && ahead.count == 64);
-  CHECK(s.table.peek(kPage + 127).prefetched && !s.table.peek(kPage + 63).prefetched);
-  s.fault(kPage + 126);  // on its way since before, nothing new
-  s.fault(kPage + 127);  // the thread has caught up
-  s.fault(kPage + 128);
-  s.settle();
-  CHECK(s.seen[FrameType::get] == 9 && ahead.page == kPage + 191 && ahead.count == 64);
-}
-
 void test_push_over_a_replica_stays(const std::string& directory) {
   Scene s(2, kHome, directory);
   s.join();
@@ -269,9 +245,7 @@ void test_page_set(const std::string&) {
         model.erase(model.lower_bound(page), model.lower_bound(end));
         break;
       case 1: CHECK(set.remove(page) == (model.erase(page) == 1)); break;
-      default:
-        set.add(page);
-        model.insert(page);
+      default: set.add(page); model.insert(page);
     }
     const auto next = model.lower_bound(page);
     CHECK(set.next(page, end) == (next == model.end() || *next >= end ? end : *next));
@@ -287,7 +261,6 @@ int run_engine_tests(const std::string& directory) {
     void (*run)(const std::string&);
   } tests[] = {
       {"rename replaces its target", test_rename_replaces_its_target},
-      {"a stream is asked for ahead", test_a_stream_is_asked_for_ahead},
       {"a push over a replica stays", test_push_over_a_replica_stays},
       {"an old answer is asked again", test_old_answer_is_asked_again},
       {"an owner note answers who waits", test_owner_note_answers_who_waits},
