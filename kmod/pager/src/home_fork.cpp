@@ -132,9 +132,12 @@ void Home::on_fork_event(Thread& thread, pid_t child) {
   finish_fork(thread);
 }
 
+// What has been killed meanwhile ends as alone.
 void Home::end_child(pid_t child, const std::string& why) {
-  if (kill(child, SIGKILL) == 0 && is_traced(child))
+  user_regs_struct r{};
+  if (get_registers(child, r))
     control_->log(LogLevel::warning, format("process %d, a child, was ended: %s", child, why.c_str()));
+  kill(child, SIGKILL);
   drop_snapshot(snapshots_.leave(child));
 }
 
