@@ -98,6 +98,7 @@ struct Thread {
   std::vector<int> signals;  // arrived while away
   int64_t call_result = 0;
   bool forking = false;
+  bool changing = false;           // memory, by a call that has begun: forks wait for its end
   uint64_t child_tid_address = 0;  // of a fork in progress: where the child's tid goes, 0 nowhere
 };
 
