@@ -5,14 +5,11 @@
  */
 
 import { readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { PagerClient } from '../../kmod/pager-client.js'
-import { homeSocketPath } from '../../kmod/pager-host.js'
 import { TestCluster, until } from '../helpers/cluster.js'
 import { Mounts, mountsMissing } from '../helpers/mounts.js'
-import { alive, commandLine } from '../helpers/processes.js'
-import { expectClean, expectProgress, type Scene, startScene } from './scene.js'
+import { alive } from '../helpers/processes.js'
+import { contract, expectClean, expectProgress, type Scene, startScene } from './scene.js'
 
 const RUN_FAILED = 125
 const TERMINATED = 128 + 15
@@ -51,27 +48,13 @@ async function terminate(t: ExecutionContext, scene: Scene): Promise<void> {
   await expectClean(t, scene)
 }
 
-/** Tells the home pager, as its agent would. */
-async function dropParticipant({ cluster }: Scene, name: string): Promise<void> {
-  const { id } = cluster.pagerOf('a')
-  const line = commandLine(cluster.pagerOf(name).pid)
-  const node = Number(line[line.indexOf('--node') + 1])
-  const pager = await PagerClient.connect(
-    homeSocketPath(join(cluster.agent('a').dataDir, 'run'), id),
-    'agent',
-  )
-  pager.send({ kind: 'participant-drop', node })
-  await pager.requestStats()
-  pager.close()
-}
-
 test.serial('participants that are contracted, freeze, stop and come back in one run', async t => {
   const cluster = await makeCluster(t)
   await cluster.startAgents(NODES, { flags: LENDS })
   const scene = await startScene(cluster, NODES)
 
   const { pid } = cluster.pagerOf('b')
-  await dropParticipant(scene, 'b')
+  await contract(cluster, 'b')
   const joinedAgain = () => cluster.pagers().some(pager => pager.node === 'b' && pager.pid !== pid)
   await until('b to be contracted and to join again', joinedAgain, JOIN_AGAIN_MS)
   t.false(alive(pid))
@@ -81,7 +64,7 @@ test.serial('participants that are contracted, freeze, stop and come back in one
   process.kill(agent, 'SIGSTOP')
   try {
     await expectProgress(t, scene)
-    await dropParticipant(scene, 'c')
+    await contract(cluster, 'c')
     await expectDrained(t, scene, 'c')
   } finally {
     process.kill(agent, 'SIGCONT')

@@ -49,6 +49,7 @@ void Engine::on_spilled(const std::vector<uint64_t>& pages, const std::vector<ui
   unconfirmed_ = 0;
   spill_doubtful_ = error != SpillError::none;
   if (!spill_doubtful_) return;  // who waits for room is looked at after each round
+  counters_.spills_failed++;
   spill_broken_until_us_ = now_us() + kSpillPauseUs;
   for (size_t i = 0; i < pages.size(); i++) {
     PageEntry& e = table_.entry(pages[i]);
