@@ -19,7 +19,7 @@ import { expectClean, expectProgress, type Scene, startScene } from './scene.js'
 
 const TIMEOUT_MS = 180_000
 const CAPACITY_PAGES = 16_384
-const ROUNDS = 12
+const ROUNDS = 8
 const STEPS = { minLength: 15, maxLength: 40 }
 /** Of the two agents' logs together, however much was said to them. */
 const LINES_MAX = 700
