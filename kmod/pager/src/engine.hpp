@@ -133,6 +133,7 @@ class Engine {
   void retry_if_deferred(uint64_t page);
   void retry_held();
   bool leaves_memory(uint64_t page, bool demanded);
+  void copy_out(uint64_t page, uint8_t* out, uint64_t count, bool protect);
   void serve_page(Node& to, uint64_t page, bool demanded, PageMeta& meta, uint8_t* out);
   void fill_meta_of_owned(Node& to, uint64_t page, PageMeta& meta, uint8_t* out);
   void send_pages(Node& to, FrameType type, const std::vector<PageMeta>& metas, size_t data_pages, bool bulk);

@@ -249,13 +249,10 @@ void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk, bool 
     size_t end = i + 1;
     while (end < pages.size() && pages[end] == pages[end - 1] + 1) end++;
     uint8_t* base = buffer_.data() + (data_pages << kPageShift);
-    if (drop_later) {
-      if (protect) memory_.protect_written(pages[i], end - i);  // other processes may write here, too
-      memory_.read(pages[i], base, end - i);
-      shipped_.push_back({pages[i], end - i});
-    } else {
+    if (drop_later)
+      copy_out(pages[i], base, end - i, protect);  // protected: other processes may write here, too
+    else
       memory_.take(pages[i], base, end - i, protect);
-    }
     for (size_t k = i; k < end; k++) {
       uint8_t* copied = base + ((k - i) << kPageShift);
       metas[k].page = pages[k];

@@ -82,6 +82,24 @@ test('values out of range are refused', t => {
   t.is(decodeMessage(new Uint8Array(MESSAGE_BYTES_MAX + 1)).kind, 'malformed')
 })
 
+/** `value`, and each object in it, with one field replaced by `other`. */
+function* withOneReplaced(value: object, other: unknown): Generator<object> {
+  for (const [field, old] of Object.entries(value)) {
+    yield { ...value, [field]: other }
+    if (old !== null && typeof old === 'object' && !Array.isArray(old) && !(old instanceof Uint8Array))
+      for (const inner of withOneReplaced(old, other)) yield { ...value, [field]: inner }
+  }
+}
+
+test('a value of any type in the place of any other never throws', t => {
+  const values = [new Uint8Array([1]), 'text', 7, { a: 1 }, [1], [], null, true]
+  for (const message of messages)
+    for (const value of values)
+      for (const wrong of withOneReplaced(message, value)) t.notThrows(() => decodeMessage(encode(wrong)))
+  for (const value of values)
+    for (const wrong of withOneReplaced(load, value)) t.notThrows(() => decodeLoad(encode(wrong)))
+})
+
 test('random and changed bytes never throw and never pass unnoticed as another kind', t => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 400 }), bytes => {
