@@ -242,6 +242,7 @@ class Home : public EngineHost, public LaneEvents {
   void place_stack(const Region& stack);
   void fit_stack();
   bool over_limits(uint64_t pages, int prot, uint64_t replaces) const;
+  bool beyond_backing(uint64_t pages) const;
   // home_maps.cpp
   void call_open(Thread& thread);
   bool fetch_path(Thread& thread, uint64_t page);
