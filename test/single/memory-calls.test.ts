@@ -52,6 +52,7 @@ const CASES: readonly Case[] = [
   memory('reserved', "the pager's own pages are out of the application's reach"),
   memory('huge', 'files of huge pages'),
   memory('promises', 'promises about paging are refused where the kernel refuses them'),
+  memory('fork-advice', 'what is said of a mapping for forks holds for what grows out of it'),
   limit('stack', 'the stack takes what its limit says, at the start and later'),
   limit('stack', 'a limit of the stack that was set for exec', 'ulimit -S -s 32768; '),
   limit('grows-down', 'the stack becomes executable'),

@@ -223,8 +223,11 @@ void Engine::ask_file_pages(uint64_t page) {
 }
 
 // No memory at this moment: the thread stays in its fault until a lane or the spill writer has drained, or
-// somebody has room again. Participants do not wait for that, the thread can go home.
+// somebody has room again. Participants do not wait for that, the thread can go home. One with a signal
+// pending, in a call that cannot be interrupted, faults again and again meanwhile.
 void Engine::starve(const FaultEvent& fault) {
+  const auto waits = [&](const FaultEvent& other) { return other.page == fault.page; };
+  if (std::any_of(starved_.begin(), starved_.end(), waits)) return;
   if (starved_.empty()) starved_until_us_ = now_us() + (config_.self == kHome ? kStarvedUs : 0);
   if (!room_may_come() || starved_.size() >= kStarvedMax) return host_.out_of_room(fault.page);
   starved_.push_back(fault);

@@ -98,6 +98,7 @@ struct Thread {
   std::vector<int> signals;  // arrived while away
   int64_t call_result = 0;
   bool forking = false;
+  bool changing = false;           // memory, by a call that has begun: forks wait for its end
   uint64_t child_tid_address = 0;  // of a fork in progress: where the child's tid goes, 0 nowhere
 };
 
@@ -266,6 +267,7 @@ class Home : public EngineHost, public LaneEvents {
   int64_t unmap_range(uint64_t first, uint64_t end);
   void replaced(uint64_t first, uint64_t end);
   void call_mremap(Thread& thread);
+  void inherit_advice(const Region& from, uint64_t first, uint64_t end);
   void move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint64_t to, uint64_t new_pages,
                     uint64_t next);
   void tell_unmapped(uint64_t first, uint64_t end);

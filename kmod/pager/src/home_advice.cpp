@@ -10,10 +10,6 @@
 
 namespace elastic {
 
-namespace {
-constexpr int kMadvDontneedLocked = 24;
-}  // namespace
-
 // 0, or the error of the first page that is not mapped, or not with `prot`.
 int Home::all_mapped(uint64_t first, uint64_t end, int prot) const {
   int error = 0;
@@ -90,19 +86,7 @@ void Home::call_madvise(Thread& thread) {
     case MADV_KEEPONFORK:
       regions_.update(first, end, [&](Region& region) { region.wipe_on_fork = r.rdx == MADV_WIPEONFORK; });
       return answer(thread, result);
-    case MADV_NORMAL:
-    case MADV_RANDOM:
-    case MADV_SEQUENTIAL:
-    case MADV_WILLNEED:
-    case MADV_MERGEABLE:
-    case MADV_UNMERGEABLE:
-    case MADV_HUGEPAGE:
-    case MADV_NOHUGEPAGE:
-    case MADV_DONTDUMP:
-    case MADV_DODUMP:
-    case MADV_COLD:
-    case MADV_PAGEOUT: return answer(thread, result);
-    default: return answer(thread, -EINVAL);
+    default: return answer(thread, is_about_paging(static_cast<int>(r.rdx)) ? result : -EINVAL);
   }
 }
 

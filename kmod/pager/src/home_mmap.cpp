@@ -239,16 +239,28 @@ void Home::call_mremap(Thread& thread) {
     if (!regions_.overlaps(grown_from, grown_to) &&
         map_elastic(address_of(grown_from), (new_pages - old_pages) << kPageShift, region.prot,
                     MAP_FIXED_NOREPLACE, region.backing,
-                    region.backing_page + (grown_from - region.start)) > 0)
+                    region.backing_page + (grown_from - region.start)) > 0) {
+      inherit_advice(region, grown_from, grown_to);
       return answer(thread, static_cast<int64_t>(r.rdi));
+    }
     if (!may_move) return answer(thread, -ENOMEM);
   }
   const int64_t at = map_elastic(address_of(target), new_bytes, region.prot, fixed ? MAP_FIXED : 0,
                                  region.backing, region.backing_page + (first - region.start));
   if (at < 0) return answer(thread, at);
+  const uint64_t to = page_of(static_cast<uint64_t>(at));
+  inherit_advice(region, to, to + new_pages);
   thread.state = ThreadState::held;
-  move_mapping(thread, first, std::min(old_pages, new_pages), page_of(static_cast<uint64_t>(at)), old_pages,
-               first);
+  move_mapping(thread, first, std::min(old_pages, new_pages), to, old_pages, first);
+}
+
+// What grows out of a mapping, or is where it was moved to, is to be at a fork what the mapping is.
+void Home::inherit_advice(const Region& from, uint64_t first, uint64_t end) {
+  if (!from.wipe_on_fork && !from.skip_on_fork) return;
+  regions_.update(first, end, [&](Region& region) {
+    region.wipe_on_fork = from.wipe_on_fork;
+    region.skip_on_fork = from.skip_on_fork;
+  });
 }
 
 // Copies page by page: what is here or on the disk is renamed, what is elsewhere comes home first, a bounded

@@ -250,6 +250,19 @@ void test_marked_pages_are_told_of(const std::string& directory) {
   CHECK((told == std::vector<uint64_t>{kPage + 1, kPage + 2, kPage + 3}));
 }
 
+// A thread that has a signal pending in a call of its own faults without end while there is no room.
+void test_repeated_fault_waits_once(const std::string& directory) {
+  Scene s(kHome, 1, directory);
+  s.loop.watch(s.spill.event_fd(), EPOLLIN, [&](uint32_t) { s.spill.drain(); });
+  s.engine.set_limit(64);
+  const uint64_t last = kPage + 199;
+  for (uint64_t page = kPage; page <= last; page++) s.fault(page);
+  CHECK(s.table.peek(last).state() == PageState::untouched);
+  for (int i = 0; i < 10'000; i++) s.fault(last);
+  CHECK(s.host.out_of_room_calls == 0);
+  s.drive_until([&] { return s.table.peek(last).state() == PageState::resident; });
+}
+
 // Against std::set, with pages in and around the blocks that the set is made of.
 void test_page_set(const std::string&) {
   PageSet set;
@@ -292,6 +305,7 @@ int run_engine_tests(const std::string& directory) {
       {"a full disk gives no room", test_full_disk},
       {"pushes have ended when both connections say so", test_pushes_have_ended},
       {"marked pages are told of before they change", test_marked_pages_are_told_of},
+      {"a fault that is repeated waits once", test_repeated_fault_waits_once},
       {"a set of pages is one", test_page_set},
   };
   for (const auto& test : tests) {
