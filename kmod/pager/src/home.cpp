@@ -253,7 +253,7 @@ void Home::finish() {
   control_->to_all({ControlType::exited,
                     {ending_value_.kind, ending_value_.code, static_cast<int64_t>(foreign_.size())},
                     {ending_value_.message}});
-  control_->flush(1000);
+  control_->last_words(1000);
 }
 
 // What is left needs its tracer, because the filter it inherited asks one; it holds no elastic memory.

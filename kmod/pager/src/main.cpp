@@ -1,8 +1,6 @@
 // elasticos-pager: one process per elastic process and node. Modes: home and peer (the pager proper), facts
 // and doctor (what this machine is and can do), and lock-step modes that tests drive.
 #include <fcntl.h>
-#include <poll.h>
-
 #include <malloc.h>
 
 #include <cstdio>
@@ -17,17 +15,6 @@
 
 namespace elastic {
 namespace {
-
-constexpr int kHelloMs = 2000;
-
-// `run` writes its HELLO before it reads: were the channel closed by then, that would fail and the last words
-// be lost.
-void await_hello(int channel) {
-  pollfd waited{channel, POLLIN, 0};
-  char hello[256];
-  if (channel >= 0 && poll(&waited, 1, kHelloMs) > 0 && read(channel, hello, sizeof hello) < 0)
-    return;  // gone: nobody is left to tell
-}
 
 int run_home(int argc, char** argv) {
   const Options options(argc, argv,
@@ -52,12 +39,10 @@ int run_home(int argc, char** argv) {
   const auto refuse = [&](const ProgramProblem& problem) {
     const int kind = problem.exit_status == 127 ? 4 : problem.exit_status == 126 ? 3 : 2;
     Loop loop;
-    const int channel = run_channel.release();
     Control control(
-        loop, "", channel, [](const auto&, bool, const auto&) {}, nullptr);
+        loop, "", run_channel.release(), [](const auto&, bool, const auto&) {}, nullptr);
     control.to_all({ControlType::exited, {kind, problem.exit_status, 0}, {problem.message}});
-    control.flush(1000);
-    await_hello(channel);
+    control.last_words(1000);
     if (home.run_fd < 0) fprintf(stderr, "%s\n", problem.message.c_str());
     return problem.exit_status;
   };
