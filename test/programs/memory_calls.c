@@ -188,7 +188,8 @@ static void fork_advice(void) {
       _exit(0);
     }
     int status;
-    if (waitpid(child, &status, 0) != child || status != 0) fail("a child has page(s) of advice %d", kinds[i]);
+    if (waitpid(child, &status, 0) != child || status != 0)
+      fail("a child has page(s) of advice %d", kinds[i]);
     for (size_t b = 0; b < bytes; b++)
       if (at[b] != 7) fail("byte %zu changed", b);
   }

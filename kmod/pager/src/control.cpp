@@ -249,8 +249,8 @@ void Control::log(LogLevel level, const std::string& text) {
   to_all({ControlType::log, {static_cast<int64_t>(level)}, {text}});
 }
 
-// `run` closes its end when it has read ours. Until then it may write, a signal that has reached it as well as the
-// program: were this end closed, that would fail, and take with it what `run` has not read.
+// `run` closes its end when it has read ours. Until then it may write, a signal that has reached it as well
+// as the program: were this end closed, that would fail, and take with it what `run` has not read.
 void Control::last_words(int timeout_ms) {
   const uint64_t until = now_us() + static_cast<uint64_t>(timeout_ms) * 1000;
   for (const auto& client : std::vector(clients_)) {

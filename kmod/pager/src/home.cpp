@@ -131,7 +131,8 @@ void Home::hand_on(int signal) {
 void Home::start_application() {
   started_ = true;
   start_us_ = now_us();
-  const Launched launched = launch(options_.program_path, options_.arguments, options_.ignored);
+  const Launched launched =
+      launch(options_.program_path, options_.arguments, options_.ignored, options_.file_sizes);
   if (launched.exec_error != 0) {
     const int error = launched.exec_error;
     return end({error == ENOENT ? 4 : 3, error == ENOENT ? 127 : 126,

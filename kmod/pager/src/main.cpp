@@ -32,6 +32,7 @@ int run_home(int argc, char** argv) {
       static_cast<int>(options.number_or("run-fd", 0)) == 0 ? -1 : static_cast<int>(options.number("run-fd"));
   home.node_name = options.text_or("name", "home");
   home.ignored = outlive_signals();
+  home.file_sizes = raise_file_size_limit();
   home.arguments = options.rest();
   if (home.arguments.empty()) throw Failure("elasticos-pager: no program given");
   // A Home that cannot be made closes its channel; this one is left to say why.
@@ -64,6 +65,7 @@ int run_home(int argc, char** argv) {
 int run_peer(int argc, char** argv) {
   const Options options(
       argc, argv, {"id", "socket", "node", "name", "listen", "memory-pages", "spill-dir", "spill-max-bytes"});
+  raise_file_size_limit();
   PeerOptions peer;
   peer.id = options.text("id");
   peer.socket_path = options.text("socket");
@@ -83,6 +85,7 @@ int dispatch(int argc, char** argv) {
   if (mode == "facts") return puts(facts_json().c_str()) < 0;
   if (mode == "doctor") {
     const Options options(argc - 2, argv + 2, {"spill-dir"});
+    raise_file_size_limit();
     return puts(checks_json(run_checks(options.text_or("spill-dir", ""))).c_str()) < 0;
   }
   if (mode == "policy-lockstep") return policy_lockstep(argc - 2, argv + 2);
