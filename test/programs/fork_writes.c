@@ -81,7 +81,8 @@ static void results(void) {
       memcmp(used(2), "89", 2) != 0)
     fail("readv");
   if (pipe((int*)used(3)) != 0 || word(3)[1] != word(3)[0] + 1) fail("pipe");
-  if (fstat(ends[0], (struct stat*)used(4)) != 0 || !S_ISFIFO(((struct stat*)used(4))->st_mode)) fail("fstat");
+  if (fstat(ends[0], (struct stat*)used(4)) != 0 || !S_ISFIFO(((struct stat*)used(4))->st_mode))
+    fail("fstat");
   if (syscall(SYS_clock_gettime, CLOCK_REALTIME, used(5)) != 0 || ((struct timespec*)used(5))->tv_sec == 0)
     fail("clock_gettime");
   if (syscall(SYS_getrandom, used(6), PAGE_BYTES, 0) != PAGE_BYTES ||
@@ -106,7 +107,8 @@ static void futexes(void) {
     if (syscall(SYS_futex, word(i), FUTEX_LOCK_PI_PRIVATE, 0, NULL, NULL, 0) != 0 || *word(i) != getpid())
       fail("LOCK_PI: %d, the word is %d", errno, *word(i));
     const int add_5 = FUTEX_OP(FUTEX_OP_ADD, 5, FUTEX_OP_CMP_EQ, 1);
-    if (syscall(SYS_futex, word(i) + 1, FUTEX_WAKE_OP_PRIVATE, 1, 1, word(i + 1), add_5) != 0 || *word(i + 1) != 5)
+    if (syscall(SYS_futex, word(i) + 1, FUTEX_WAKE_OP_PRIVATE, 1, 1, word(i + 1), add_5) != 0 ||
+        *word(i + 1) != 5)
       fail("WAKE_OP: %d, the word is %d", errno, *word(i + 1));
     if (syscall(SYS_futex, word(i), FUTEX_UNLOCK_PI_PRIVATE, 0, NULL, NULL, 0) != 0 || *word(i) != 0)
       fail("UNLOCK_PI: %d, the word is %d", errno, *word(i));
@@ -118,7 +120,8 @@ static atomic_int waiting;
 
 static void* lock_pi(void* at) {
   atomic_store(&waiting, 1);
-  if (syscall(SYS_futex, at, FUTEX_LOCK_PI_PRIVATE, 0, NULL, NULL, 0) != 0) fail("LOCK_PI of a waiter: %d", errno);
+  if (syscall(SYS_futex, at, FUTEX_LOCK_PI_PRIVATE, 0, NULL, NULL, 0) != 0)
+    fail("LOCK_PI of a waiter: %d", errno);
   return NULL;
 }
 
@@ -131,7 +134,8 @@ static void waiter(void) {
   pthread_create(&thread, NULL, lock_pi, word(0));
   while ((*(volatile int*)word(0) & FUTEX_WAITERS) == 0) usleep(1000);
   const pid_t child = start();
-  if (syscall(SYS_futex, word(0), FUTEX_UNLOCK_PI_PRIVATE, 0, NULL, NULL, 0) != 0) fail("UNLOCK_PI: %d", errno);
+  if (syscall(SYS_futex, word(0), FUTEX_UNLOCK_PI_PRIVATE, 0, NULL, NULL, 0) != 0)
+    fail("UNLOCK_PI: %d", errno);
   pthread_join(thread, NULL);
   if ((*word(0) & FUTEX_TID_MASK) == 0 || (*word(0) & FUTEX_TID_MASK) == getpid())
     fail("the word of the lock is %#x", *word(0));
