@@ -63,6 +63,12 @@ const host = z
   .string()
   .max(64)
   .regex(/^[0-9a-fA-F.:]*$/)
+/** Not zod's `readonly()`: it freezes what it gets before it is known to be an array, and throws on bytes. */
+const listOf = <T extends z.ZodType>(item: T, most: number) =>
+  z
+    .array(item)
+    .max(most)
+    .transform((all): readonly z.output<T>[] => all)
 const laneKey = z.instanceof(Uint8Array).refine(key => key.length === LANE_KEY_BYTES)
 const terms = z.strictObject({ pages: count, threads: small, ttlMs: small })
 const refusal = z.strictObject({
@@ -89,7 +95,7 @@ const load = z.strictObject({
   capacityPages: count,
   cpus: small,
   processes: small,
-  addresses: z.array(address).max(8).readonly(),
+  addresses: listOf(address, 8),
   nextMs: z.number().int().min(1).max(600_000),
 })
 
@@ -103,10 +109,7 @@ const factsSchema = z.strictObject({
   arch: line,
   kernel: line,
   cpuVendor: line,
-  cpuFeatures: z
-    .array(z.string().regex(/^[a-z0-9_.]{1,32}$/))
-    .max(512)
-    .readonly(),
+  cpuFeatures: listOf(z.string().regex(/^[a-z0-9_.]{1,32}$/), 512),
   xcr0: z.string().regex(/^0x[0-9a-fA-F]{1,16}$/),
 })
 
@@ -131,11 +134,11 @@ const message = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('grant'), processId, leaseId: count, terms, host, port }),
   z.strictObject({ kind: z.literal('refuse'), processId, leaseId: count, refusal }),
   z.strictObject({ kind: z.literal('lease-update'), processId, leaseId: count, terms, reason: line }),
-  z.strictObject({ kind: z.literal('release'), processId, leaseId: count }),
+  z.strictObject({ kind: z.literal('release'), processId, leaseId: count, homeEnded: z.boolean() }),
   z.strictObject({
     kind: z.literal('members'),
     processId,
-    members: z.array(member).max(NODES_MAX).readonly(),
+    members: listOf(member, NODES_MAX),
   }),
   z.strictObject({ kind: z.literal('lane-ask'), processId, leaseId: count, fromNode: node, laneKey }),
   z.strictObject({ kind: z.literal('lane-agree'), processId, leaseId: count, terms, host, port }),

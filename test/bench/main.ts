@@ -16,6 +16,8 @@ import { buildAll, firstLine } from './native.js'
 import { fits, measureProgram, PROGRAMS } from './programs.js'
 import { SwapSetup } from './swap.js'
 
+const USAGE = 'usage: npm run bench -- [--json] [--only NAME] [--quick]'
+
 interface Options {
   readonly json: boolean
   readonly quick: boolean
@@ -138,14 +140,24 @@ function printTable(figures: readonly Figure[]): void {
     )
 }
 
-async function main(): Promise<void> {
+/** Throws an Error with one line. */
+function readOptions(args: string[]): Options {
   const { values } = parseArgs({
+    args,
     options: { json: { type: 'boolean' }, quick: { type: 'boolean' }, only: { type: 'string' } },
   })
   const options = { json: values.json ?? false, quick: values.quick ?? false, only: values.only }
-  if (!isFigure(options)) {
-    progress(`there is no figure ${options.only}`)
-    process.exitCode = 1
+  if (!isFigure(options)) throw new Error(`there is no figure ${options.only}`)
+  return options
+}
+
+async function main(): Promise<void> {
+  let options: Options
+  try {
+    options = readOptions(process.argv.slice(2))
+  } catch (error) {
+    console.error(`bench: ${error instanceof Error ? error.message : error}\n${USAGE}`)
+    process.exitCode = 2
     return
   }
   progress('building the reference programs')

@@ -43,10 +43,13 @@ void add_record(fuzz::Input& in, RecordKeys& writer, Sent& sent) {
     case 0: writer.seal(RecordType::handshake, kUpdate, sizeof kUpdate, sent.stream); return writer.update();
     case 1: writer.seal(RecordType::alert, kClose, sizeof kClose, sent.stream); return;
     case 2: {
-      const auto bytes = in.take_bytes(in.below(8));
-      const auto type = static_cast<RecordType>(in.take<uint8_t>());
-      writer.seal(type, bytes.data(), bytes.size(), sent.stream);
-      if (type == RecordType::data) sent.data.insert(sent.data.end(), bytes.begin(), bytes.end());
+      const auto taken = in.take_bytes(in.below(8));
+      std::vector<uint8_t> bytes(taken.begin(), taken.end());
+      bytes.push_back(in.take<uint8_t>());
+      writer.seal(static_cast<RecordType>(bytes.back()), bytes.data(), bytes.size() - 1, sent.stream);
+      while (!bytes.empty() && bytes.back() == 0) bytes.pop_back();  // padding: the type stands before it
+      if (!bytes.empty() && bytes.back() == static_cast<uint8_t>(RecordType::data))
+        sent.data.insert(sent.data.end(), bytes.begin(), bytes.end() - 1);
       return;
     }
     case 3: {

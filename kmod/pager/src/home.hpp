@@ -242,6 +242,7 @@ class Home : public EngineHost, public LaneEvents {
   void place_stack(const Region& stack);
   void fit_stack();
   bool over_limits(uint64_t pages, int prot, uint64_t replaces) const;
+  bool beyond_backing(uint64_t pages) const;
   // home_maps.cpp
   void call_open(Thread& thread);
   bool fetch_path(Thread& thread, uint64_t page);
@@ -266,6 +267,7 @@ class Home : public EngineHost, public LaneEvents {
   int64_t unmap_range(uint64_t first, uint64_t end);
   void replaced(uint64_t first, uint64_t end);
   void call_mremap(Thread& thread);
+  void inherit_advice(const Region& from, uint64_t first, uint64_t end);
   void move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint64_t to, uint64_t new_pages,
                     uint64_t next);
   void tell_unmapped(uint64_t first, uint64_t end);

@@ -221,6 +221,7 @@ void Home::call_brk(Thread& thread, uint64_t wanted) {
   const uint64_t old_end = page_of(round_up_page(brk_now_)), new_end = page_of(round_up_page(wanted));
   if (new_end > old_end) {
     if (regions_.overlaps(old_end, new_end) || over_limits(new_end - old_end, PROT_READ | PROT_WRITE, 0) ||
+        beyond_backing(new_end - old_end) ||
         map_elastic(address_of(old_end), (new_end - old_end) << kPageShift, PROT_READ | PROT_WRITE,
                     MAP_FIXED_NOREPLACE, nullptr, 0) < 0)
       return answer(thread, static_cast<int64_t>(brk_now_));

@@ -40,7 +40,7 @@ const messages: PeerMessage[] = [
   { kind: 'grant', processId, leaseId: 1, terms, host: '::1', port: 4001 },
   { kind: 'refuse', processId, leaseId: 1, refusal },
   { kind: 'lease-update', processId, leaseId: 1, terms, reason: 'less memory' },
-  { kind: 'release', processId, leaseId: 1 },
+  { kind: 'release', processId, leaseId: 1, homeEnded: true },
   { kind: 'members', processId, members: [{ node: 0, name: 'h', peer }] },
   { kind: 'lane-ask', processId, leaseId: 1, fromNode: 2, laneKey },
   { kind: 'lane-agree', processId, leaseId: 1, terms, host: '', port: 1 },
@@ -63,9 +63,10 @@ for (const message of messages) {
 
 test('values out of range are refused', t => {
   const wrong: unknown[] = [
-    { kind: 'release', processId: 'x', leaseId: 1 },
-    { kind: 'release', processId, leaseId: -1 },
-    { kind: 'release', processId, leaseId: 1.5 },
+    { kind: 'release', processId: 'x', leaseId: 1, homeEnded: true },
+    { kind: 'release', processId, leaseId: -1, homeEnded: true },
+    { kind: 'release', processId, leaseId: 1.5, homeEnded: true },
+    { kind: 'release', processId, leaseId: 1, homeEnded: 1 },
     { kind: 'lane-ask', processId, leaseId: 1, fromNode: 64, laneKey },
     { kind: 'lane-ask', processId, leaseId: 1, fromNode: 1, laneKey: new Uint8Array(31) },
     { kind: 'grant', processId, leaseId: 1, terms, host: 'evil.example', port: 1 },
@@ -80,6 +81,24 @@ test('values out of range are refused', t => {
   ]
   for (const value of wrong) t.is(decodeMessage(encode(value)).kind, 'malformed', JSON.stringify(value))
   t.is(decodeMessage(new Uint8Array(MESSAGE_BYTES_MAX + 1)).kind, 'malformed')
+})
+
+/** `value`, and each object in it, with one field replaced by `other`. */
+function* withOneReplaced(value: object, other: unknown): Generator<object> {
+  for (const [field, old] of Object.entries(value)) {
+    yield { ...value, [field]: other }
+    if (old !== null && typeof old === 'object' && !Array.isArray(old) && !(old instanceof Uint8Array))
+      for (const inner of withOneReplaced(old, other)) yield { ...value, [field]: inner }
+  }
+}
+
+test('a value of any type in the place of any other never throws', t => {
+  const values = [new Uint8Array([1]), 'text', 7, { a: 1 }, [1], [], null, true]
+  for (const message of messages)
+    for (const value of values)
+      for (const wrong of withOneReplaced(message, value)) t.notThrows(() => decodeMessage(encode(wrong)))
+  for (const value of values)
+    for (const wrong of withOneReplaced(load, value)) t.notThrows(() => decodeLoad(encode(wrong)))
 })
 
 test('random and changed bytes never throw and never pass unnoticed as another kind', t => {
