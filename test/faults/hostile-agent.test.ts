@@ -84,7 +84,7 @@ function steps(run: ProcessId, peers: readonly PeerId[], facts: ReturnType<typeo
     fc.record({ kind: kind('grant'), ...about, terms, ...where }),
     fc.record({ kind: kind('refuse'), ...about, refusal }),
     fc.record({ kind: kind('lease-update'), ...about, terms, reason: fc.constant('x') }),
-    fc.record({ kind: kind('release'), ...about }),
+    fc.record({ kind: kind('release'), ...about, homeEnded: fc.boolean() }),
     fc.record({ kind: kind('members'), processId, members: fc.array(named, { maxLength: 64 }) }),
     fc.record({ kind: kind('lane-ask'), ...about, fromNode: node, laneKey }),
     fc.record({ kind: kind('lane-agree'), ...about, terms, ...where }),

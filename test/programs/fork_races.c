@@ -11,7 +11,7 @@
 #include "cases.h"
 #include "children.h"
 
-enum { PAGES = 2000, CHILDREN = 60, MANY_PAGES = 12000 };
+enum { PAGES = 2000, CHILDREN = 20, MANY_PAGES = 12000 };
 
 static const size_t bytes = (size_t)PAGES * PAGE_BYTES;
 static atomic_bool ends;
