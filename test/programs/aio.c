@@ -335,8 +335,8 @@ static void execs(void) {
 int main(int argc, char** argv) {
   if (argc < 3) return 2;
   path = argv[2];
-  static const struct test_case list[] = {
-      {"reads", reads}, {"again", again}, {"destroys", destroys},   {"calls", calls},
-      {"exits", exits}, {"execs", execs}, {"check", check_written}, {NULL, NULL}};
+  static const struct test_case list[] = {{"reads", reads},         {"again", again}, {"destroys", destroys},
+                                          {"calls", calls},         {"exits", exits}, {"execs", execs},
+                                          {"check", check_written}, {NULL, NULL}};
   return run_case(list, argc, argv);
 }

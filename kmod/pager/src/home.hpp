@@ -96,7 +96,7 @@ struct Thread {
   std::optional<SplitRead> split;
   std::optional<AioSubmission> submission;
   std::map<uint64_t, AioContext>::node_type ending_aio;  // of an io_destroy
-  std::vector<int> signals;  // arrived while away
+  std::vector<int> signals;                              // arrived while away
   int64_t call_result = 0;
   bool forking = false;
   bool changing = false;           // memory, by a call that has begun: forks wait for its end

@@ -26,8 +26,7 @@ int Home::all_mapped(uint64_t first, uint64_t end, int prot) const {
 int Home::lock_result(const user_regs_struct& r) const {
   constexpr uint64_t kAllFlags = MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT;
   switch (r.orig_rax) {
-    case SYS_mlockall:
-      return r.rdi == 0 || (r.rdi & ~kAllFlags) != 0 || r.rdi == MCL_ONFAULT ? -EINVAL : 0;
+    case SYS_mlockall: return r.rdi == 0 || (r.rdi & ~kAllFlags) != 0 || r.rdi == MCL_ONFAULT ? -EINVAL : 0;
     case SYS_munlockall: return 0;
     case SYS_mlock2:
       if ((r.rdx & ~static_cast<uint64_t>(MLOCK_ONFAULT)) != 0) return -EINVAL;
