@@ -18,8 +18,8 @@ const READ_BUFFER_BYTES_MAX = 16 * MESSAGE_BYTES_MAX
 
 export interface PeerStreamEvents {
   onMessage(message: PeerMessage): void
-  /** Exactly once. `reason` is for the log. */
-  onClose(reason: string): void
+  /** Exactly once. `reason` is for the log. `refused`: for what the peer has sent. */
+  onClose(reason: string, refused: boolean): void
 }
 
 export class PeerStream {
@@ -70,7 +70,7 @@ export class PeerStream {
       this.#stream.abort(error instanceof Error ? error : new Error(String(error)))
     })
     await Promise.race([this.#ended, late])
-    this.#events.onClose('closed here')
+    this.#events.onClose('closed here', false)
   }
 
   /** Drops the stream at once. */
@@ -86,21 +86,21 @@ export class PeerStream {
         const frame = await this.#frames.read(signal)
         if (this.#closed) continue
         const decoded = decodeMessage(frame.subarray())
-        if (decoded.kind === 'malformed') return this.#finish(`malformed message: ${decoded.reason}`)
-        if (!greeted && decoded.message.kind !== 'hello') return this.#finish('no hello')
+        if (decoded.kind === 'malformed') return this.#finish(`malformed message: ${decoded.reason}`, true)
+        if (!greeted && decoded.message.kind !== 'hello') return this.#finish('no hello', true)
         greeted = true
         this.#events.onMessage(decoded.message)
       }
     } catch (error) {
-      this.#finish(textOf(error))
+      this.#finish(textOf(error), error instanceof Error && error.name.startsWith('InvalidDataLength'))
     }
   }
 
-  #finish(reason: string): void {
+  #finish(reason: string, refused = false): void {
     if (this.#closed) return
     this.#closed = true
     this.#stream.abort(new Error(reason))
-    this.#events.onClose(reason)
+    this.#events.onClose(reason, refused)
   }
 }
 

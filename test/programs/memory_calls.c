@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/shm.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cases.h"
@@ -153,13 +154,50 @@ static void promises(void) {
   expect_error("mlockall on fault alone", mlockall(MCL_ONFAULT) != 0, EINVAL);
 }
 
+static int grow(char** at, size_t* bytes, int flags) {
+  char* const grown = mremap(*at, *bytes, *bytes * 2, flags);
+  if (grown == MAP_FAILED) return errno;
+  *at = grown;
+  *bytes *= 2;
+  return 0;
+}
+
+/* What was said of a mapping for forks is true of what grows out of it, in place or elsewhere. */
+static void fork_advice(void) {
+  static const int kinds[] = {MADV_WIPEONFORK, MADV_DONTFORK};
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    char* at = map(64 * length, PROT_READ | PROT_WRITE, anonymous);
+    munmap(at + length, 63 * length);
+    size_t bytes = length;
+    if (madvise(at, bytes, kinds[i]) != 0) fail("madvise: %s", strerror(errno));
+    for (int step = 0; step < 4; step++) {
+      if (step == 2 && mmap(at + bytes, PAGE_BYTES, PROT_NONE, anonymous | MAP_FIXED, -1, 0) == MAP_FAILED)
+        fail("no wall");
+      const int error = grow(&at, &bytes, MREMAP_MAYMOVE);
+      if (error != 0) fail("step %d: %s", step, strerror(error));
+      memset(at, 7, bytes);
+    }
+    fflush(stdout);
+    const pid_t child = fork();
+    if (child == 0) {
+      unsigned char there;
+      for (size_t b = 0; b < bytes; b += PAGE_BYTES) {
+        const int absent = mincore(at + b, PAGE_BYTES, &there) != 0;
+        if (absent != (kinds[i] == MADV_DONTFORK) || (!absent && at[b] != 0)) _exit(1);
+      }
+      _exit(0);
+    }
+    int status;
+    if (waitpid(child, &status, 0) != child || status != 0)
+      fail("a child has page(s) of advice %d", kinds[i]);
+    for (size_t b = 0; b < bytes; b++)
+      if (at[b] != 7) fail("byte %zu changed", b);
+  }
+}
+
 static const struct test_case cases[] = {
-    {"fresh", fresh},
-    {"convert", convert},
-    {"reserved", reserved},
-    {"huge", huge},
-    {"promises", promises},
-    {NULL, NULL},
+    {"fresh", fresh},       {"convert", convert},         {"reserved", reserved}, {"huge", huge},
+    {"promises", promises}, {"fork-advice", fork_advice}, {NULL, NULL},
 };
 
 int main(int argc, char** argv) { return run_case(cases, argc, argv); }

@@ -51,6 +51,7 @@ struct HomeOptions {
   std::string program_path;
   std::vector<std::string> arguments;
   SignalSet ignored = 0;  // as this process was started
+  rlimit file_sizes{};    // the same
 };
 
 // How the run ended, as EXITED reports it.
@@ -95,9 +96,10 @@ struct Thread {
   std::optional<SplitRead> split;
   std::optional<AioSubmission> submission;
   std::map<uint64_t, AioContext>::node_type ending_aio;  // of an io_destroy
-  std::vector<int> signals;  // arrived while away
+  std::vector<int> signals;                              // arrived while away
   int64_t call_result = 0;
   bool forking = false;
+  bool changing = false;           // memory, by a call that has begun: forks wait for its end
   uint64_t child_tid_address = 0;  // of a fork in progress: where the child's tid goes, 0 nowhere
 };
 
@@ -241,6 +243,7 @@ class Home : public EngineHost, public LaneEvents {
   void place_stack(const Region& stack);
   void fit_stack();
   bool over_limits(uint64_t pages, int prot, uint64_t replaces) const;
+  bool beyond_backing(uint64_t pages) const;
   // home_maps.cpp
   void call_open(Thread& thread);
   bool fetch_path(Thread& thread, uint64_t page);
@@ -265,6 +268,7 @@ class Home : public EngineHost, public LaneEvents {
   int64_t unmap_range(uint64_t first, uint64_t end);
   void replaced(uint64_t first, uint64_t end);
   void call_mremap(Thread& thread);
+  void inherit_advice(const Region& from, uint64_t first, uint64_t end);
   void move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint64_t to, uint64_t new_pages,
                     uint64_t next);
   void tell_unmapped(uint64_t first, uint64_t end);

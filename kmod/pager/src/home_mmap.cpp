@@ -40,6 +40,8 @@ void Home::call_mmap(Thread& thread) {
   if (!private_anonymous) return native_mmap(thread, bytes);
   const uint64_t replaces = (flags & MAP_FIXED) ? page_of(r.rdi) : 0;
   if (over_limits(page_of(bytes), prot, replaces)) return answer(thread, -ENOMEM);
+  if ((prot & PROT_WRITE) != 0 && (flags & MAP_NORESERVE) == 0 && beyond_backing(page_of(bytes)))
+    return answer(thread, -ENOMEM);
   answer(thread, map_elastic(r.rdi, bytes, prot & 7, flags, nullptr, 0));
 }
 
@@ -228,23 +230,37 @@ void Home::call_mremap(Thread& thread) {
   }
   if (!fixed && !keeps_old && new_pages == old_pages) return answer(thread, static_cast<int64_t>(r.rdi));
   if (first + old_pages > region.end) return answer(thread, -EFAULT);
-  if (over_limits(keeps_old ? new_pages : new_pages - old_pages, region.prot, 0))
+  const uint64_t more_pages = keeps_old ? new_pages : new_pages - old_pages;
+  if (over_limits(more_pages, region.prot, 0) ||
+      ((region.prot & PROT_WRITE) != 0 && beyond_backing(more_pages)))
     return answer(thread, -ENOMEM);
   if (!fixed && !keeps_old) {
     const uint64_t grown_from = first + old_pages, grown_to = first + new_pages;
     if (!regions_.overlaps(grown_from, grown_to) &&
         map_elastic(address_of(grown_from), (new_pages - old_pages) << kPageShift, region.prot,
                     MAP_FIXED_NOREPLACE, region.backing,
-                    region.backing_page + (grown_from - region.start)) > 0)
+                    region.backing_page + (grown_from - region.start)) > 0) {
+      inherit_advice(region, grown_from, grown_to);
       return answer(thread, static_cast<int64_t>(r.rdi));
+    }
     if (!may_move) return answer(thread, -ENOMEM);
   }
   const int64_t at = map_elastic(address_of(target), new_bytes, region.prot, fixed ? MAP_FIXED : 0,
                                  region.backing, region.backing_page + (first - region.start));
   if (at < 0) return answer(thread, at);
+  const uint64_t to = page_of(static_cast<uint64_t>(at));
+  inherit_advice(region, to, to + new_pages);
   thread.state = ThreadState::held;
-  move_mapping(thread, first, std::min(old_pages, new_pages), page_of(static_cast<uint64_t>(at)), old_pages,
-               first);
+  move_mapping(thread, first, std::min(old_pages, new_pages), to, old_pages, first);
+}
+
+// What grows out of a mapping, or is where it was moved to, is to be at a fork what the mapping is.
+void Home::inherit_advice(const Region& from, uint64_t first, uint64_t end) {
+  if (!from.wipe_on_fork && !from.skip_on_fork) return;
+  regions_.update(first, end, [&](Region& region) {
+    region.wipe_on_fork = from.wipe_on_fork;
+    region.skip_on_fork = from.skip_on_fork;
+  });
 }
 
 // Copies page by page: what is here or on the disk is renamed, what is elsewhere comes home first, a bounded

@@ -295,6 +295,12 @@ size_t Lanes::buffer_bytes() const {
   return bytes;
 }
 
+// Whether the connection is still there is looked at with the end of the round.
+void Lanes::send_now(Node& node, bool bulk) {
+  Lane* lane = node.lane(bulk);
+  if (lane != nullptr && lane->established()) lane->flush();
+}
+
 void Lanes::flush() {
   std::vector<std::pair<uint16_t, const char*>> broken;
   for (const auto& [index, node] : nodes_) {
