@@ -15,6 +15,7 @@ import { type Pagers, systemPagers } from './executor/pagers.js'
 import { Records } from './executor/records.js'
 import { loadOrMakeIdentity, lockDirectory } from './identity.js'
 import { loadOrMakeKey } from './key.js'
+import { limitedLog } from './limited-log.js'
 import { type Load, Membership, type MembershipEffect, type MembershipEvent } from './machines/membership.js'
 import { NODE_NAME_PATTERN, type PeerId, toPeerId } from './machines/types.js'
 import { requireEndpoint } from './net/address.js'
@@ -43,10 +44,8 @@ const HAND_BACK_MS = 10_000
 const STATS_TIMEOUT_MS = 1_000
 
 /** Starts an agent. Throws AgentError with a line that says what to do. */
-export async function startAgent(
-  options: AgentOptions,
-  pagers: Pagers = systemPagers,
-): Promise<AgentService> {
+export async function startAgent(given: AgentOptions, pagers: Pagers = systemPagers): Promise<AgentService> {
+  const options = { ...given, log: limitedLog(given.log, () => performance.now()) }
   if (!NODE_NAME_PATTERN.test(options.name)) {
     throw new AgentError(
       'bad-name',

@@ -36,6 +36,8 @@ export class HomeProcess {
   readonly #refusals = new Map<string, string>()
   readonly #listeners = new Set<(count: number) => void>()
   #onEnd: () => void
+  /** The connection to the pager has ended, and there is no new one yet. */
+  #lost = false
   #ended = false
 
   constructor(
@@ -127,8 +129,9 @@ export class HomeProcess {
     return () => this.#listeners.delete(listener)
   }
 
-  /** Lets the pager run on without this agent. */
+  /** Lets the pager run on without this agent; of one that was killed just now it tells the lenders. */
   detach(): void {
+    if (this.#lost && !this.#isAlive()) this.#end(true)
     this.#onEnd = () => {}
     this.#ended = true
     this.#client.close()
@@ -145,17 +148,19 @@ export class HomeProcess {
    */
   async #onClose(): Promise<void> {
     if (this.#ended) return
+    this.#lost = true
     const { pagerSocket } = this.attachment
     const client = await reconnect(this.#context.pagers, pagerSocket, this.#client.describe.pagerPid)
     if (this.#ended) client?.close()
     if (this.#ended) return
     if (client === undefined) {
-      this.#end()
+      this.#end(!this.#isAlive())
       return
     }
     this.#context.log.info(`${this.attachment.id}: connected to its home pager again`)
     const leases = this.#machine.leases()
     this.#client = client
+    this.#lost = false
     this.#machine = this.#newMachine()
     this.#laneKeys.clear()
     this.start(leases)
@@ -179,7 +184,7 @@ export class HomeProcess {
         this.#loop.feed({ kind: 'tick' })
         break
       case 'exited':
-        this.#end()
+        this.#end(false)
         break
       default:
         break
@@ -209,6 +214,7 @@ export class HomeProcess {
           kind: 'release',
           processId: this.attachment.id,
           leaseId: effect.leaseId,
+          homeEnded: effect.homeEnded,
         })
         return
       case 'refusal':
@@ -296,11 +302,16 @@ export class HomeProcess {
     this.#records.saveHome({ attachment: this.attachment, participants: this.#machine.leases() })
   }
 
-  #end(): void {
+  #isAlive(): boolean {
+    return this.#context.pagers.isAlive(this.#client.describe.pagerPid)
+  }
+
+  /** `seen`: its process is gone, so that its application is, too. A pager that says that it ends tells its lanes. */
+  #end(seen: boolean): void {
     if (this.#ended) return
     this.#ended = true
     this.#records.remove(this.attachment.id, 'home')
-    this.#loop.feed({ kind: 'ended' })
+    this.#loop.feed({ kind: 'ended', seen })
     this.#client.close()
     this.#onEnd()
   }

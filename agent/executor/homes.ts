@@ -71,7 +71,7 @@ export class Homes {
       return
     }
     if (message.kind === 'grant') {
-      this.#context.send(peer, { kind: 'release', processId, leaseId: message.leaseId })
+      this.#context.send(peer, { kind: 'release', processId, leaseId: message.leaseId, homeEnded: false })
     }
   }
 

@@ -20,7 +20,7 @@ export async function reconnect(
   pid: number,
 ): Promise<PagerConnection | undefined> {
   const pauses = [...PAUSES_MS]
-  while (pagers.isAlive(pid)) {
+  do {
     let pauseMs: number | undefined = PAUSE_MS
     try {
       const connection = await pagers.connect(path)
@@ -32,6 +32,6 @@ export async function reconnect(
     }
     if (pauseMs === undefined) return undefined
     await sleep(pauseMs, undefined, { ref: false })
-  }
+  } while (pagers.isAlive(pid))
   return undefined
 }

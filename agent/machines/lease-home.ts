@@ -78,7 +78,8 @@ export type HomeEvent =
   | { readonly kind: 'lane-up'; readonly node: number }
   | { readonly kind: 'lane-down'; readonly node: number; readonly reason: string }
   | { readonly kind: 'restored'; readonly participant: Participant }
-  | { readonly kind: 'ended' }
+  /** `seen`: its process is no more. Else it has said so, or cannot be reached. */
+  | { readonly kind: 'ended'; readonly seen: boolean }
   | { readonly kind: 'tick' }
 
 export type HomeEffect =
@@ -99,7 +100,12 @@ export type HomeEffect =
     }
   | { readonly kind: 'update'; readonly leaseId: number; readonly terms: LeaseTerms; readonly reason: string }
   | { readonly kind: 'drop'; readonly node: number }
-  | { readonly kind: 'release'; readonly peer: PeerId; readonly leaseId: number }
+  | {
+      readonly kind: 'release'
+      readonly peer: PeerId
+      readonly leaseId: number
+      readonly homeEnded: boolean
+    }
   | { readonly kind: 'refusal'; readonly name: string; readonly text: string }
   /** The set of participants has changed. */
   | { readonly kind: 'participants'; readonly up: readonly Participant[] }
@@ -172,7 +178,7 @@ export class LeaseHome {
       case 'restored':
         return this.#onRestored(event.participant, now)
       case 'ended':
-        return this.#onEnded()
+        return this.#onEnded(event.seen)
       case 'tick':
         return this.#onTick(now)
     }
@@ -267,9 +273,9 @@ export class LeaseHome {
     return []
   }
 
-  #onEnded(): HomeEffect[] {
+  #onEnded(seen: boolean): HomeEffect[] {
     this.#ended = true
-    const releases = [...this.#seats.values()].map(seat => release(seat.peer, seat.leaseId))
+    const releases = [...this.#seats.values()].map(seat => release(seat.peer, seat.leaseId, seen))
     this.#seats.clear()
     return releases
   }
@@ -338,8 +344,8 @@ export class LeaseHome {
   }
 }
 
-function release(peer: PeerId, leaseId: number): HomeEffect {
-  return { kind: 'release', peer, leaseId }
+function release(peer: PeerId, leaseId: number, homeEnded = false): HomeEffect {
+  return { kind: 'release', peer, leaseId, homeEnded }
 }
 
 function plain({ peer, name, node, leaseId }: Participant): Participant {

@@ -94,6 +94,8 @@ export type LenderEvent =
       readonly peer: PeerId
       readonly processId: ProcessId
       readonly leaseId: number
+      /** Home's agent has seen that the home pager is no more: nobody will fetch what is held. */
+      readonly homeEnded: boolean
     }
   | { readonly kind: 'capacity'; readonly pages: number }
   | { readonly kind: 'usage'; readonly processId: ProcessId; readonly residentPages: number }
@@ -278,14 +280,19 @@ export class LeaseLender {
     return []
   }
 
-  #onRelease(event: { peer: PeerId; processId: ProcessId; leaseId: number }, now: number): LenderEffect[] {
-    const lease = this.#leases.get(event.processId)
-    if (lease === undefined || lease.peer !== event.peer || lease.leaseId !== event.leaseId) return []
-    if (lease.state === 'releasing') return []
-    const early = lease.state === 'starting'
-    lease.state = 'releasing'
-    lease.since = early ? now - RELEASE_GRACE_MS : now
-    return []
+  /** A pager whose home goes on without it, or has only been cut off, ends by itself, as its lane says. */
+  #onRelease(event: LenderEvent & { kind: 'release' }, now: number): LenderEffect[] {
+    const { peer, processId, leaseId, homeEnded } = event
+    const lease = this.#leases.get(processId)
+    if (lease === undefined || lease.peer !== peer || lease.leaseId !== leaseId) return []
+    if (lease.state !== 'releasing') {
+      const early = lease.state === 'starting'
+      lease.state = 'releasing'
+      lease.since = early ? now - RELEASE_GRACE_MS : now
+    }
+    if (!homeEnded || lease.told !== 'no') return []
+    Object.assign(lease, { told: 'end', since: now })
+    return [{ kind: 'terminate', processId, reason: 'its home has ended' }]
   }
 
   /** Capacity fell below what is promised: every lease gives in proportion, none below nothing. */

@@ -258,7 +258,7 @@ export class Libp2pNetwork implements PeerNetwork {
       joined: false,
       stream: new PeerStream(stream, {
         onMessage: message => this.#onMessage(peer, session, host, message),
-        onClose: reason => this.#onClosed(peer, session, reason),
+        onClose: (reason, refused) => this.#onClosed(peer, session, reason, refused),
       }),
     }
     this.#sessions.set(peer, session)
@@ -278,9 +278,11 @@ export class Libp2pNetwork implements PeerNetwork {
     this.#emit({ kind: 'joined', peer, load: message.load, host })
   }
 
-  #onClosed(peer: PeerId, session: Session, reason: string): void {
+  #onClosed(peer: PeerId, session: Session, reason: string, refused: boolean): void {
     if (this.#sessions.get(peer) === session) this.#sessions.delete(peer)
-    this.#options.log.debug(`stream to ${peer} ended: ${reason}`)
+    const text = `stream to ${peer} ended: ${reason}`
+    if (refused) this.#options.log.warn(text)
+    else this.#options.log.debug(text)
     if (session.joined) this.#emit({ kind: 'lost', peer })
     this.#reopenSoon(peer)
   }

@@ -134,7 +134,7 @@ const message = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('grant'), processId, leaseId: count, terms, host, port }),
   z.strictObject({ kind: z.literal('refuse'), processId, leaseId: count, refusal }),
   z.strictObject({ kind: z.literal('lease-update'), processId, leaseId: count, terms, reason: line }),
-  z.strictObject({ kind: z.literal('release'), processId, leaseId: count }),
+  z.strictObject({ kind: z.literal('release'), processId, leaseId: count, homeEnded: z.boolean() }),
   z.strictObject({
     kind: z.literal('members'),
     processId,

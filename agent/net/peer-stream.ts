@@ -18,14 +18,15 @@ const READ_BUFFER_BYTES_MAX = 16 * MESSAGE_BYTES_MAX
 
 export interface PeerStreamEvents {
   onMessage(message: PeerMessage): void
-  /** Exactly once. `reason` is for the log. */
-  onClose(reason: string): void
+  /** Exactly once. `reason` is for the log. `refused`: for what the peer has sent. */
+  onClose(reason: string, refused: boolean): void
 }
 
 export class PeerStream {
   readonly #stream: Stream
   readonly #frames: LengthPrefixedStream<Stream>
   readonly #events: PeerStreamEvents
+  readonly #ended: Promise<void>
   #unsent = 0
   #closed = false
 
@@ -36,7 +37,7 @@ export class PeerStream {
       maxDataLength: MESSAGE_BYTES_MAX,
       maxBufferSize: READ_BUFFER_BYTES_MAX,
     })
-    void this.#readAll()
+    this.#ended = this.#readAll()
   }
 
   /** Queues a message; false when the stream is closed or was given up. */
@@ -56,14 +57,20 @@ export class PeerStream {
     return true
   }
 
-  /** Closes in good order after what is queued, but waits at most `timeoutMs`. */
+  /**
+   * Closes in good order: the peer has read what is queued when it closes its end. What waits in the layers below is
+   * lost with the connection. Waits at most `timeoutMs`.
+   */
   async close(timeoutMs: number): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    await this.#stream.close({ signal: AbortSignal.timeout(timeoutMs) }).catch((error: unknown) => {
+    const signal = AbortSignal.timeout(timeoutMs)
+    const late = new Promise<void>(resolve => signal.addEventListener('abort', () => resolve()))
+    await this.#stream.close({ signal }).catch((error: unknown) => {
       this.#stream.abort(error instanceof Error ? error : new Error(String(error)))
     })
-    this.#events.onClose('closed here')
+    await Promise.race([this.#ended, late])
+    this.#events.onClose('closed here', false)
   }
 
   /** Drops the stream at once. */
@@ -77,23 +84,23 @@ export class PeerStream {
       for (;;) {
         const signal = greeted ? {} : { signal: AbortSignal.timeout(HELLO_TIMEOUT_MS) }
         const frame = await this.#frames.read(signal)
-        if (this.#closed) return
+        if (this.#closed) continue
         const decoded = decodeMessage(frame.subarray())
-        if (decoded.kind === 'malformed') return this.#finish(`malformed message: ${decoded.reason}`)
-        if (!greeted && decoded.message.kind !== 'hello') return this.#finish('no hello')
+        if (decoded.kind === 'malformed') return this.#finish(`malformed message: ${decoded.reason}`, true)
+        if (!greeted && decoded.message.kind !== 'hello') return this.#finish('no hello', true)
         greeted = true
         this.#events.onMessage(decoded.message)
       }
     } catch (error) {
-      this.#finish(textOf(error))
+      this.#finish(textOf(error), error instanceof Error && error.name.startsWith('InvalidDataLength'))
     }
   }
 
-  #finish(reason: string): void {
+  #finish(reason: string, refused = false): void {
     if (this.#closed) return
     this.#closed = true
     this.#stream.abort(new Error(reason))
-    this.#events.onClose(reason)
+    this.#events.onClose(reason, refused)
   }
 }
 

@@ -171,6 +171,23 @@ test('a connection that is lost is made again; a pager that refuses it has ended
   await until('home is forgotten', () => a.participants(id) === 0)
 })
 
+test('lenders are told of a home pager that was killed, also by an agent that is just stopping', async t => {
+  const cluster = await Cluster.make()
+  t.teardown(() => cluster.stop())
+  const world = new FakeWorld()
+  const a = await cluster.start('a', world.pagers())
+  await cluster.start('b', world.pagers(), { peers: [addressOf(a)] })
+  await until('joined', () => joined(a).length === 1)
+  for (const stopping of [false, true]) {
+    const { id, pager } = await attach(a, world, 2)
+    await until('a lane', () => a.participants(id) === 2)
+    pager.vanish()
+    if (stopping) await a.stop()
+    await until('the pager of b ends', () => world.peers().length === 0)
+    t.true(cluster.log.includes(`b info ${id}: pager told to end: its home has ended`))
+  }
+})
+
 test('a second agent in the same directory is told so; a wrong key is refused with the remedy', async t => {
   const cluster = await Cluster.make()
   t.teardown(() => cluster.stop())

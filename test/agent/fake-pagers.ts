@@ -81,6 +81,13 @@ export class FakePager {
     for (const connection of [...this.connections]) connection.end('the pager has closed the connection')
   }
 
+  /** As when killed: without a word, and its lanes look as if they were only cut. */
+  vanish(): void {
+    this.alive = false
+    this.#world.gone(this)
+    for (const connection of [...this.connections]) connection.end('the pager has closed the connection')
+  }
+
   #dial(command: LaneCommand): void {
     const other = this.#world.listening(command.port)
     const accepted = other?.accepting.get(this.describe.node)

@@ -48,6 +48,21 @@ function commandOf(name: string): readonly string[] {
   return command
 }
 
+async function startPagers(
+  t: ExecutionContext,
+  command: readonly string[],
+  participants: number,
+): Promise<Pagers> {
+  const options = { participants, memoryPages: MEMORY_PAGES, jumpEvery: JUMP_EVERY }
+  const pagers = await Pagers.start(command, options)
+  t.teardown(() => pagers.stop())
+  return pagers
+}
+
+async function someJumps({ home }: Pagers): Promise<void> {
+  await until('some jumps', async () => Number((await home.requestStats()).jumps) > 10, 60_000)
+}
+
 /** Cuts a connection of some wire now and then, until `ended`. */
 async function cutNowAndThen(pagers: Pagers, ended: () => boolean): Promise<number> {
   const next = random(SEED)
@@ -78,12 +93,7 @@ for (const [name, participants] of [
   test.serial(`${name} on ${participants + 1} nodes while connections are cut`, async t => {
     t.timeout(TIMEOUT_MS)
     const command = commandOf(name)
-    const pagers = await Pagers.start(command, {
-      participants,
-      memoryPages: MEMORY_PAGES,
-      jumpEvery: JUMP_EVERY,
-    })
-    t.teardown(() => pagers.stop())
+    const pagers = await startPagers(t, command, participants)
     let ended = false
     const running = pagers.run().finally(() => {
       ended = true
@@ -99,14 +109,9 @@ for (const [name, participants] of [
 test.serial('a wire that holds everything for two seconds is waited for', async t => {
   t.timeout(TIMEOUT_MS)
   const command = commandOf('threads')
-  const pagers = await Pagers.start(command, {
-    participants: 1,
-    memoryPages: MEMORY_PAGES,
-    jumpEvery: JUMP_EVERY,
-  })
-  t.teardown(() => pagers.stop())
+  const pagers = await startPagers(t, command, 1)
   const running = pagers.run()
-  await until('some jumps', async () => Number((await pagers.home.requestStats()).jumps) > 10, 60_000)
+  await someJumps(pagers)
   pagers.wires[0]?.hold()
   await sleep(STALL_MS)
   pagers.wires[0]?.release()
@@ -117,14 +122,9 @@ test.serial('a wire that holds everything for two seconds is waited for', async 
 
 test.serial('a wire that does not come back ends the run, by the name of the node', async t => {
   t.timeout(TIMEOUT_MS)
-  const pagers = await Pagers.start(commandOf('python-dict'), {
-    participants: 1,
-    memoryPages: MEMORY_PAGES,
-    jumpEvery: JUMP_EVERY,
-  })
-  t.teardown(() => pagers.stop())
+  const pagers = await startPagers(t, commandOf('python-dict'), 1)
   const running = pagers.run()
-  await until('some jumps', async () => Number((await pagers.home.requestStats()).jumps) > 10, 60_000)
+  await someJumps(pagers)
   pagers.wires[0]?.remove()
   const end = await running
   t.is(end.status, RUN_FAILED)

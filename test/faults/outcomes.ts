@@ -69,12 +69,14 @@ async function applicationKilled(t: ExecutionContext, scene: Scene): Promise<voi
 
 async function homePagerKilled(t: ExecutionContext, scene: Scene): Promise<void> {
   const application = await applicationOf(scene)
-  const end = await killAll(t, scene, [scene.cluster.pagerOf('a').pid])
+  const { pid, id } = scene.cluster.pagerOf('a')
+  const end = await killAll(t, scene, [pid])
   t.is(end.status, RUN_FAILED)
   t.is(end.stderr, 'elasticos: the pager ended (killed by SIGKILL), and the program with it; run it again\n')
   t.is(end.stats?.exitStatus, RUN_FAILED)
   await until('the end of the application', () => !alive(application), PAGERS_GONE_MS)
   await expectClean(t, scene)
+  t.regex(scene.cluster.log('b'), new RegExp(`${id}: pager told to end: its home has ended`))
 }
 
 async function runKilled(t: ExecutionContext, scene: Scene): Promise<void> {

@@ -11,7 +11,7 @@ import { homeSocketPath } from '../../kmod/pager-host.js'
 import { type Running, type RunOutcome, type TestCluster, until } from '../helpers/cluster.js'
 import { type Before, leftovers, snapshot } from '../helpers/leftovers.js'
 import type { Hosts } from '../helpers/namespaces.js'
-import { alive, census, type ProcessSeen } from '../helpers/processes.js'
+import { alive, census, commandLine, type ProcessSeen } from '../helpers/processes.js'
 import { buildProgram } from '../helpers/programs.js'
 
 /** From the kill to the end of `run`, by the command-line contract. */
@@ -117,6 +117,17 @@ export async function applicationOf(scene: Scene): Promise<number> {
   const pager = await PagerClient.connect(socket, 'observer')
   pager.close()
   return pager.describe.appPid
+}
+
+/** Tells the home pager on `a` to do without a participant, as its agent would. `root`: that of `a`. */
+export async function contract(cluster: TestCluster, name: string, root = ''): Promise<void> {
+  const line = commandLine(cluster.pagerOf(name).pid)
+  const node = Number(line[line.indexOf('--node') + 1])
+  const socket = homeSocketPath(join(cluster.agent('a').dataDir, 'run'), cluster.pagerOf('a').id)
+  const pager = await PagerClient.connect(root + socket, 'agent')
+  pager.send({ kind: 'participant-drop', node })
+  await pager.requestStats()
+  pager.close()
 }
 
 /** The first word of the copy that is not the program's, undefined when there is none. */

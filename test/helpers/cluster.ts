@@ -143,6 +143,20 @@ export class TestCluster {
     return join(this.directory, 'network.key')
   }
 
+  /** Of everything that the cluster starts. */
+  get environment(): Record<string, string> {
+    const { PATH = '/usr/bin:/bin', ELASTICOS_PAGER } = process.env
+    return {
+      PATH,
+      HOME: this.path('home'),
+      XDG_STATE_HOME: this.path('home', 'state'),
+      XDG_RUNTIME_DIR: this.path('home', 'run'),
+      LC_ALL: 'C',
+      [TAG]: this.directory,
+      ...(ELASTICOS_PAGER === undefined ? {} : { ELASTICOS_PAGER }),
+    }
+  }
+
   path(...names: string[]): string {
     return join(this.directory, ...names)
   }
@@ -306,18 +320,9 @@ export class TestCluster {
     options: SpawnOptions,
     stdio: ('ignore' | 'pipe' | number)[],
   ): ChildProcess {
-    const env: Record<string, string> = {
-      PATH: process.env.PATH ?? '/usr/bin:/bin',
-      HOME: this.path('home'),
-      XDG_STATE_HOME: this.path('home', 'state'),
-      XDG_RUNTIME_DIR: this.path('home', 'run'),
-      LC_ALL: 'C',
-      [TAG]: this.directory,
-    }
-    if (process.env.ELASTICOS_PAGER !== undefined) env.ELASTICOS_PAGER = process.env.ELASTICOS_PAGER
     const [program = '', ...words] = [...(options.prefix ?? []), process.execPath, this.#launcher, ...args]
     return spawn(program, words, {
-      env: { ...env, ...options.env },
+      env: { ...this.environment, ...options.env },
       stdio,
       cwd: options.cwd ?? this.directory,
       ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),

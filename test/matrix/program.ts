@@ -2,9 +2,9 @@
  * What a program of the matrix is, and how one is prepared.
  */
 
-import { execFileSync } from 'node:child_process'
-import { accessSync, constants, mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { which as find, interpreter } from '../../agent/cli/demo/programs.js'
 import { buildProgram } from '../helpers/programs.js'
 import { writeLines } from './inputs.js'
 
@@ -28,22 +28,13 @@ export interface MatrixProgram {
 
 /** Full path of a program on PATH. Throws with what to install. */
 export function which(name: string, debianPackage = name): string {
-  for (const directory of (process.env.PATH ?? '/usr/bin:/bin').split(':')) {
-    const path = join(directory, name)
-    try {
-      accessSync(path, constants.X_OK)
-      return path
-    } catch {
-      // Not in this directory.
-    }
-  }
-  throw new Error(`${name} is not installed: apt-get install -y ${debianPackage}`)
+  const path = find(name)
+  if (path === undefined) throw new Error(`${name} is not installed: apt-get install -y ${debianPackage}`)
+  return path
 }
 
-/** The interpreter itself: what PATH finds may be a shell script of a version manager. */
 export function python(): string {
-  const code = 'import sys; print(sys.executable)'
-  return execFileSync(which('python3'), ['-c', code], { encoding: 'utf8' }).trim()
+  return interpreter(which('python3'))
 }
 
 export function script(directory: string, name: string, text: string): string {

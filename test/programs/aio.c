@@ -3,12 +3,9 @@
  * any call, and with one. Arguments: the case, and a file to be made, on a file system that has direct I/O.
  */
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -16,15 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cases.h"
+#include "direct.h"
 
-enum {
-  BLOCK_PAGES = 32,
-  BLOCK_BYTES = BLOCK_PAGES * PAGE_BYTES,
-  BLOCKS = 128,
-  CROWD_PAGES = 3000,
-  DEPTH = 8
-};
+enum { BLOCK_PAGES = 32, BLOCK_BYTES = BLOCK_PAGES * PAGE_BYTES, BLOCKS = 128, DEPTH = 8 };
 
 /* What io_setup maps; `tail` is the kernel's, `head` belongs to whoever takes events. */
 struct ring {
@@ -33,20 +24,6 @@ struct ring {
   unsigned magic, compat, incompat, header_bytes;
   struct io_event events[];
 };
-
-static const char* path;
-
-static int open_direct(void) {
-  const int file = open(path, O_RDWR | O_CREAT | O_DIRECT, 0600);
-  if (file < 0) fail("no direct I/O: %s", strerror(errno));
-  return file;
-}
-
-static uint64_t* pages(size_t count) {
-  return (uint64_t*)map(count * PAGE_BYTES, PROT_READ | PROT_WRITE, anonymous);
-}
-
-static uint64_t seed_of(uint64_t block) { return mix(block + 1); }
 
 static aio_context_t setup(unsigned depth) {
   aio_context_t context = 0;
@@ -106,15 +83,6 @@ static void write_file(int file) {
     expect_result(next_event(context, false), BLOCK_BYTES);
   }
   if (syscall(SYS_io_destroy, context) != 0) fail("io_destroy: %s", strerror(errno));
-}
-
-/* More memory than there is: something leaves all the time. */
-static uint64_t* crowd;
-static void* press(void* argument) {
-  atomic_bool* const ends = argument;
-  while (!atomic_load(ends))
-    for (uint64_t i = 0; i < CROWD_PAGES && !atomic_load(ends); i++) crowd[i * PAGE_WORDS]++;
-  return NULL;
 }
 
 struct work {
@@ -198,6 +166,70 @@ static void again(void) {
   for (int i = 0; i < BLOCKS; i++) expect_result(next_event(context, i % 2 == 0), BLOCK_BYTES);
   for (uint64_t block = 0; block < BLOCKS; block++)
     verify(buffer + block * BLOCK_PAGES * PAGE_WORDS, BLOCK_PAGES, seed_of(block), "one of many");
+}
+
+static void end_context(aio_context_t context) {
+  if (syscall(SYS_io_destroy, context) != 0) fail("io_destroy: %s", strerror(errno));
+}
+
+static atomic_bool destroying;
+
+/* Contexts that end while the disk has much to do for them: their place in memory is free before that. */
+static void* destroy_busy(void* argument) {
+  uint64_t* const buffer = pages(BLOCK_PAGES);
+  struct iocb requests[BLOCKS], *list[BLOCKS];
+  for (int i = 0; i < BLOCKS; i++) {
+    requests[i] = request(IOCB_CMD_PWRITE, *(const int*)argument, buffer, BLOCK_BYTES,
+                          (uint64_t)(BLOCKS + i) * BLOCK_BYTES);
+    list[i] = &requests[i];
+  }
+  for (int round = 0; round < 90; round++) {
+    const aio_context_t context = setup(BLOCKS);
+    submit(context, list, BLOCKS);
+    end_context(context);
+  }
+  return NULL;
+}
+
+/* Those that take the place; each ends while the disk reads for it. */
+static void* read_in_its_place(void* argument) {
+  enum { READS = 4 };
+  uint64_t* const buffer = pages((size_t)READS * BLOCK_PAGES);
+  struct iocb requests[READS], *list[READS];
+  for (uint64_t round = 0; atomic_load(&destroying); round++) {
+    const aio_context_t context = setup(BLOCKS);
+    for (uint64_t i = 0; i < READS; i++) {
+      requests[i] = request(IOCB_CMD_PREAD, *(const int*)argument, buffer + i * BLOCK_PAGES * PAGE_WORDS,
+                            BLOCK_BYTES, (round * READS + i) % BLOCKS * BLOCK_BYTES);
+      list[i] = &requests[i];
+    }
+    submit(context, list, READS);
+    end_context(context);
+    for (uint64_t i = 0; i < READS; i++)
+      verify(buffer + i * BLOCK_PAGES * PAGE_WORDS, BLOCK_PAGES, seed_of((round * READS + i) % BLOCKS),
+             "a block read by a context that was ended");
+    memset(buffer, 0, (size_t)READS * BLOCK_BYTES);
+  }
+  return NULL;
+}
+
+static void destroys(void) {
+  int file = open_direct();
+  crowd = pages(CROWD_PAGES);
+  write_file(file);
+  pthread_t pressing, busy[2], reading[2];
+  atomic_bool ends = false;
+  atomic_store(&destroying, true);
+  pthread_create(&pressing, NULL, press, &ends);
+  for (int i = 0; i < 2; i++) {
+    pthread_create(&busy[i], NULL, destroy_busy, &file);
+    pthread_create(&reading[i], NULL, read_in_its_place, &file);
+  }
+  for (int i = 0; i < 2; i++) pthread_join(busy[i], NULL);
+  atomic_store(&destroying, false);
+  for (int i = 0; i < 2; i++) pthread_join(reading[i], NULL);
+  atomic_store(&ends, true);
+  pthread_join(pressing, NULL);
 }
 
 /* What is wrong is refused as by the kernel; what is no direct read works, too. */
@@ -303,8 +335,8 @@ static void execs(void) {
 int main(int argc, char** argv) {
   if (argc < 3) return 2;
   path = argv[2];
-  static const struct test_case list[] = {{"reads", reads}, {"again", again}, {"calls", calls},
-                                          {"exits", exits}, {"execs", execs}, {"check", check_written},
-                                          {NULL, NULL}};
+  static const struct test_case list[] = {{"reads", reads},         {"again", again}, {"destroys", destroys},
+                                          {"calls", calls},         {"exits", exits}, {"execs", execs},
+                                          {"check", check_written}, {NULL, NULL}};
   return run_case(list, argc, argv);
 }

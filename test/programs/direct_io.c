@@ -3,34 +3,16 @@
  * and goes. Arguments: the case, and a file to be made, on a file system that has direct I/O.
  */
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "cases.h"
+#include "direct.h"
 
-enum { BLOCK_PAGES = 16, BLOCKS = 64, BLOCK_BYTES = BLOCK_PAGES * PAGE_BYTES, CROWD_PAGES = 3000 };
-
-static const char* path;
-static uint64_t* crowd;
-
-static int open_direct(void) {
-  const int file = open(path, O_RDWR | O_CREAT | O_DIRECT, 0600);
-  if (file < 0) fail("no direct I/O: %s", strerror(errno));
-  return file;
-}
-
-static uint64_t* pages(size_t count) {
-  return (uint64_t*)map(count * PAGE_BYTES, PROT_READ | PROT_WRITE, anonymous);
-}
-
-static uint64_t seed_of(uint64_t block) { return mix(block + 1); }
+enum { BLOCK_PAGES = 16, BLOCKS = 64, BLOCK_BYTES = BLOCK_PAGES * PAGE_BYTES };
 
 static void expect_count(const char* what, ssize_t got, ssize_t wanted) {
   if (got != wanted) fail("%s: %zd, not %zd: %s", what, got, wanted, got < 0 ? strerror(errno) : "short");
@@ -44,14 +26,6 @@ static void write_file(int file) {
     expect_count("write", pwrite(file, buffer, BLOCK_BYTES, (off_t)(block * BLOCK_BYTES)), BLOCK_BYTES);
   }
   munmap(buffer, BLOCK_BYTES);
-}
-
-/* More memory than there is: something leaves all the time. */
-static void* press(void* argument) {
-  atomic_bool* const ends = argument;
-  while (!atomic_load(ends))
-    for (uint64_t i = 0; i < CROWD_PAGES && !atomic_load(ends); i++) crowd[i * PAGE_WORDS]++;
-  return NULL;
 }
 
 static void read_block(int file, uint64_t* buffer, uint64_t block) {

@@ -11,10 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include "check.h"
+#include "children.h"
 
 enum { SEED = 100, OTHER = 200, CHILDREN = 40, THREADS = 3, THREAD_PAGES = 24, NESTED = 8 };
 
@@ -30,12 +27,6 @@ static uint64_t* page(uint64_t index) { return array + index * PAGE_WORDS; }
 
 static void verify_part(uint64_t first, uint64_t count, uint64_t seed, const char* what) {
   verify(page(first), count, seed + first * PAGE_WORDS, what);
-}
-
-static void expect_right(pid_t pid, const char* what) {
-  int status = 0;
-  if (pid < 0 || waitpid(pid, &status, 0) != pid) fail("%s: no child", what);
-  if (status != 0) fail("%s: a child ended with %#x", what, status);
 }
 
 /* A child that runs `check` when the parent has done `act`. */

@@ -196,13 +196,8 @@ static void fork_advice(void) {
 }
 
 static const struct test_case cases[] = {
-    {"fresh", fresh},
-    {"convert", convert},
-    {"reserved", reserved},
-    {"huge", huge},
-    {"promises", promises},
-    {"fork-advice", fork_advice},
-    {NULL, NULL},
+    {"fresh", fresh},       {"convert", convert},         {"reserved", reserved}, {"huge", huge},
+    {"promises", promises}, {"fork-advice", fork_advice}, {NULL, NULL},
 };
 
 int main(int argc, char** argv) { return run_case(cases, argc, argv); }

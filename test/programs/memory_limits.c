@@ -1,5 +1,5 @@
 /*
- * Resource limits: the stack, address space, data.
+ * Resource limits: the stack, address space, data; and what no machine has.
  */
 #define _GNU_SOURCE
 #include <setjmp.h>
@@ -85,11 +85,27 @@ static void limits(void) {
   if (sbrk(1 << 20) == (void*)-1) fail("a little more");
 }
 
+static void* show(const char* what, void* at) {
+  printf("%s: %s\n", what, at == MAP_FAILED ? strerror(errno) : "done");
+  return at;
+}
+
+/* More than all that could ever hold it, in one call: refused if it is to be written to, and reserved. */
+static void never(void) {
+  const size_t much = 1ull << 45;
+  const int both = PROT_READ | PROT_WRITE;
+  show("mmap", mmap(NULL, much, both, anonymous, -1, 0));
+  munmap(show("not reserved", mmap(NULL, much, both, anonymous | MAP_NORESERVE, -1, 0)), much);
+  munmap(show("not written", mmap(NULL, much, PROT_READ, anonymous, -1, 0)), much);
+  char* const at = map(1 << 20, both, anonymous);
+  show("mremap", mremap(at, 1 << 20, much, MREMAP_MAYMOVE));
+  show("brk", sbrk((intptr_t)1 << 40));
+  show("malloc", malloc(much) == NULL ? MAP_FAILED : at);
+  memset(at, 1, 1 << 20);
+}
+
 static const struct test_case cases[] = {
-    {"stack", stack},
-    {"grows-down", grows_down},
-    {"limits", limits},
-    {NULL, NULL},
+    {"stack", stack}, {"grows-down", grows_down}, {"limits", limits}, {"never", never}, {NULL, NULL},
 };
 
 int main(int argc, char** argv) { return run_case(cases, argc, argv); }

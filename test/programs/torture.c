@@ -1,8 +1,8 @@
 // Writes and verifies memory at random, from several threads, while mappings come, go, move, shrink and
-// change their protection: for running under random limits, jumps, and nodes that come and go. A page's right
-// content follows from its region and a stamp, which is in memory too; a sum over the stamps of each region
-// shows a page of them that was lost together with what it describes. Every page is verified again at the
-// end.
+// change their protection, and children verify what they have of it: for running under random limits, jumps,
+// cuts, and nodes that come and go. A page's right content follows from its region and a stamp, which is in
+// memory too; a sum over the stamps of each region shows a page of them that was lost together with what it
+// describes. Every page is verified again at the end.
 //
 // torture THREADS SEED SECONDS MEGABYTES     Prints "begins" and at the end "right: N steps"; the first wrong
 // word ends it.
@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -75,6 +76,12 @@ static uint64_t sum_of(uint64_t page, uint32_t stamp) { return stamp == 0 ? 0 : 
 static void set_stamp(Region* r, uint64_t page, uint32_t stamp) {
   r->sum += sum_of(page, stamp) - sum_of(page, r->stamps[page]);
   r->stamps[page] = stamp;
+}
+
+static void write_fresh(Worker* w, Region* r, uint64_t page) {
+  const uint32_t stamp = (uint32_t)next(w) | 1;
+  write_page(r->at + page * PAGE_WORDS, first_word(r->salt, page, stamp));
+  set_stamp(r, page, stamp);
 }
 
 static void verify_of(Worker* w, Region* r, uint64_t page, const char* what) {
@@ -154,9 +161,7 @@ static void through_pipe(Worker* w, Region* r) {
     got += (size_t)part;
   }
   verify_page(target, stamp == 0 ? 0 : first_word(r->salt, from, stamp), "through a pipe", w->number, to);
-  const uint32_t fresh = (uint32_t)next(w) | 1;
-  write_page(target, first_word(r->salt, to, fresh));
-  set_stamp(r, to, fresh);
+  write_fresh(w, r, to);
 }
 
 static void use_shared(Worker* w) {
@@ -169,14 +174,26 @@ static void use_shared(Worker* w) {
   pthread_mutex_unlock(&shared_pages[page].lock);
 }
 
+// A child has all as it was, and what it writes is its own, while the pages change here.
+static void fork_child(Worker* w, Region* r) {
+  const pid_t child = fork();
+  if (child == 0) {
+    for (uint64_t page = 0; page < r->pages; page += 2) write_fresh(w, r, page);
+    for (uint64_t page = 0; page < r->pages; page++) verify_of(w, r, page, "in a child");
+    verify_stamps(w, r);
+    _exit(0);
+  }
+  for (uint64_t page = 0; page < r->pages; page += 3) write_fresh(w, r, page);
+  int status = 0;
+  if (child < 0 || waitpid(child, &status, 0) != child || status != 0) fail("a child ended with %#x", status);
+}
+
 static void step(Worker* w) {
   Region* r = &w->regions[below(w, kRegions)];
   const uint64_t page = below(w, r->pages);
   const uint64_t what = below(w, 1000);
   if (what < 450) {
-    const uint32_t stamp = (uint32_t)next(w) | 1;
-    write_page(r->at + page * PAGE_WORDS, first_word(r->salt, page, stamp));
-    set_stamp(r, page, stamp);
+    write_fresh(w, r, page);
   } else if (what < 850) {
     verify_of(w, r, page, "at random");
   } else if (what < 890) {
@@ -198,6 +215,8 @@ static void step(Worker* w) {
   } else if (what < 999) {
     unmap(r, 0);
     make(w, r);
+  } else {
+    fork_child(w, r);
   }
 }
 

@@ -44,6 +44,7 @@ const CASES: readonly (readonly [program: string, name: string, title: string])[
   ['direct_io', 'inherited', 'a descriptor that was there before the program'],
   ['aio', 'reads', 'pages stay while requests are under way'],
   ['aio', 'again', 'one iocb for many requests at once'],
+  ['aio', 'destroys', 'a context that ends while another takes its place'],
   ['aio', 'calls', 'requests of all kinds, right and wrong'],
   ['aio', 'execs', 'requests end before the next program begins'],
 ]

@@ -5,11 +5,11 @@
  */
 
 import { spawnSync } from 'node:child_process'
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
-import type { TestCluster } from '../helpers/cluster.js'
+import { type TestCluster, until } from '../helpers/cluster.js'
 import { taggedPids } from '../helpers/processes.js'
 import { buildProgram } from '../helpers/programs.js'
 import { startCluster } from '../matrix/matrix.js'
@@ -154,6 +154,18 @@ async function held(count: number): Promise<number> {
   while (heldDescriptors() !== count && performance.now() < deadline) await sleep(20)
   return heldDescriptors()
 }
+
+test.serial('a child that has all its memory takes no descriptors any more', async t => {
+  t.timeout(TIMEOUT_MS)
+  const program = buildProgram('fork_races', cluster.directory)
+  const file = join(cluster.directory, 'seen')
+  const run = cluster.run('a', ALONE, [program, 'complete', file], { timeoutMs: TIMEOUT_MS })
+  await until('the child', () => run.stdout === 'has all\n', TIMEOUT_MS)
+  t.is(await held(1), 1, "the program's")
+  writeFileSync(file, '')
+  const end = await run.outcome
+  t.is(end.stdout.toString(), 'has all\ndone\n', end.stderr)
+})
 
 test.serial('the death of the pager is the death of children, which read no zeros before it', async t => {
   t.timeout(TIMEOUT_MS)

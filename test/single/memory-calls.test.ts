@@ -57,6 +57,7 @@ const CASES: readonly Case[] = [
   limit('stack', 'a limit of the stack that was set for exec', 'ulimit -S -s 32768; '),
   limit('grows-down', 'the stack becomes executable'),
   limit('limits', 'limits of address space and data hold'),
+  limit('never', 'memory that nobody could ever hold is refused where it is asked for'),
   ends('robust', 'robust mutexes of a thread that ends are released, wherever they are'),
   ends('robust-group', 'robust mutexes are released at the end of a process, too'),
   ends('traps', 'breakpoints and vsyscalls of a thread that is elsewhere', true),

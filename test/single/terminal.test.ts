@@ -7,7 +7,6 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import test from 'ava'
 import { type TestCluster, until } from '../helpers/cluster.js'
-import { TAG } from '../helpers/processes.js'
 import { buildProgram } from '../helpers/programs.js'
 import { startCluster } from '../matrix/matrix.js'
 
@@ -33,17 +32,11 @@ class Terminal {
   #shown = ''
 
   constructor() {
-    const { PATH } = process.env
-    const env = {
-      PATH,
-      HOME: cluster.path('home'),
-      XDG_STATE_HOME: cluster.path('home', 'state'),
-      XDG_RUNTIME_DIR: cluster.path('home', 'run'),
-      [TAG]: cluster.directory,
-      ...(process.env.ELASTICOS_PAGER === undefined ? {} : { ELASTICOS_PAGER: process.env.ELASTICOS_PAGER }),
-    }
     const shell = ['-qec', 'bash --norc --noprofile -i', '/dev/null']
-    this.#child = spawn('script', shell, { cwd: cluster.directory, env })
+    this.#child = spawn('script', shell, {
+      cwd: cluster.directory,
+      env: cluster.environment,
+    })
     this.#child.stdout?.on('data', chunk => {
       this.#shown += chunk
     })

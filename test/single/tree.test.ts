@@ -4,8 +4,17 @@
  */
 
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import type { TestCluster } from '../helpers/cluster.js'
@@ -140,6 +149,39 @@ asRoot('a program that gives up its user, or its root directory, can still execu
     t.is(end.status, 0)
   }
 })
+
+asRoot(
+  'what is executed in another root, or with users of its own, is judged as the kernel does there',
+  async t => {
+    t.timeout(TIMEOUT_MS)
+    const root = join(cluster.directory, 'other-root')
+    mkdirSync(root)
+    // Its loader is to be found only there.
+    buildProgram('births', root, ['-Wl,--dynamic-linker=/loader'])
+    const needs = spawnSync('ldd', ['/bin/true'], { encoding: 'utf8' }).stdout
+    for (const [, path = ''] of needs.matchAll(/(\/\S+) \(0x/g)) {
+      mkdirSync(join(root, dirname(path)), { recursive: true })
+      copyFileSync(path, join(root, path))
+      if (path.includes('/ld-linux')) copyFileSync(path, join(root, 'loader'))
+    }
+    const setuid = join(cluster.directory, 'setuid-of-nobody-known')
+    copyFileSync('/bin/echo', setuid)
+    chownSync(setuid, 12_345, 12_345)
+    chmodSync(setuid, 0o6755)
+    const inRoot = ['chroot', root, '/births', 'heap']
+    const withUsers = ['unshare', '--user', '--map-root-user', setuid, 'as alone']
+    const commands = [inRoot, ...(spawnSync('unshare', ['--user', 'true']).status === 0 ? [withUsers] : [])]
+    for (const command of commands)
+      for (const words of [command, ['sh', '-c', '"$@"; exit $?', 'sh', ...command]]) {
+        const end = await cluster.run('a', HERE, words, { timeoutMs: TIMEOUT_MS }).outcome
+        t.is(end.stdout.toString(), 'as alone\n', `${words.join(' ')}: ${end.stderr}`)
+        t.is(end.status, 0)
+      }
+    const known = await cluster.run('a', HERE, ['sh', '-c', `${setuid} known; :`]).outcome
+    t.is(known.status, 125)
+    t.regex(known.stderr, / is setuid: /)
+  },
+)
 
 for (const sanitizer of ['thread', 'address']) {
   test.serial(

@@ -1,14 +1,22 @@
 /**
  * One round of the torture: a program that verifies all of its memory runs on three agents, while participants are
- * stopped in order and started again, and pagers are stalled. Whatever is drawn at random comes from the round's seed.
+ * stopped in order and started again, agents are killed, pagers are stalled, and connections between them are cut.
+ * Whatever is drawn at random comes from the round's seed.
  *
- * Limits: what is drawn repeats, the moments at which it meets the program do not.
+ * Limits: what is drawn repeats, the moments at which it meets the program do not. Connections can be cut by root only.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type AgentStart, type RunOutcome, type TestCluster, until } from '../helpers/cluster.js'
+import {
+  type AgentStart,
+  type RunOutcome,
+  type TestCluster,
+  type TestPager,
+  until,
+} from '../helpers/cluster.js'
 import { leftovers, snapshot } from '../helpers/leftovers.js'
 import { alive, census, type ProcessSeen } from '../helpers/processes.js'
+import { connectionsOf, reset } from './cut.js'
 import type { Dice } from './dice.js'
 
 /** Shorter than the four seconds after which a silent node counts as lost, with time for a busy machine to notice. */
@@ -24,6 +32,8 @@ const POLICIES = [
   'multinode-adaptive-lru',
   'multinode-adaptive-lru:window=10,threshold=0.6',
 ] as const
+
+export type Note = (text: string) => void
 
 export interface Plan {
   /** What each agent lends, in the order of their names. */
@@ -53,7 +63,7 @@ export async function round(
   program: string,
   plan: Plan,
   dice: Dice,
-  note: (text: string) => void,
+  note: Note,
 ): Promise<string[]> {
   const { threads, seed, seconds, flags } = plan
   await cluster.whenJoined(3)
@@ -75,14 +85,13 @@ export async function round(
   }
   const end = await outcome
   problems.push(...judge(end))
-  for (const name of ['b', 'c'])
+  for (const name of ['a', 'b', 'c'])
     if (!cluster.agents.has(name)) await cluster.startAgent(name, agentStart(plan, name))
   if (problems.length === 0)
     problems.push(...(await leftovers(cluster, before, [...during.values()], CLEAN_WITHIN_MS)))
-  const { pulls = 0, pushes = 0, pagesSpilled = 0, jumps = 0 } = end.stats ?? {}
-  note(
-    `${end.stdout.toString().trim()}; ${pulls} pulls, ${pushes} pushes, ${pagesSpilled} pages spilled, ${jumps} jumps`,
-  )
+  const { pulls = 0, pushes = 0, pagesSpilled = 0, jumps = 0, lanesResumed = 0 } = end.stats ?? {}
+  const moved = `${pulls} pulls, ${pushes} pushes, ${pagesSpilled} pages spilled, ${jumps} jumps`
+  note(`${end.stdout.toString().trim()}; ${moved}, ${lanesResumed} connections resumed`)
   return problems
 }
 
@@ -97,16 +106,23 @@ function judge(end: RunOutcome): string[] {
 }
 
 /** One thing that a run has to bear. */
-async function disturb(
-  cluster: TestCluster,
-  plan: Plan,
-  dice: Dice,
-  note: (text: string) => void,
-): Promise<void> {
-  if (dice.number(0, 2) === 0) return await comeOrGo(cluster, plan, dice.of(['b', 'c']), note)
-  const pager = dice.of(cluster.pagers())
-  const stallMs = dice.number(10, STALL_MS_MAX)
-  if (pager === undefined) return
+async function disturb(cluster: TestCluster, plan: Plan, dice: Dice, note: Note): Promise<void> {
+  const pagers = cluster.pagers()
+  if (pagers.length === 0) return
+  const pager = dice.of(pagers)
+  switch (dice.of(['stall', 'stall', 'cut', 'cut', 'participant', 'participant', 'agent'])) {
+    case 'stall':
+      return await stall(pager, dice.number(10, STALL_MS_MAX), note)
+    case 'cut':
+      return cut(pager, dice, note)
+    case 'participant':
+      return await comeOrGo(cluster, plan, dice.of(['b', 'c']), 'SIGTERM', note)
+    case 'agent':
+      return await comeOrGo(cluster, plan, dice.of(['a', 'b', 'c']), 'SIGKILL', note)
+  }
+}
+
+async function stall(pager: TestPager, stallMs: number, note: Note): Promise<void> {
   note(`the pager on ${pager.node} stalls for ${stallMs} ms`)
   try {
     process.kill(pager.pid, 'SIGSTOP')
@@ -116,15 +132,23 @@ async function disturb(
   }
 }
 
+/** Some connections of a pager's lanes. */
+function cut(pager: TestPager, dice: Dice, note: Note): void {
+  const cutNow = connectionsOf(pager.pid).filter(() => dice.number(0, 1) === 0)
+  note(`${cutNow.filter(reset).length} connections of the pager on ${pager.node} are cut`)
+}
+
+/** An agent that is killed leaves its pagers to the one that is started next. */
 async function comeOrGo(
   cluster: TestCluster,
   plan: Plan,
   name: string,
-  note: (text: string) => void,
+  signal: 'SIGTERM' | 'SIGKILL',
+  note: Note,
 ): Promise<void> {
   if (cluster.agents.has(name)) {
-    note(`${name} is told to stop`)
-    await cluster.stopAgent(name)
+    note(`${name} is ${signal === 'SIGKILL' ? 'killed' : 'told to stop'}`)
+    await cluster.stopAgent(name, signal)
   } else {
     note(`${name} is started`)
     await cluster.startAgent(name, agentStart(plan, name))

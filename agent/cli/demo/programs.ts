@@ -42,7 +42,7 @@ const COUNTER_ARGS: readonly string[] = []
 const SEARCH_ARGS: readonly string[] = []
 
 /** Path of a program on PATH, or undefined. */
-function which(name: string): string | undefined {
+export function which(name: string): string | undefined {
   for (const directory of (process.env.PATH ?? '/usr/bin:/bin').split(':')) {
     const path = join(directory, name)
     try {
@@ -90,9 +90,13 @@ function preparePython(directory: string) {
   if (found === undefined) return { missing: 'apt-get install -y python3' }
   const script = join(directory, 'tables.py')
   writeFileSync(script, PYTHON_PROGRAM)
-  // What PATH finds may be a wrapper of a version manager: ask for the interpreter itself.
-  const real = execFileSync(found, ['-c', 'import sys; print(sys.executable)'], { encoding: 'utf8' }).trim()
-  return { command: [real, script] }
+  return { command: [interpreter(found), script] }
+}
+
+/** What PATH finds may be a wrapper of a version manager: the interpreter itself. */
+export function interpreter(python: string): string {
+  const code = 'import sys; print(sys.executable)'
+  return execFileSync(python, ['-c', code], { encoding: 'utf8' }).trim()
 }
 
 const SQL = `

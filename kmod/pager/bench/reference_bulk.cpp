@@ -46,66 +46,50 @@ void pump_bulk(Lane& lane, bool sends, const std::function<bool(uint64_t bytes)>
   }
 }
 
+// One figure of each window in which something came: `of` its bytes, its length and the processor time of
+// both sides. The first tenth of the time is not looked at.
+std::vector<double> windows(const Options& options, bool both_ways,
+                            const std::function<double(uint64_t bytes, uint64_t ns, uint64_t cpu_ns)>& of) {
+  LaneListener listener("127.0.0.1", [](const std::string&) { return kBenchKey; });
+  PeerProcess peer(options, [&] {
+    auto lane = accept_lane(listener);
+    pump_bulk(*lane, true, [](uint64_t) { return true; });
+  });
+  auto lane = Lane::dial("127.0.0.1", listener.port(), "1", kBenchKey);
+  const uint64_t start_ns = now_ns();
+  const auto length_ns = static_cast<uint64_t>(options.seconds * 1e9);
+  uint64_t from_ns = 0, from_cpu_ns = 0, window_bytes = 0;
+  std::vector<double> samples;
+  pump_bulk(*lane, both_ways, [&](uint64_t bytes) {
+    const uint64_t now = now_ns();
+    window_bytes += bytes;
+    const bool begins = from_ns == 0 || now - start_ns < length_ns / 10;
+    if (begins || (now - from_ns >= kBulkWindowNs && window_bytes > 0)) {
+      const uint64_t cpu_ns = thread_cpu_ns() + peer.cpu_ns();
+      if (!begins) samples.push_back(of(window_bytes, now - from_ns, cpu_ns - from_cpu_ns));
+      from_ns = now;
+      from_cpu_ns = cpu_ns;
+      window_bytes = 0;
+    }
+    return now - start_ns < length_ns;
+  });
+  return samples;
+}
+
 }  // namespace
 
 void measure_bulk_tls(const Options& options) {
-  LaneListener listener("127.0.0.1", [](const std::string&) { return kBenchKey; });
-  PeerProcess peer(options, [&] {
-    auto lane = accept_lane(listener);
-    pump_bulk(*lane, true, [](uint64_t) { return true; });
-  });
-  auto lane = Lane::dial("127.0.0.1", listener.port(), "1", kBenchKey);
-  const uint64_t start_ns = now_ns();
-  const auto length_ns = static_cast<uint64_t>(options.seconds * 1e9);
-  uint64_t window_from_ns = 0;
-  uint64_t window_bytes = 0;
-  std::vector<double> samples;  // bytes per second of each window, of the arriving direction
-  pump_bulk(*lane, true, [&](uint64_t bytes) {
-    const uint64_t now = now_ns();
-    window_bytes += bytes;
-    if (window_from_ns == 0 || now - start_ns < length_ns / 10) {
-      window_from_ns = now;
-      window_bytes = 0;
-    } else if (now - window_from_ns >= kBulkWindowNs) {
-      samples.push_back(static_cast<double>(window_bytes) * 1e9 / static_cast<double>(now - window_from_ns));
-      window_from_ns = now;
-      window_bytes = 0;
-    }
-    return now - start_ns < length_ns;
-  });
-  report("bulkTls2", options, std::move(samples), "B/s", true);
+  const auto bytes_a_second = [](uint64_t bytes, uint64_t ns, uint64_t) {
+    return static_cast<double>(bytes) * 1e9 / static_cast<double>(ns);
+  };
+  report("bulkTls2", options, windows(options, true, bytes_a_second), "B/s", true);
 }
 
 void measure_bulk_cpu(const Options& options) {
-  LaneListener listener("127.0.0.1", [](const std::string&) { return kBenchKey; });
-  PeerProcess peer(options, [&] {
-    auto lane = accept_lane(listener);
-    pump_bulk(*lane, true, [](uint64_t) { return true; });
-  });
-  auto lane = Lane::dial("127.0.0.1", listener.port(), "1", kBenchKey);
-  const uint64_t start_ns = now_ns();
-  const auto length_ns = static_cast<uint64_t>(options.seconds * 1e9);
-  uint64_t window_from_ns = 0, window_pages = 0, cpu_from_ns = 0;
-  std::vector<double> samples;  // of each window
-  const auto cpu_ns = [&] { return thread_cpu_ns() + peer.cpu_ns(); };
-  pump_bulk(*lane, false, [&](uint64_t bytes) {
-    const uint64_t now = now_ns();
-    window_pages += bytes / kPagePayloadBytes;
-    if (window_from_ns == 0 || now - start_ns < length_ns / 10) {
-      window_from_ns = now;
-      window_pages = 0;
-      cpu_from_ns = cpu_ns();
-    } else if (now - window_from_ns >= kBulkWindowNs && window_pages > 0) {
-      const uint64_t used_ns = cpu_ns();
-      samples.push_back(static_cast<double>(used_ns - cpu_from_ns) / 1000 /
-                        static_cast<double>(window_pages));
-      window_from_ns = now;
-      window_pages = 0;
-      cpu_from_ns = used_ns;
-    }
-    return now - start_ns < length_ns;
-  });
-  report("bulkTlsCpu", options, std::move(samples), "us", false);
+  const auto us_a_page = [](uint64_t bytes, uint64_t, uint64_t cpu_ns) {
+    return static_cast<double>(cpu_ns) / 1000 * kPagePayloadBytes / static_cast<double>(bytes);
+  };
+  report("bulkTlsCpu", options, windows(options, false, us_a_page), "us", false);
 }
 
 }  // namespace elastic

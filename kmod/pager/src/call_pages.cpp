@@ -12,10 +12,6 @@
 
 namespace elastic {
 
-namespace {
-constexpr int kMadvDontneedLocked = 24;
-}  // namespace
-
 CallRange range_of(uint64_t address, uint64_t bytes) {
   const uint64_t end = address + std::min(bytes, kUserSpaceEnd);
   if (address >= kUserSpaceEnd) return {};
@@ -24,6 +20,24 @@ CallRange range_of(uint64_t address, uint64_t bytes) {
 
 bool drops_contents(int advice) {
   return advice == MADV_DONTNEED || advice == MADV_FREE || advice == kMadvDontneedLocked;
+}
+
+bool is_about_paging(int advice) {
+  switch (advice) {
+    case MADV_NORMAL:
+    case MADV_RANDOM:
+    case MADV_SEQUENTIAL:
+    case MADV_WILLNEED:
+    case MADV_MERGEABLE:
+    case MADV_UNMERGEABLE:
+    case MADV_HUGEPAGE:
+    case MADV_NOHUGEPAGE:
+    case MADV_DONTDUMP:
+    case MADV_DODUMP:
+    case MADV_COLD:
+    case MADV_PAGEOUT: return true;
+    default: return false;
+  }
 }
 
 std::vector<uint64_t> futex_pages(const user_regs_struct& call) {

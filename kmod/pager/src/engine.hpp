@@ -133,6 +133,7 @@ class Engine {
   void retry_if_deferred(uint64_t page);
   void retry_held();
   bool leaves_memory(uint64_t page, bool demanded);
+  void copy_out(uint64_t page, uint8_t* out, uint64_t count, bool protect);
   void serve_page(Node& to, uint64_t page, bool demanded, PageMeta& meta, uint8_t* out);
   void fill_meta_of_owned(Node& to, uint64_t page, PageMeta& meta, uint8_t* out);
   void send_pages(Node& to, FrameType type, const std::vector<PageMeta>& metas, size_t data_pages, bool bulk);
@@ -148,11 +149,11 @@ class Engine {
   // engine_evict.cpp
   int64_t room() const {
     return static_cast<int64_t>(config_.pages_limit) - static_cast<int64_t>(pages_in_buffers_) -
-           static_cast<int64_t>(table_.resident()) - expected_;
+           static_cast<int64_t>(table_.resident()) - expected_ - unconfirmed_;
   }
   void count_buffers();
   int64_t pushers() const;  // nodes that may push here
-  void tell_if_less_room();
+  void tell_if_room_changed();
   uint64_t reserve() const;
   bool make_room(uint64_t pages);
   bool evict_batch(size_t pages);
@@ -163,7 +164,10 @@ class Engine {
   Node* choose_target(size_t pages, bool& wait);
   bool node_has_room(const Node& node, size_t pages) const;
   void push(Node& to, const std::vector<uint64_t>& pages, bool bulk, bool drop_later = false);
+  // engine_spill.cpp
   bool spill_pages(const std::vector<uint64_t>& pages);
+  void on_spilled(const std::vector<uint64_t>& pages, const std::vector<uint32_t>& slots, SpillError error);
+  // engine_serve.cpp
   void note_remote(PageEntry& e, uint16_t owner, uint64_t version);
   void leave_remote(PageEntry& e);  // the entry stops being remote or in flight
   void set_gone(uint64_t page, PageEntry& e, uint16_t owner);
@@ -197,11 +201,16 @@ class Engine {
   uint64_t pushed_here_ = 0;  // pages of PUSH frames for which as many have still to leave
   uint16_t last_target_ = 0;
   uint64_t target_left_ = 0;
+  // After a failed write: not tried again before, and then one batch at a time, whose pages take up room
+  // until they are known to be on the disk.
   uint64_t spill_broken_until_us_ = 0;
+  bool spill_doubtful_ = false;
+  int64_t unconfirmed_ = 0;
   uint64_t tell_from_ = 0;  // where the notes of tell_owned go on
   std::deque<Deferred> deferred_;
   uint64_t held_timer_us_ = 0;
   std::deque<FaultEvent> starved_;
+  uint64_t starved_until_us_ = 0;  // then it is believed that no room will come
   std::vector<Waiter> waiters_;
   std::array<Held, 1024> held_{};
   std::array<Asked, 256> asked_{};

@@ -19,7 +19,6 @@ constexpr uint64_t kHomeRoomMin = 256;
 // Buffers up to here are no burden on the limit: staging, and the queues of two lenders as they usually are.
 constexpr size_t kBufferBytesFree = 512 << 10;
 constexpr size_t kNotesQueueBytes = 256 << 10;  // of owner notes at once
-constexpr uint64_t kSpillPauseUs = 1'000'000;   // after a failed write
 constexpr int64_t kFetchPagesMax = 256;         // asked for at once when a participant is contracted
 }  // namespace
 
@@ -57,7 +56,7 @@ void Engine::reclaim_ahead() {
     reclaiming_ = false;
   }
   if (!starved_.empty()) on_drained();
-  tell_if_less_room();
+  tell_if_room_changed();
 }
 
 int64_t Engine::pushers() const {
@@ -66,10 +65,14 @@ int64_t Engine::pushers() const {
 }
 
 // A status is up to 100 ms old, and others push by it: when as much has come as a quarter of one's share they
-// are told at once, so that they neither overrun this node nor wait for it.
-void Engine::tell_if_less_room() {
-  const int64_t much = std::max<int64_t>(kBatch, room_told_ / (4 * pushers()));
-  if (room_told_ > 0 && room() <= room_told_ - much) host_.tell_room();
+// are told at once, so that they neither overrun this node nor wait for it. So is home when a participant
+// that was full has room again, before it takes everything to its disk.
+void Engine::tell_if_room_changed() {
+  const auto batch = static_cast<int64_t>(kBatch);
+  const int64_t much = std::max(batch, room_told_ / (4 * pushers()));
+  const bool less = room_told_ > 0 && room() <= room_told_ - much;
+  const bool again = config_.self != kHome && room_told_ < batch && room() >= 2 * batch;
+  if (less || again) host_.tell_room();
 }
 
 StatusPayload Engine::status_for(const Node& to, bool closed, uint32_t threads_running) {
@@ -246,13 +249,10 @@ void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk, bool 
     size_t end = i + 1;
     while (end < pages.size() && pages[end] == pages[end - 1] + 1) end++;
     uint8_t* base = buffer_.data() + (data_pages << kPageShift);
-    if (drop_later) {
-      if (protect) memory_.protect_written(pages[i], end - i);  // other processes may write here, too
-      memory_.read(pages[i], base, end - i);
-      shipped_.push_back({pages[i], end - i});
-    } else {
+    if (drop_later)
+      copy_out(pages[i], base, end - i, protect);  // protected: other processes may write here, too
+    else
       memory_.take(pages[i], base, end - i, protect);
-    }
     for (size_t k = i; k < end; k++) {
       uint8_t* copied = base + ((k - i) << kPageShift);
       metas[k].page = pages[k];
@@ -266,50 +266,6 @@ void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk, bool 
   }
   to.pages_pushed += static_cast<uint32_t>(pages.size());
   send_pages(to, FrameType::push, metas, data_pages, bulk);
-}
-
-bool Engine::spill_pages(const std::vector<uint64_t>& pages) {
-  if (now_us() < spill_broken_until_us_ || spill_.buffers_busy() || !spill_.has_buffers(pages.size()))
-    return false;
-  const bool protect = host_.threads_may_run();
-  for (size_t i = 0; i < pages.size(); i++) {
-    if (protect) memory_.protect_written(pages[i], 1);
-    memory_.read(pages[i], buffer_.data() + (i << kPageShift), 1);
-  }
-  auto slots = std::make_shared<std::vector<uint32_t>>(pages.size());
-  const auto restore = [this, pages, slots](SpillError error) {
-    if (error == SpillError::none) return;  // who waits for room is looked at after each round
-    // The disk failed after we let go of the pages: they come back from the write buffer, beyond the limit if
-    // need be. Whether anybody has to do without them shows when a fault finds no room.
-    spill_broken_until_us_ = now_us() + kSpillPauseUs;
-    for (size_t i = 0; i < pages.size(); i++) {
-      PageEntry& e = table_.entry(pages[i]);
-      const uint8_t* bytes = spill_.buffered_page((*slots)[i]);
-      if (e.state() != PageState::spilled || e.where != (*slots)[i] || bytes == nullptr) continue;
-      place(pages[i], bytes, 1);
-      table_.insert_front(pages[i]);
-    }
-  };
-  const SpillError error = spill_.write({buffer_.data(), pages.size() << kPageShift}, *slots, restore);
-  if (error != SpillError::none) {
-    for (const uint64_t page : pages)
-      if (!table_.peek(page).shared) memory_.unprotect(page, 1);
-    return false;
-  }
-  for (size_t i = 0; i < pages.size();) {
-    size_t end = i + 1;
-    while (end < pages.size() && pages[end] == pages[end - 1] + 1) end++;
-    memory_.drop(pages[i], end - i);
-    for (size_t k = i; k < end; k++) {
-      table_.remove(pages[k]);
-      PageEntry& e = table_.entry(pages[k]);
-      e.set_state(PageState::spilled);
-      e.where = (*slots)[k];
-    }
-    i = end;
-  }
-  counters_.pages_spilled += pages.size();
-  return true;
 }
 
 bool Engine::fetch_from(uint16_t node) {

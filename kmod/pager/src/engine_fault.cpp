@@ -12,6 +12,8 @@ namespace {
 constexpr uint64_t kZeroAheadMax = 16;
 constexpr uint64_t kFilePagesAhead = 16;
 constexpr size_t kStarvedMax = 4096;
+// Longer than a status is old and a disk is left alone after a failed write: whoever has room has said so.
+constexpr uint64_t kStarvedUs = 2'000'000;
 }  // namespace
 
 Engine::Engine(Loop& loop, Memory& memory, PageTable& table, RegionMap& regions, Lanes& lanes, Spill& spill,
@@ -220,18 +222,24 @@ void Engine::ask_file_pages(uint64_t page) {
   lanes_.send(*home, FrameType::file_get, header);
 }
 
-// No memory at this moment: the thread stays in its fault until a lane or the spill writer has drained.
+// No memory at this moment: the thread stays in its fault until a lane or the spill writer has drained, or
+// somebody has room again. Participants do not wait for that, the thread can go home. One with a signal
+// pending, in a call that cannot be interrupted, faults again and again meanwhile.
 void Engine::starve(const FaultEvent& fault) {
+  const auto waits = [&](const FaultEvent& other) { return other.page == fault.page; };
+  if (std::any_of(starved_.begin(), starved_.end(), waits)) return;
+  if (starved_.empty()) starved_until_us_ = now_us() + (config_.self == kHome ? kStarvedUs : 0);
   if (!room_may_come() || starved_.size() >= kStarvedMax) return host_.out_of_room(fault.page);
   starved_.push_back(fault);
 }
 
 bool Engine::room_may_come() {
-  if (spill_.buffers_busy() || expected_ > 0) return true;
+  if (spill_.buffers_busy() || unconfirmed_ > 0 || expected_ > 0) return true;
   for (const auto& [index, node] : lanes_.all())
     if (node->up && (!lanes_.bulk_has_room(*node) || !lanes_.urgent_has_room(*node))) return true;
   std::vector<uint64_t> victims;
-  return table_.resident() > 0 && pick_victims(victims, 1) == 0;  // all just came, and are held for a moment
+  if (table_.resident() > 0 && pick_victims(victims, 1) == 0) return true;  // all just came, and are held
+  return now_us() < starved_until_us_;
 }
 
 void Engine::on_drained() {
@@ -243,6 +251,7 @@ void Engine::on_drained() {
       return;
     }
     starved_.pop_front();
+    starved_until_us_ = now_us() + kStarvedUs;
     on_fault(fault);
   }
 }

@@ -209,7 +209,7 @@ void Engine::serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand
       continue;
     }
     // Runs of resident pages leave with one protect, one read, one punch; zero pages are then closed up.
-    memory_.take(page + i, base, end - i, protect);
+    copy_out(page + i, base, end - i, protect);
     for (uint64_t k = i; k < end; k++) {
       uint8_t* copied = base + ((k - i) << kPageShift);
       metas[k].page = page + k;
@@ -221,7 +221,18 @@ void Engine::serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand
     }
     i = end;
   }
-  send_pages(*to, FrameType::pages, metas, data_pages, data_pages > kUrgentPagesMax);
+  const bool bulk = data_pages > kUrgentPagesMax;
+  send_pages(*to, FrameType::pages, metas, data_pages, bulk);
+  lanes_.send_now(*to, bulk);
+  drop_shipped();  // nobody waits for that
+}
+
+// Pages that are sent now and dropped by drop_shipped(), before the next frame is read: a thread here that
+// reads them in between cannot know of anything that was done with them elsewhere. None can write to them.
+void Engine::copy_out(uint64_t page, uint8_t* out, uint64_t count, bool protect) {
+  if (protect) memory_.protect_written(page, count);
+  memory_.read(page, out, count);
+  shipped_.push_back({page, count});
 }
 
 // `metas` and the first `data_pages` pages of the staging buffer.

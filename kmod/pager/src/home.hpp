@@ -96,9 +96,10 @@ struct Thread {
   std::optional<SplitRead> split;
   std::optional<AioSubmission> submission;
   std::map<uint64_t, AioContext>::node_type ending_aio;  // of an io_destroy
-  std::vector<int> signals;  // arrived while away
+  std::vector<int> signals;                              // arrived while away
   int64_t call_result = 0;
   bool forking = false;
+  bool changing = false;           // memory, by a call that has begun: forks wait for its end
   uint64_t child_tid_address = 0;  // of a fork in progress: where the child's tid goes, 0 nowhere
 };
 
@@ -242,6 +243,7 @@ class Home : public EngineHost, public LaneEvents {
   void place_stack(const Region& stack);
   void fit_stack();
   bool over_limits(uint64_t pages, int prot, uint64_t replaces) const;
+  bool beyond_backing(uint64_t pages) const;
   // home_maps.cpp
   void call_open(Thread& thread);
   bool fetch_path(Thread& thread, uint64_t page);

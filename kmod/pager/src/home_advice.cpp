@@ -10,10 +10,6 @@
 
 namespace elastic {
 
-namespace {
-constexpr int kMadvDontneedLocked = 24;
-}  // namespace
-
 // 0, or the error of the first page that is not mapped, or not with `prot`.
 int Home::all_mapped(uint64_t first, uint64_t end, int prot) const {
   int error = 0;
@@ -30,8 +26,7 @@ int Home::all_mapped(uint64_t first, uint64_t end, int prot) const {
 int Home::lock_result(const user_regs_struct& r) const {
   constexpr uint64_t kAllFlags = MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT;
   switch (r.orig_rax) {
-    case SYS_mlockall:
-      return r.rdi == 0 || (r.rdi & ~kAllFlags) != 0 || r.rdi == MCL_ONFAULT ? -EINVAL : 0;
+    case SYS_mlockall: return r.rdi == 0 || (r.rdi & ~kAllFlags) != 0 || r.rdi == MCL_ONFAULT ? -EINVAL : 0;
     case SYS_munlockall: return 0;
     case SYS_mlock2:
       if ((r.rdx & ~static_cast<uint64_t>(MLOCK_ONFAULT)) != 0) return -EINVAL;
@@ -90,19 +85,7 @@ void Home::call_madvise(Thread& thread) {
     case MADV_KEEPONFORK:
       regions_.update(first, end, [&](Region& region) { region.wipe_on_fork = r.rdx == MADV_WIPEONFORK; });
       return answer(thread, result);
-    case MADV_NORMAL:
-    case MADV_RANDOM:
-    case MADV_SEQUENTIAL:
-    case MADV_WILLNEED:
-    case MADV_MERGEABLE:
-    case MADV_UNMERGEABLE:
-    case MADV_HUGEPAGE:
-    case MADV_NOHUGEPAGE:
-    case MADV_DONTDUMP:
-    case MADV_DODUMP:
-    case MADV_COLD:
-    case MADV_PAGEOUT: return answer(thread, result);
-    default: return answer(thread, -EINVAL);
+    default: return answer(thread, is_about_paging(static_cast<int>(r.rdx)) ? result : -EINVAL);
   }
 }
 

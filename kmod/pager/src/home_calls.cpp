@@ -29,7 +29,11 @@ void Home::on_call(Thread& thread) {
   const user_regs_struct& r = thread.call;
   const auto number = static_cast<long>(r.orig_rax);
   if (const int refused = reserved_error(r)) return answer(thread, refused);
-  if (changes_memory(number) && (waits_for_fork(thread) || waits_for_children(thread))) return;
+  if (changes_memory(number)) {
+    if (waits_for_fork(thread)) return;
+    thread.changing = true;
+    if (waits_for_children(thread)) return;
+  }
   switch (number) {
     case SYS_mmap: return call_mmap(thread);
     case SYS_munmap: return call_munmap(thread);
@@ -76,9 +80,9 @@ void Home::on_call(Thread& thread) {
   }
 }
 
-// A child must not inherit half of a change.
+// A child must not inherit half of a change. What had begun before the fork is waited for by it.
 bool Home::waits_for_fork(Thread& thread) {
-  if (!fork_in_progress()) return false;
+  if (thread.changing || !fork_in_progress()) return false;
   thread.state = ThreadState::held;
   held_calls_.push_back(thread.tid);
   return true;
@@ -130,6 +134,7 @@ int Home::reserved_error(const user_regs_struct& r) const {
 
 void Home::run_native(Thread& thread, bool exit_stop) {
   thread.wants_exit_stop = exit_stop;
+  thread.changing = thread.changing && exit_stop;
   if (exit_stop)
     resume_to_syscall(thread.tid);
   else
@@ -203,6 +208,7 @@ void Home::on_layout_ack(uint32_t ticket, uint16_t node) {
 
 void Home::complete(Thread& thread) {
   thread.state = ThreadState::running;
+  thread.changing = false;
   user_regs_struct r = thread.call;
   r.orig_rax = ~0ull;  // the call itself is skipped
   r.rax = static_cast<uint64_t>(thread.call_result);
@@ -215,6 +221,7 @@ void Home::call_brk(Thread& thread, uint64_t wanted) {
   const uint64_t old_end = page_of(round_up_page(brk_now_)), new_end = page_of(round_up_page(wanted));
   if (new_end > old_end) {
     if (regions_.overlaps(old_end, new_end) || over_limits(new_end - old_end, PROT_READ | PROT_WRITE, 0) ||
+        beyond_backing(new_end - old_end) ||
         map_elastic(address_of(old_end), (new_end - old_end) << kPageShift, PROT_READ | PROT_WRITE,
                     MAP_FIXED_NOREPLACE, nullptr, 0) < 0)
       return answer(thread, static_cast<int64_t>(brk_now_));

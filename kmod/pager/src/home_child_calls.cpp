@@ -20,25 +20,8 @@ constexpr int kSyscallStop = SIGTRAP | 0x80;
 
 // Advice that neither drops contents nor changes what a grandchild inherits.
 bool is_harmless(int advice) {
-  switch (advice) {
-    case MADV_NORMAL:
-    case MADV_RANDOM:
-    case MADV_SEQUENTIAL:
-    case MADV_WILLNEED:
-    case MADV_MERGEABLE:
-    case MADV_UNMERGEABLE:
-    case MADV_HUGEPAGE:
-    case MADV_NOHUGEPAGE:
-    case MADV_DONTDUMP:
-    case MADV_DODUMP:
-    case MADV_COLD:
-    case MADV_PAGEOUT:
-    case MADV_POPULATE_READ:
-    case MADV_POPULATE_WRITE:
-    case MADV_DOFORK:
-    case MADV_KEEPONFORK: return true;
-    default: return false;
-  }
+  return is_about_paging(advice) || advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE ||
+         advice == MADV_DOFORK || advice == MADV_KEEPONFORK;
 }
 
 // The first page that the kernel reads or writes in the robust list of `tid` when it ends, where it cannot

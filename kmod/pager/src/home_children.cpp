@@ -11,6 +11,7 @@ namespace {
 constexpr size_t kFetchBatch = 32;
 constexpr size_t kDeliverBatch = 256;  // at once: lanes and the program's faults are served in between
 constexpr uint64_t kRetryUs = 1000;
+constexpr uint64_t kFilledMax = 1024;  // pages of files: the data of a program and its libraries
 
 uint64_t available_bytes() {
   FILE* file = fopen("/proc/meminfo", "re");
@@ -135,12 +136,17 @@ void Home::drop_snapshot(std::unique_ptr<Snapshot> snapshot) {
   if (snapshot->kept_as != 0) holder_.drop(snapshot->kept_as);
 }
 
-// After each round: snapshots that lack nothing go, and with the last pending page all protection.
+// After each round: snapshots that lack nothing but a few pages of files get these and go, and with the last
+// pending page all protection.
 void Home::tidy_snapshots() {
   std::vector<uint32_t> complete;
   for (const auto& [id, snapshot] : snapshots_.all())
-    if (snapshot->pending.empty() && !snapshot->backed && !snapshot->forking) complete.push_back(id);
-  for (const uint32_t id : complete) drop_snapshot(snapshots_.remove(id));
+    if (snapshot->pending.empty() && snapshot->backed_pages <= kFilledMax && !snapshot->forking)
+      complete.push_back(id);
+  for (const uint32_t id : complete) {
+    fill_backed(*snapshots_.find(id), 0, page_of(kUserSpaceEnd));
+    drop_snapshot(snapshots_.remove(id));
+  }
   if (!sharing_ || snapshots_.pending() > 0) return;
   sharing_ = false;
   PageRun run{0, 0};

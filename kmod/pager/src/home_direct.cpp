@@ -208,6 +208,7 @@ void Home::run_with_pins(Thread& thread, std::vector<uint64_t> pages) {
 // A call that moves pages into which the kernel reads: what has not come yet would not move with them.
 void Home::retry_call(Thread& thread) {
   thread.state = ThreadState::held;
+  thread.changing = false;
   loop_.at(now_us() + kRetryUs, [this, tid = thread.tid] {
     Thread* waiting = find_thread(tid);
     if (waiting == nullptr || waiting->state != ThreadState::held) return;

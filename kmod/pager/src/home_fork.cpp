@@ -46,17 +46,18 @@ bool Home::fork_in_progress() const {
   return std::any_of(threads_.begin(), threads_.end(), [](const auto& each) { return each.second->forking; });
 }
 
-// Forks wait until all threads are at home, other threads' calls that change memory until no fork is under
-// way: a child must not inherit half of such a change.
+// Forks wait until all threads are at home and no call that changes memory is under way, and such calls do
+// not begin before the fork is over: a child must not inherit half of a change.
 void Home::retry_held_calls() {
   if (held_calls_.empty()) return;
-  const bool away = std::any_of(threads_.begin(), threads_.end(), [](const auto& each) {
-    return each.second->state == ThreadState::away || each.second->state == ThreadState::recalling;
+  const bool not_yet = std::any_of(threads_.begin(), threads_.end(), [](const auto& each) {
+    const Thread& thread = *each.second;
+    return thread.state == ThreadState::away || thread.state == ThreadState::recalling || thread.changing;
   });
   for (const pid_t tid : std::exchange(held_calls_, {})) {
     Thread* thread = find_thread(tid);
     if (thread == nullptr || thread->state != ThreadState::held) continue;
-    if (thread->forking ? away : fork_in_progress()) {
+    if (thread->forking ? not_yet : fork_in_progress()) {
       held_calls_.push_back(tid);
     } else if (thread->forking) {
       call_fork(*thread);
@@ -132,9 +133,12 @@ void Home::on_fork_event(Thread& thread, pid_t child) {
   finish_fork(thread);
 }
 
+// What has been killed meanwhile ends as alone.
 void Home::end_child(pid_t child, const std::string& why) {
-  if (kill(child, SIGKILL) == 0 && is_traced(child))
+  user_regs_struct r{};
+  if (get_registers(child, r))
     control_->log(LogLevel::warning, format("process %d, a child, was ended: %s", child, why.c_str()));
+  kill(child, SIGKILL);
   drop_snapshot(snapshots_.leave(child));
 }
 
@@ -170,7 +174,7 @@ void Home::make_child(const Thread& thread, pid_t child) {
 void Home::watch_snapshot(Snapshot& snapshot, pid_t child) {
   snapshot.kept_as = holder_.keep(snapshot.uffd.fd(), child);
   snapshot.regions.visit(0, page_of(kUserSpaceEnd), [&](const Region& region) {
-    snapshot.backed = snapshot.backed || region.backing;
+    if (region.backing) snapshot.backed_pages += region.end - region.start;
     if (const int error = snapshot.uffd.watch(region.start, region.end - region.start, false); error != 0)
       throw Failure(format("its memory at %#lx: %s", address_of(region.start), strerror(-error)));
   });

@@ -1,9 +1,11 @@
 // Resource limits of the application that the kernel cannot keep for it, because the mappings are made by the
-// pager: RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA. See home.hpp.
+// pager: RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA; and memory that is more than there can be. See home.hpp.
 //
 // Limits: address space and data are counted when a mapping is made or grows, not when protections change.
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -17,7 +19,14 @@ constexpr uint64_t kStackBytesMin = 1 << 20;
 constexpr uint64_t kStackBytesMax = 1ull << 30;  // where the limit is "unlimited"
 // The kernel keeps so much free for a stack whose limit is raised later (MIN_GAP of arch/x86/mm/mmap.c).
 constexpr uint64_t kStackRoomPages = page_of(128ull << 20);
-constexpr uint64_t kStackCountedPages = 34;  // of a stack that has not grown, by far the most
+constexpr uint64_t kStackCountedPages = 34;                // of a stack that has not grown, by far the most
+constexpr uint64_t kNodePagesMax = page_of(256ull << 30);  // as far as a lease may grow
+
+bool always_overcommits() {
+  const Fd file(open("/proc/sys/vm/overcommit_memory", O_RDONLY | O_CLOEXEC));
+  char mode = 0;
+  return file && read(file.get(), &mode, 1) == 1 && mode == '1';
+}
 
 uint64_t limit_of(pid_t pid, __rlimit_resource resource) {
   rlimit limit{};
@@ -38,8 +47,7 @@ void Home::place_stack(const Region& stack) {
 // there is room. A limit that is lowered later takes nothing away.
 void Home::fit_stack() {
   if (stack_end_ == 0) return;
-  const uint64_t limit =
-      std::clamp(limit_of(application_, RLIMIT_STACK), kStackBytesMin, kStackBytesMax);
+  const uint64_t limit = std::clamp(limit_of(application_, RLIMIT_STACK), kStackBytesMin, kStackBytesMax);
   uint64_t lowest = stack_end_ - page_of(round_up_page(limit));
   regions_.visit(lowest - kStackGapPages, stack_first_,
                  [&](const Region& region) { lowest = std::max(lowest, region.end + kStackGapPages); });
@@ -71,6 +79,17 @@ bool Home::over_limits(uint64_t pages, int prot, uint64_t replaces) const {
   regions_.visit(0, replaces == 0 ? page_of(kUserSpaceEnd) : replaces, count);
   if (replaces != 0) regions_.visit(replaces + pages, page_of(kUserSpaceEnd), count);
   return space_pages > page_of(space) || data_pages > page_of(data);
+}
+
+// The kernel refuses at once what all of the machine's memory and swap could not hold (proc(5),
+// overcommit_memory). Here the disk and whoever lends may hold some of it, too.
+bool Home::beyond_backing(uint64_t pages) const {
+  if (pages <= options_.memory_pages) return false;
+  struct sysinfo machine {};
+  if (sysinfo(&machine) != 0) return false;
+  const uint64_t own = page_of((machine.totalram + machine.totalswap) * machine.mem_unit);
+  const uint64_t others = page_of(options_.spill_bytes_max) + lanes_->all().size() * kNodePagesMax;
+  return pages > own + others && !always_overcommits();
 }
 
 }  // namespace elastic

@@ -40,6 +40,8 @@ void Home::call_mmap(Thread& thread) {
   if (!private_anonymous) return native_mmap(thread, bytes);
   const uint64_t replaces = (flags & MAP_FIXED) ? page_of(r.rdi) : 0;
   if (over_limits(page_of(bytes), prot, replaces)) return answer(thread, -ENOMEM);
+  if ((prot & PROT_WRITE) != 0 && (flags & MAP_NORESERVE) == 0 && beyond_backing(page_of(bytes)))
+    return answer(thread, -ENOMEM);
   answer(thread, map_elastic(r.rdi, bytes, prot & 7, flags, nullptr, 0));
 }
 
@@ -228,7 +230,9 @@ void Home::call_mremap(Thread& thread) {
   }
   if (!fixed && !keeps_old && new_pages == old_pages) return answer(thread, static_cast<int64_t>(r.rdi));
   if (first + old_pages > region.end) return answer(thread, -EFAULT);
-  if (over_limits(keeps_old ? new_pages : new_pages - old_pages, region.prot, 0))
+  const uint64_t more_pages = keeps_old ? new_pages : new_pages - old_pages;
+  if (over_limits(more_pages, region.prot, 0) ||
+      ((region.prot & PROT_WRITE) != 0 && beyond_backing(more_pages)))
     return answer(thread, -ENOMEM);
   if (!fixed && !keeps_old) {
     const uint64_t grown_from = first + old_pages, grown_to = first + new_pages;

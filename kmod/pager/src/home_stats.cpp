@@ -76,6 +76,7 @@ std::string Home::stats_json() const {
   number("pagesSpilled", sum.pages_spilled);
   number("unspills", sum.unspills);
   number("pagesUnspilled", sum.pages_unspilled);
+  number("spillsFailed", sum.spills_failed);
   number("jumps", sum.jumps);
   number("jumpsHome", sum.jumps_home);
   number("pagesWithJumps", sum.pages_with_jumps);

@@ -128,6 +128,8 @@ class Lanes {
   // Says what has come: nothing else may go that way for long. On bulk, of both connections.
   void acknowledge(Node& node, bool bulk = true);
   void flush();
+  // What is queued there leaves before the end of the round, as far as the kernel takes it.
+  void send_now(Node& node, bool bulk);
   void take_acknowledgement(Node& node, const Frame& frame) const;
   // Participants: every other one has read that nothing may come here, and what it pushed before is here.
   bool no_more_pushed() const;

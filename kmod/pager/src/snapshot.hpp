@@ -34,7 +34,7 @@ struct Snapshot {
   RegionMap regions;  // what is still the memory of the fork: not unmapped, replaced or moved since
   Prefetch prefetch;
   uint64_t heap_start = 0, heap_end = 0;  // addresses, at the fork
-  bool backed = false;                    // by files, in part: faults are served as long as it lives
+  uint64_t backed_pages = 0;              // by files, at the fork
   size_t tasks = 0;
   // Its only task is in a call that forks: what it has been given meanwhile its child may lack.
   bool forking = false;

@@ -60,6 +60,7 @@ void add_counters(Counters& sum, const Counters& other) {
   sum.pages_spilled += other.pages_spilled;
   sum.unspills += other.unspills;
   sum.pages_unspilled += other.pages_unspilled;
+  sum.spills_failed += other.spills_failed;
   sum.jumps += other.jumps;
   sum.jumps_home += other.jumps_home;
   sum.pages_with_jumps += other.pages_with_jumps;

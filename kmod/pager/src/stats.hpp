@@ -34,6 +34,7 @@ struct Counters {
   uint64_t pages_spilled = 0;
   uint64_t unspills = 0;
   uint64_t pages_unspilled = 0;
+  uint64_t spills_failed = 0;  // writes of up to 32 pages that the disk did not take
   uint64_t jumps = 0;
   uint64_t jumps_home = 0;
   uint64_t pages_with_jumps = 0;

@@ -175,6 +175,28 @@ void test_what_overruns_leaves_again(const std::string& directory) {
   CHECK(came >= 64 && s.table.resident() <= before + came - 64);
 }
 
+// A disk that fills up, and nobody lends: what comes back from it is not room for others, however often it is
+// tried, and who waits for some is given up when it has been tried again.
+void test_full_disk(const std::string& directory) {
+  constexpr uint64_t kLimit = 512, kLeft = 64;
+  setenv("ELASTICOS_FAIL_SPILL", "full:20+", 1);
+  Scene s(kHome, 1, directory);
+  unsetenv("ELASTICOS_FAIL_SPILL");
+  s.engine.set_limit(kLimit);
+  s.loop.watch(s.spill.event_fd(), EPOLLIN, [&](uint32_t) { s.spill.drain(); });
+  uint64_t full_at = ~0ull;
+  for (uint64_t page = kPage; s.host.out_of_room_calls == 0; page++) {
+    s.fault(page);
+    s.drive_until([&] {
+      const bool here = s.table.peek(page).state() == PageState::resident;
+      return s.spill.buffered_bytes() == 0 && (here || s.host.out_of_room_calls > 0);
+    });
+    if (s.counters.spills_failed > 0) full_at = std::min(full_at, page);
+    CHECK(page <= full_at || page - full_at <= kLeft);
+  }
+  CHECK(full_at != ~0ull && s.counters.spills_failed >= 2);
+}
+
 // Node 2 gives up its pages; node 1 may have pushed some, on either connection, before it knew.
 void test_pushes_have_ended(const std::string& directory) {
   Scene s(2, 1, directory);
@@ -228,6 +250,19 @@ void test_marked_pages_are_told_of(const std::string& directory) {
   CHECK((told == std::vector<uint64_t>{kPage + 1, kPage + 2, kPage + 3}));
 }
 
+// A thread that has a signal pending in a call of its own faults without end while there is no room.
+void test_repeated_fault_waits_once(const std::string& directory) {
+  Scene s(kHome, 1, directory);
+  s.loop.watch(s.spill.event_fd(), EPOLLIN, [&](uint32_t) { s.spill.drain(); });
+  s.engine.set_limit(64);
+  const uint64_t last = kPage + 199;
+  for (uint64_t page = kPage; page <= last; page++) s.fault(page);
+  CHECK(s.table.peek(last).state() == PageState::untouched);
+  for (int i = 0; i < 10'000; i++) s.fault(last);
+  CHECK(s.host.out_of_room_calls == 0);
+  s.drive_until([&] { return s.table.peek(last).state() == PageState::resident; });
+}
+
 // Against std::set, with pages in and around the blocks that the set is made of.
 void test_page_set(const std::string&) {
   PageSet set;
@@ -267,8 +302,10 @@ int run_engine_tests(const std::string& directory) {
       {"frames before up are kept", test_frames_before_up_are_kept},
       {"two pushers do not overrun a lender", test_two_pushers_do_not_overrun},
       {"what overruns a lender leaves it again", test_what_overruns_leaves_again},
+      {"a full disk gives no room", test_full_disk},
       {"pushes have ended when both connections say so", test_pushes_have_ended},
       {"marked pages are told of before they change", test_marked_pages_are_told_of},
+      {"a fault that is repeated waits once", test_repeated_fault_waits_once},
       {"a set of pages is one", test_page_set},
   };
   for (const auto& test : tests) {

@@ -42,10 +42,8 @@ const lenderEvent: fc.Arbitrary<LenderEvent> = fc.oneof(
   anyId.map(processId => ({ kind: 'pager-gone', processId }) as const),
   anyId.map(processId => ({ kind: 'lane-up', processId }) as const),
   fc
-    .record({ peer: anyPeer, processId: anyId })
-    .map(
-      ({ peer, processId }) => ({ kind: 'release', peer, processId, leaseId: peers.indexOf(peer) }) as const,
-    ),
+    .record({ peer: anyPeer, processId: anyId, homeEnded: fc.boolean() })
+    .map(release => ({ kind: 'release', leaseId: peers.indexOf(release.peer), ...release }) as const),
   fc.nat(8000).map(pages => ({ kind: 'capacity', pages }) as const),
   fc
     .record({ processId: anyId, residentPages: fc.nat(8000) })
@@ -205,10 +203,29 @@ test('a lease released while its pager starts ends that pager as soon as it is u
   const [id = '' as ProcessId] = ids
   const peer = 'p1' as PeerId
   lender.onEvent({ kind: 'offer', peer, offer: offerOf(id, 1, 1_000), allowed: true }, 0)
-  lender.onEvent({ kind: 'release', peer, processId: id, leaseId: 1 }, 1)
+  lender.onEvent({ kind: 'release', peer, processId: id, leaseId: 1, homeEnded: false }, 1)
   lender.onEvent({ kind: 'tick' }, 2)
   t.like(lender.onEvent({ kind: 'pager-started', processId: id }, 4_000), [{ kind: 'terminate' }])
   t.like(lender.onEvent({ kind: 'tick' }, 7_000), [{ kind: 'kill' }])
+})
+
+test('a released pager ends by itself first; one whose home is known to have ended is told at once', t => {
+  const lender = new LeaseLender(FACTS, 20_000)
+  const [cutOff = '' as ProcessId, orphan = '' as ProcessId] = ids
+  const peer = 'p1' as PeerId
+  const release = { kind: 'release', peer, leaseId: 1 } as const
+  for (const id of [cutOff, orphan]) {
+    lender.onEvent({ kind: 'offer', peer, offer: offerOf(id, 1, 1_000), allowed: true }, 0)
+    lender.onEvent({ kind: 'pager-started', processId: id }, 0)
+    lender.onEvent({ kind: 'lane-up', processId: id }, 0)
+    t.deepEqual(lender.onEvent({ ...release, processId: id, homeEnded: false }, 1), [])
+  }
+  const ended = { ...release, processId: orphan, homeEnded: true }
+  t.deepEqual(lender.onEvent({ ...ended, peer: 'p2' as PeerId }, 2), [], 'only by its own home')
+  t.like(lender.onEvent(ended, 2), [{ kind: 'terminate', processId: orphan }])
+  t.deepEqual(lender.onEvent(ended, 3), [], 'once')
+  t.like(lender.onEvent({ kind: 'tick' }, 3_100), [{ kind: 'kill', processId: orphan }])
+  t.like(lender.onEvent({ kind: 'tick' }, 4_100), [{ kind: 'terminate', processId: cutOff }])
 })
 
 const codes: RefusalCode[] = ['full', 'incompatible', 'shutting-down', 'pager-failed', 'already-participant']
@@ -352,8 +369,8 @@ test('late grants are released, and nothing is offered after the end', t => {
   world.feed({ kind: 'tick' }, 6_000)
   const terms = { pages: 1, threads: 1, ttlMs: 10_000 }
   const granted: HomeEvent = { kind: 'granted', peer, leaseId, terms, host: '', port: 1 }
-  t.deepEqual(world.home.onEvent(granted, 6_001), [{ kind: 'release', peer, leaseId }])
-  world.home.onEvent({ kind: 'ended' }, 6_002)
-  t.deepEqual(world.home.onEvent(granted, 6_003), [{ kind: 'release', peer, leaseId }])
+  t.deepEqual(world.home.onEvent(granted, 6_001), [{ kind: 'release', peer, leaseId, homeEnded: false }])
+  world.home.onEvent({ kind: 'ended', seen: true }, 6_002)
+  t.deepEqual(world.home.onEvent(granted, 6_003), [{ kind: 'release', peer, leaseId, homeEnded: false }])
   t.deepEqual(world.home.onEvent({ kind: 'tick' }, 99_000), [])
 })

@@ -40,7 +40,7 @@ const messages: PeerMessage[] = [
   { kind: 'grant', processId, leaseId: 1, terms, host: '::1', port: 4001 },
   { kind: 'refuse', processId, leaseId: 1, refusal },
   { kind: 'lease-update', processId, leaseId: 1, terms, reason: 'less memory' },
-  { kind: 'release', processId, leaseId: 1 },
+  { kind: 'release', processId, leaseId: 1, homeEnded: true },
   { kind: 'members', processId, members: [{ node: 0, name: 'h', peer }] },
   { kind: 'lane-ask', processId, leaseId: 1, fromNode: 2, laneKey },
   { kind: 'lane-agree', processId, leaseId: 1, terms, host: '', port: 1 },
@@ -63,9 +63,10 @@ for (const message of messages) {
 
 test('values out of range are refused', t => {
   const wrong: unknown[] = [
-    { kind: 'release', processId: 'x', leaseId: 1 },
-    { kind: 'release', processId, leaseId: -1 },
-    { kind: 'release', processId, leaseId: 1.5 },
+    { kind: 'release', processId: 'x', leaseId: 1, homeEnded: true },
+    { kind: 'release', processId, leaseId: -1, homeEnded: true },
+    { kind: 'release', processId, leaseId: 1.5, homeEnded: true },
+    { kind: 'release', processId, leaseId: 1, homeEnded: 1 },
     { kind: 'lane-ask', processId, leaseId: 1, fromNode: 64, laneKey },
     { kind: 'lane-ask', processId, leaseId: 1, fromNode: 1, laneKey: new Uint8Array(31) },
     { kind: 'grant', processId, leaseId: 1, terms, host: 'evil.example', port: 1 },

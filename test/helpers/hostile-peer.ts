@@ -1,0 +1,112 @@
+/**
+ * A peer that has the network key and says what it likes: whole messages, and bytes that are none. It keeps what it is
+ * told, and opens the stream itself, for which its identity is drawn until it is the smaller one.
+ */
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { generateKeyPair } from '@libp2p/crypto/keys'
+import type { PrivateKey, Stream } from '@libp2p/interface'
+import { peerIdFromPrivateKey } from '@libp2p/peer-id'
+import { type LengthPrefixedStream, lpStream } from '@libp2p/utils'
+import { multiaddr } from '@multiformats/multiaddr'
+import { loadOrMakeKey } from '../../agent/key.js'
+import type { Load } from '../../agent/machines/membership.js'
+import { decodeMessage, encodeMessage, type PeerMessage } from '../../agent/net/messages.js'
+import { makeNode, type Node } from '../../agent/net/node.js'
+
+/** As agents name it. */
+const PROTOCOL = '/elasticos/agreements/1'
+const QUIET = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} }
+const REOPEN_MS = 10
+
+export class HostilePeer {
+  readonly received: PeerMessage[] = []
+  /** Streams that were opened. */
+  streams = 0
+  readonly #node: Node
+  readonly #address: string
+  readonly #load: Load
+  #stream: Stream | undefined
+  #frames: LengthPrefixedStream<Stream> | undefined
+
+  private constructor(node: Node, address: string, load: Load) {
+    this.#node = node
+    this.#address = address
+    this.#load = load
+  }
+
+  /** Joins an agent. */
+  static async join(
+    { address, peerId }: { address: string; peerId: string },
+    keyFile: string,
+    load: Load,
+  ): Promise<HostilePeer> {
+    const key = await loadOrMakeKey(keyFile)
+    const identity = await identityBelow(peerId)
+    const options = { identity, key, listen: [], peers: [], allow: [], load, log: QUIET }
+    const node = await makeNode(options, () => {})
+    await node.start()
+    const hostile = new HostilePeer(node, address, load)
+    await hostile.open()
+    return hostile
+  }
+
+  get closed(): boolean {
+    return this.#stream === undefined || this.#stream.status !== 'open'
+  }
+
+  /** A new stream, with a hello. */
+  async open(): Promise<void> {
+    const connection = await this.#node.dial(multiaddr(this.#address))
+    const stream = await connection.newStream(PROTOCOL)
+    const frames = lpStream(stream)
+    this.streams++
+    this.#stream = stream
+    this.#frames = frames
+    void this.#read(frames)
+    await this.send({ kind: 'hello', load: this.#load })
+  }
+
+  async send(message: PeerMessage): Promise<void> {
+    await this.sendFrame(encodeMessage(message))
+  }
+
+  /** Any bytes, as one message. */
+  async sendFrame(bytes: Uint8Array): Promise<void> {
+    if (this.closed) await this.#openAgain()
+    await this.#frames?.write(bytes).catch(() => {})
+  }
+
+  /** Any bytes, with no length before them. */
+  async sendBytes(bytes: Uint8Array): Promise<void> {
+    if (this.closed) await this.#openAgain()
+    if (!this.closed) this.#stream?.send(bytes)
+  }
+
+  async stop(): Promise<void> {
+    await this.#node.stop()
+  }
+
+  async #openAgain(): Promise<void> {
+    await sleep(REOPEN_MS)
+    await this.open()
+  }
+
+  async #read(frames: LengthPrefixedStream<Stream>): Promise<void> {
+    try {
+      for (;;) {
+        const decoded = decodeMessage((await frames.read()).subarray())
+        if (decoded.kind === 'ok') this.received.push(decoded.message)
+      }
+    } catch {
+      // The stream has ended.
+    }
+  }
+}
+
+async function identityBelow(peer: string): Promise<PrivateKey> {
+  for (;;) {
+    const identity = await generateKeyPair('Ed25519')
+    if (peerIdFromPrivateKey(identity).toString() < peer) return identity
+  }
+}
