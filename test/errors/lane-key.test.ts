@@ -94,6 +94,7 @@ test('two pagers with different lane keys refuse each other, and work with the s
     peer.events.some(event => event.kind === 'log' && /^refused: /.test(event.text)),
   )
   t.false(home.events.some(event => event.kind === 'lane-up'))
+  t.false(home.events.some(event => event.kind === 'log' && /^refused: /.test(event.text)))
   t.false(peer.events.some(event => event.kind === 'lane-up'))
 
   const same = key()

@@ -6,7 +6,7 @@ import { SEED } from '../helpers/seed.js'
 import { Dice } from '../torture/dice.js'
 import { killOnce } from '../torture/kills.js'
 
-const KILLS = 20
+const KILLS = 60
 const TIMEOUT_MS = 900_000
 
 test('no page of zeros reaches a file, however often the home pager is killed', async t => {

@@ -25,8 +25,14 @@ const KEPT = join(BUILD, 'kept')
 const DECODE_MAIN = fileURLToPath(new URL('decode-main.js', import.meta.url))
 /** Longest input in bytes: enough for a dozen frames. */
 const INPUT_BYTES_MAX = 512
-/** What one input of such a target judges by and by, on average: frames, records, calls. */
-const JUDGED_EACH: Readonly<Record<string, number>> = { engine: 40, lane: 4, peer: 13, records: 3.6 }
+/** What one input of such a target judges by and by, on average: frames, records, calls, pieces. */
+const JUDGED_EACH: Readonly<Record<string, number>> = {
+  engine: 40,
+  handshake: 45,
+  lane: 4,
+  peer: 13,
+  records: 3.6,
+}
 
 interface Target {
   readonly name: string

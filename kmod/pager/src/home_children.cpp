@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "home.hpp"
+#include "proc_text.hpp"
 
 namespace elastic {
 
@@ -14,13 +15,10 @@ constexpr uint64_t kRetryUs = 1000;
 constexpr uint64_t kFilledMax = 1024;  // pages of files: the data of a program and its libraries
 
 uint64_t available_bytes() {
-  FILE* file = fopen("/proc/meminfo", "re");
-  if (file == nullptr) return 0;
-  char line[256];
+  ProcLines lines("/proc/meminfo");
   uint64_t kilobytes = 0;
-  while (fgets(line, sizeof line, file) != nullptr)
+  while (const char* line = lines.next())
     if (sscanf(line, "MemAvailable: %lu kB", &kilobytes) == 1) break;
-  fclose(file);
   return kilobytes * 1024;
 }
 

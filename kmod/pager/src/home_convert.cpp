@@ -13,6 +13,7 @@
 
 #include "home.hpp"
 #include "proc_maps.hpp"
+#include "proc_text.hpp"
 
 namespace elastic {
 
@@ -150,18 +151,8 @@ void Home::convert_range(const Region& part, int prot) {
 // (PR_SET_MM_MAP wants no privilege). Where the kernel does not offer that, the pages are pinned; then
 // threads whose stack is on one of them cannot jump.
 void Home::move_arguments(uint64_t stack_first, uint64_t stack_end) {
-  FILE* file = fopen(format("/proc/%d/stat", application_).c_str(), "re");
-  if (file == nullptr) return;
-  char text[2048] = {};
-  const size_t length = fread(text, 1, sizeof text - 1, file);
-  fclose(file);
-  text[length] = 0;
-  const char* at = strrchr(text, ')');  // field 2; the others follow
-  uint64_t field[52] = {};
-  for (int number = 3; at != nullptr && number < 52; number++) {
-    at = strchr(at + 1, ' ');
-    if (at != nullptr) field[number] = strtoull(at, nullptr, 10);
-  }
+  const ProcStat stat = stat_of(application_);
+  const auto& field = stat.field;
   const uint64_t start = field[48], end = field[51];  // arg_start … env_end
   if (start == 0 || end <= start || end - start > kArgumentBytesMax) return;
   std::vector<uint8_t> strings(end - start);

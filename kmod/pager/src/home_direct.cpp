@@ -18,6 +18,7 @@
 #include <climits>
 
 #include "home.hpp"
+#include "proc_text.hpp"
 #include "seccomp_filter.hpp"
 
 namespace elastic {
@@ -29,13 +30,10 @@ constexpr uint64_t kReadBytesMax = 0x7ffff000;  // MAX_RW_COUNT: the kernel read
 
 // How many seccomp filters `pid` has; 0 where the kernel does not say (before 5.9).
 uint64_t filters_of(pid_t pid) {
-  FILE* file = fopen(format("/proc/%d/status", pid).c_str(), "re");
-  if (file == nullptr) return 0;
-  char line[256];
+  ProcLines lines(format("/proc/%d/status", pid));
   uint64_t count = 0;
-  while (fgets(line, sizeof line, file) != nullptr)
+  while (const char* line = lines.next())
     if (sscanf(line, "Seccomp_filters: %lu", &count) == 1) break;
-  fclose(file);
   return count;
 }
 }  // namespace

@@ -11,6 +11,7 @@
 
 #include "facts.hpp"
 #include "home.hpp"
+#include "proc_text.hpp"
 
 namespace elastic {
 
@@ -24,15 +25,13 @@ constexpr int kOrphanTicks = 10;
 // and a child before its first instruction do, or, like every child and grandchild that has not executed a
 // program, the trampoline.
 bool may_lack_pages(pid_t pid, bool if_unreadable, bool any_child) {
-  FILE* file = fopen(format("/proc/%d/maps", pid).c_str(), "re");
-  if (file == nullptr) return if_unreadable;
-  char line[4352];
-  bool found = false;
-  while (!found && fgets(line, sizeof line, file) != nullptr)
-    found = strstr(line, "/memfd:elastic") != nullptr ||
-            (any_child && strtoull(line, nullptr, 16) == kTrampoline);
-  fclose(file);
-  return found;
+  ProcLines lines(format("/proc/%d/maps", pid));
+  if (!lines) return if_unreadable;
+  while (const char* line = lines.next())
+    if (strstr(line, "/memfd:elastic") != nullptr ||
+        (any_child && strtoull(line, nullptr, 16) == kTrampoline))
+      return true;
+  return false;
 }
 }  // namespace
 

@@ -10,6 +10,8 @@
 #include <cinttypes>
 #include <cstdio>
 
+#include "proc_text.hpp"
+
 namespace elastic {
 
 namespace {
@@ -18,28 +20,26 @@ constexpr size_t kNameColumn = 73;  // show_vma_header_prefix() and seq_pad() on
 
 std::vector<Mapping> read_maps(pid_t pid, Injector& injector) {
   std::vector<Mapping> maps;
-  Fd opened = open_of_task(pid, "maps", O_RDONLY, &injector);
-  FILE* file = opened ? fdopen(opened.get(), "r") : nullptr;
-  if (file == nullptr) fail_errno("cannot read the mappings of process %d", pid);
-  opened.release();
-  char line[4352];
-  while (fgets(line, sizeof line, file) != nullptr) {
-    Mapping mapping;
-    char flags[8] = {}, device[32] = {};
-    int name_at = 0;
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %" SCNx64 " %31s %" SCNu64 " %n", &mapping.start,
-               &mapping.end, flags, &mapping.offset, device, &mapping.file.inode, &name_at) < 6)
-      continue;
-    mapping.prot = (flags[0] == 'r' ? PROT_READ : 0) | (flags[1] == 'w' ? PROT_WRITE : 0) |
-                   (flags[2] == 'x' ? PROT_EXEC : 0);
-    mapping.is_private = flags[3] == 'p';
-    mapping.file.device = device;
-    mapping.file.path = line + name_at;
-    if (!mapping.file.path.empty() && mapping.file.path.back() == '\n') mapping.file.path.pop_back();
-    maps.push_back(mapping);
-  }
-  fclose(file);
+  ProcLines lines(open_of_task(pid, "maps", O_RDONLY, &injector));
+  if (!lines) fail_errno("cannot read the mappings of process %d", pid);
+  while (const char* line = lines.next())
+    if (auto mapping = parse_mapping(line)) maps.push_back(std::move(*mapping));
   return maps;
+}
+
+std::optional<Mapping> parse_mapping(const char* line) {
+  Mapping mapping;
+  char flags[8] = {}, device[32] = {};
+  int name_at = 0;
+  if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %" SCNx64 " %31s %" SCNu64 " %n", &mapping.start,
+             &mapping.end, flags, &mapping.offset, device, &mapping.file.inode, &name_at) < 6)
+    return std::nullopt;
+  mapping.prot = (flags[0] == 'r' ? PROT_READ : 0) | (flags[1] == 'w' ? PROT_WRITE : 0) |
+                 (flags[2] == 'x' ? PROT_EXEC : 0);
+  mapping.is_private = flags[3] == 'p';
+  mapping.file.device = device;
+  mapping.file.path = line + name_at;
+  return mapping;
 }
 
 FileName file_name(int fd) {

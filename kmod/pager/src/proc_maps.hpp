@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,8 @@ struct Mapping {
   FileName file;
   bool anonymous() const { return file.inode == 0; }
 };
+
+std::optional<Mapping> parse_mapping(const char* line);
 
 // Of a stopped or running process whose injector is at hand; throws Failure.
 std::vector<Mapping> read_maps(pid_t pid, Injector& injector);

@@ -20,6 +20,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "proc_text.hpp"
 #include "tracee.hpp"
 
 namespace elastic {
@@ -72,18 +73,16 @@ pid_t spawn(int flags, int stub, int memory_file, int go) {
 
 // Unmaps all but the trampoline and constants pages.
 void unmap_rest(Injector& injector) {
-  FILE* maps = fopen(format("/proc/%d/maps", injector.tid()).c_str(), "re");
-  if (maps == nullptr) throw Failure("cannot read the shell's mappings");
+  ProcLines lines(format("/proc/%d/maps", injector.tid()));
+  if (!lines) throw Failure("cannot read the shell's mappings");
   std::vector<std::pair<uint64_t, uint64_t>> rest;
-  char line[512];
-  while (fgets(line, sizeof line, maps) != nullptr) {
+  while (const char* line = lines.next()) {
     uint64_t start = 0, end = 0;
     if (sscanf(line, "%lx-%lx", &start, &end) != 2 || end > kUserSpaceEnd) continue;
     if (start < kTrampoline) rest.emplace_back(start, std::min(end, kTrampoline));
     if (end > kTrampoline + kTrampolineBytes)
       rest.emplace_back(std::max(start, kTrampoline + kTrampolineBytes), end);
   }
-  fclose(maps);
   for (const auto& [start, end] : rest)
     if (injector.call(SYS_munmap, start, end - start) != 0)
       throw Failure("cannot clear the shell's address space");

@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "proc_text.hpp"
 #include "util.hpp"
 
 namespace elastic {
@@ -149,11 +150,8 @@ bool wait_stop_or_end(pid_t tid, int& status) {
     if (got < 0 && errno != EINTR) return false;
     if (tries < kQuickTries) continue;
     usleep(200);
-    const Fd file(open(format("/proc/%d/stat", tid).c_str(), O_RDONLY | O_CLOEXEC));
-    char text[512] = {};
-    if (!file || read(file.get(), text, sizeof text - 1) <= 0) return false;
-    const char* name_end = strrchr(text, ')');
-    if (name_end == nullptr || strlen(name_end) < 3 || name_end[2] == 'Z' || name_end[2] == 'X') return false;
+    const char state = stat_of(tid).state;
+    if (state == 0 || state == 'Z' || state == 'X') return false;
   }
 }
 
