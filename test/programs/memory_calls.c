@@ -188,20 +188,16 @@ static void fork_advice(void) {
       _exit(0);
     }
     int status;
-    if (waitpid(child, &status, 0) != child || status != 0) fail("a child has page(s) of advice %d", kinds[i]);
+    if (waitpid(child, &status, 0) != child || status != 0)
+      fail("a child has page(s) of advice %d", kinds[i]);
     for (size_t b = 0; b < bytes; b++)
       if (at[b] != 7) fail("byte %zu changed", b);
   }
 }
 
 static const struct test_case cases[] = {
-    {"fresh", fresh},
-    {"convert", convert},
-    {"reserved", reserved},
-    {"huge", huge},
-    {"promises", promises},
-    {"fork-advice", fork_advice},
-    {NULL, NULL},
+    {"fresh", fresh},       {"convert", convert},         {"reserved", reserved}, {"huge", huge},
+    {"promises", promises}, {"fork-advice", fork_advice}, {NULL, NULL},
 };
 
 int main(int argc, char** argv) { return run_case(cases, argc, argv); }
