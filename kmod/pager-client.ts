@@ -122,10 +122,7 @@ export class PagerClient {
       })
       socket.on('error', (error: NodeJS.ErrnoException) => fail(connectionError(error)))
       socket.on('close', () => fail(new PagerError('gone', 'the pager has closed the connection')))
-      // After a whole turn of the event loop, hence of reading: a pager that has ended already (program not found)
-      // has left its EXITED, and a write that fails would destroy the socket before that is read.
-      const hello = encodePagerCommand({ kind: 'hello', role: named ?? 'observer' })
-      setImmediate(() => setImmediate(() => socket.destroyed || socket.write(hello)))
+      socket.write(encodePagerCommand({ kind: 'hello', role: named ?? 'observer' }))
     })
   }
 

@@ -21,7 +21,7 @@ const MEBIBYTE_PAGES = 256
 const FULL_MS = 500
 /** Twice what the disk is left alone for after a failed write. */
 const STAYS_MS = 2000
-const WITHIN_MS = 20_000
+const WITHIN_MS = 60_000
 
 const missing = mountsMissing()
 const maybe = missing === undefined ? test.serial : test.serial.skip

@@ -20,6 +20,9 @@ const TIMEOUT_MS = 120_000
 const MEMORY_PAGES = 1536
 const JUMP_EVERY = 100
 const STALL_MS = 2000
+const LEASE_TTL_MS = 10_000
+/** A lease that is not renewed in a stall lapses. */
+const SHORT_TTL_MS = 500
 /** Longer than a lane takes to be made anew, so that something passes between two cuts. */
 const CUT_EVERY_MS = 60
 /** Nothing has been pulled for so long: a thread waits. */
@@ -49,10 +52,11 @@ interface Started {
 async function start(
   t: ExecutionContext,
   command: readonly string[],
-  { participants = 1, jumpEvery = 0 } = {},
+  { participants = 1, jumpEvery = 0, leaseTtlMs = LEASE_TTL_MS } = {},
 ): Promise<Started> {
   t.timeout(TIMEOUT_MS)
-  const pagers = await Pagers.start(command, { participants, memoryPages: MEMORY_PAGES, jumpEvery })
+  const options = { participants, memoryPages: MEMORY_PAGES, jumpEvery, leaseTtlMs }
+  const pagers = await Pagers.start(command, options)
   t.teardown(() => pagers.stop())
   t.is(spawnSync('mkfifo', [join(pagers.directory, 'orders')]).status, 0)
   let over = false
@@ -159,16 +163,19 @@ test.serial('connections are cut while children have pages to get', async t => {
   t.true(cuts > 0)
 })
 
-test.serial('a participant stalls while a thread waits for a page of it', async t => {
+test.serial('a participant stalls while a thread waits for a page of it, and its lease lapses', async t => {
   const file = join(directory, 'pulled')
-  const started = await start(t, copier(file, 10))
+  const started = await start(t, copier(file, 10), { leaseTtlMs: SHORT_TTL_MS })
   await until('some pulls', async () => (await statistic(started, 'pulls')) > 100, 30_000)
   await stall(started, async () => {
     const before = await statistic(started, 'pulls')
     await sleep(STILL_MS)
     return before === (await statistic(started, 'pulls'))
   })
-  expectCopied(t, await started.ended, file, 10)
+  const pushed = await statistic(started, 'pagesPushed')
+  const end = await started.ended
+  expectCopied(t, end, file, 10)
+  t.true(Number(end.stats.pagesPushed) > pushed, 'it was renewed')
 })
 
 test.serial('a participant stalls while a thread runs there', async t => {

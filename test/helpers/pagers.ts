@@ -41,11 +41,13 @@ export class Pagers {
   readonly #id = randomBytes(8).toString('hex')
   readonly #pagers: Pager[] = []
   readonly #output: Buffer[] = []
+  readonly #leaseTtlMs: number
   #leases = 0
 
   /** `directory`: not in memory, for the spill refuses that. */
-  private constructor(directory: string) {
+  private constructor(directory: string, leaseTtlMs: number) {
     this.directory = directory
+    this.#leaseTtlMs = leaseTtlMs
   }
 
   /**
@@ -54,9 +56,9 @@ export class Pagers {
    */
   static async start(
     command: readonly string[],
-    options: { participants: number; memoryPages: number; jumpEvery: number },
+    options: { participants: number; memoryPages: number; jumpEvery: number; leaseTtlMs?: number },
   ): Promise<Pagers> {
-    const pagers = new Pagers(mkdtempSync('/var/tmp/el-wires-'))
+    const pagers = new Pagers(mkdtempSync('/var/tmp/el-wires-'), options.leaseTtlMs ?? LEASE_TTL_MS)
     await pagers.#startHome(command, options.memoryPages, options.jumpEvery)
     for (let node = 1; node <= options.participants; node++) await pagers.#startPeer(node)
     for (let node = 1; node <= options.participants; node++)
@@ -154,7 +156,7 @@ export class Pagers {
       leaseId: ++this.#leases,
       pagesMax: LEASE_PAGES,
       threadsMax: 8,
-      ttlMs: LEASE_TTL_MS,
+      ttlMs: this.#leaseTtlMs,
       peerId: 'x',
       laneKey: Uint8Array.from(randomBytes(LANE_KEY_BYTES)),
     }

@@ -47,7 +47,7 @@ GuestProcess::GuestProcess(Memory& memory, const std::string& program) {
     guest_ends.push_back(std::move(replies.write_end));
     mailboxes_.push_back({std::move(commands.write_end), std::move(replies.read_end)});
   }
-  const Launched launched = launch(program, arguments, 0);
+  const Launched launched = launch(program, arguments, 0, raise_file_size_limit());
   if (launched.pid == 0) throw Failure(format("cannot run the guest: %s", strerror(launched.exec_error)));
   pid_ = launched.pid;
   attach_memory(pid_, memory);

@@ -19,6 +19,7 @@ namespace {
 constexpr size_t kBodyBytesMax = 1 << 20;
 constexpr size_t kQueueBytesMax = 4 << 20;  // a client that far behind is dropped
 constexpr size_t kClientsMax = 64;
+constexpr uint64_t kRunReadsUs = 5'000'000;
 
 // How many fields a message has.
 struct Shape {
@@ -248,13 +249,21 @@ void Control::log(LogLevel level, const std::string& text) {
   to_all({ControlType::log, {static_cast<int64_t>(level)}, {text}});
 }
 
-void Control::flush(int timeout_ms) {
+// `run` closes its end when it has read ours. Until then it may write, a signal that has reached it as well
+// as the program: were this end closed, that would fail, and take with it what `run` has not read.
+void Control::last_words(int timeout_ms) {
   const uint64_t until = now_us() + static_cast<uint64_t>(timeout_ms) * 1000;
   for (const auto& client : std::vector(clients_)) {
     while (!client->gone && !client->out.empty() && now_us() < until) {
       pollfd waiting{client->fd.get(), POLLOUT, 0};
       if (poll(&waiting, 1, 50) > 0) send(client, "");
     }
+    if (client->gone || !client->run || shutdown(client->fd.get(), SHUT_WR) != 0) continue;
+    char unread[4096];
+    pollfd waiting{client->fd.get(), POLLIN, 0};
+    const uint64_t read_until = now_us() + kRunReadsUs;
+    while (now_us() < read_until)
+      if (poll(&waiting, 1, 50) > 0 && recv(client->fd.get(), unread, sizeof unread, 0) <= 0) break;
   }
 }
 

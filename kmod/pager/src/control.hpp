@@ -4,7 +4,7 @@
 //
 // Peers are local, but treated as untrusted all the same: their uid must be ours or root's, frames are
 // bounded and validated, and a malformed one closes the connection. A client that does not read is dropped,
-// never waited for.
+// never waited for, but `run` for the end, and that not for ever.
 #pragma once
 
 #include <cstdint>
@@ -70,7 +70,8 @@ class Control {
   void to_run(const ControlMessage& message);
   void to_agents(const ControlMessage& message);
   void log(LogLevel level, const std::string& text);
-  void flush(int timeout_ms);  // before exit
+  // Before exit: sends what is queued, in at most `timeout_ms`, and waits until `run` has read it.
+  void last_words(int timeout_ms);
 
  private:
   struct Client;

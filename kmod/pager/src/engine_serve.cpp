@@ -227,7 +227,8 @@ void Engine::serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand
   drop_shipped();  // nobody waits for that
 }
 
-// Pages that are sent now and dropped by drop_shipped(): no thread can write to them in between.
+// Pages that are sent now and dropped by drop_shipped(), before the next frame is read: a thread here that
+// reads them in between cannot know of anything that was done with them elsewhere. None can write to them.
 void Engine::copy_out(uint64_t page, uint8_t* out, uint64_t count, bool protect) {
   if (protect) memory_.protect_written(page, count);
   memory_.read(page, out, count);

@@ -131,7 +131,8 @@ void Home::hand_on(int signal) {
 void Home::start_application() {
   started_ = true;
   start_us_ = now_us();
-  const Launched launched = launch(options_.program_path, options_.arguments, options_.ignored);
+  const Launched launched =
+      launch(options_.program_path, options_.arguments, options_.ignored, options_.file_sizes);
   if (launched.exec_error != 0) {
     const int error = launched.exec_error;
     return end({error == ENOENT ? 4 : 3, error == ENOENT ? 127 : 126,
@@ -253,7 +254,7 @@ void Home::finish() {
   control_->to_all({ControlType::exited,
                     {ending_value_.kind, ending_value_.code, static_cast<int64_t>(foreign_.size())},
                     {ending_value_.message}});
-  control_->flush(1000);
+  control_->last_words(1000);
 }
 
 // What is left needs its tracer, because the filter it inherited asks one; it holds no elastic memory.

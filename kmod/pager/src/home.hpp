@@ -51,6 +51,7 @@ struct HomeOptions {
   std::string program_path;
   std::vector<std::string> arguments;
   SignalSet ignored = 0;  // as this process was started
+  rlimit file_sizes{};    // the same
 };
 
 // How the run ended, as EXITED reports it.

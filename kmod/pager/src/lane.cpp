@@ -236,6 +236,7 @@ Lane::~Lane() { finish(); }
 
 int Lane::fd() const { return state_->fd.get(); }
 bool Lane::established() const { return state_->established && state_->status == LaneIo::ok; }
+bool Lane::refused_in_handshake() const { return !state_->established && state_->status == LaneIo::refused; }
 LaneIo Lane::status() const { return state_->status; }
 const std::string& Lane::identity() const { return state_->tls.identity(); }
 const std::string& Lane::last_error() const { return state_->problem; }

@@ -51,6 +51,7 @@ class Lane {
   LaneIo on_event(uint32_t events);  // does what it can without blocking: connect, handshake, read, write
   LaneIo status() const;             // as on_event() last said, or worse: ask after next_frame() has said no
   bool established() const;          // TLS is up in both directions
+  bool refused_in_handshake() const;
   const std::string& identity() const;  // of the key in use (accepted lanes: what the dialler named)
   const std::string& last_error() const;
 

@@ -145,7 +145,8 @@ void Lanes::on_lane(uint16_t index, bool bulk, uint32_t events) {
 
 void Lanes::on_ended(Node& node, bool bulk) {
   Lane& lane = *node.lane(bulk);
-  if (lane.status() == LaneIo::refused) refuse(lane.last_error());
+  // In the handshake it is the other side that refuses: it may have ended meanwhile what it lent.
+  if (lane.status() == LaneIo::refused && !lane.refused_in_handshake()) refuse(lane.last_error());
   if (may_resume(node, bulk)) return on_broken(node, bulk);
   // Who said bye, or closes on purpose, has sent all it had, on both connections: the other one is read to
   // its end as well.

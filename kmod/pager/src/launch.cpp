@@ -110,9 +110,10 @@ std::vector<int> hand_over(Injector& injector, pid_t pid, std::span<const int> f
 }
 
 [[noreturn]] void run_child(const std::string& path, const std::vector<char*>& argv, SignalSet ignored,
-                            int report) {
+                            const rlimit& file_sizes, int report) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   restore_signals(ignored);
+  setrlimit(RLIMIT_FSIZE, &file_sizes);
   personality(static_cast<unsigned long>(personality(0xffffffff)) | ADDR_NO_RANDOMIZE);
   raise(SIGSTOP);  // the tracer seizes us here
   int error = 0;
@@ -137,7 +138,8 @@ void wait_for_stop(pid_t pid, int& status, const char* what) {
 
 }  // namespace
 
-Launched launch(const std::string& path, const std::vector<std::string>& arguments, SignalSet ignored) {
+Launched launch(const std::string& path, const std::vector<std::string>& arguments, SignalSet ignored,
+                const rlimit& file_sizes) {
   std::vector<char*> argv;
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -146,7 +148,7 @@ Launched launch(const std::string& path, const std::vector<std::string>& argumen
   Fd read_end(ends[0]), write_end(ends[1]);
   const pid_t pid = fork();
   if (pid < 0) fail_errno("fork");
-  if (pid == 0) run_child(path, argv, ignored, write_end.get());
+  if (pid == 0) run_child(path, argv, ignored, file_sizes, write_end.get());
   write_end.reset();
   int status = 0;
   if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status))

@@ -19,9 +19,10 @@ struct Launched {
 };
 
 // Forks, installs the filter, executes `path` and stops at the exec event (PTRACE_EVENT_EXEC). The child
-// inherits this process's standard descriptors and environment and ignores the signals in `ignored`; ASLR is
-// off so that addresses are the same on every node.
-Launched launch(const std::string& path, const std::vector<std::string>& arguments, SignalSet ignored);
+// inherits this process's standard descriptors and environment, ignores the signals in `ignored` and has
+// `file_sizes` as its limit; ASLR is off so that addresses are the same on every node.
+Launched launch(const std::string& path, const std::vector<std::string>& arguments, SignalSet ignored,
+                const rlimit& file_sizes);
 
 // `pid` is at its exec event. Steps to the end of execve, plants the trampoline, makes the injector and the
 // userfaultfd and attaches `memory`. The injector is handed the memfd; the application never has a

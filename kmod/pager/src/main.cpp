@@ -1,8 +1,6 @@
 // elasticos-pager: one process per elastic process and node. Modes: home and peer (the pager proper), facts
 // and doctor (what this machine is and can do), and lock-step modes that tests drive.
 #include <fcntl.h>
-#include <poll.h>
-
 #include <malloc.h>
 
 #include <cstdio>
@@ -17,17 +15,6 @@
 
 namespace elastic {
 namespace {
-
-constexpr int kHelloMs = 2000;
-
-// `run` writes its HELLO before it reads: were the channel closed by then, that would fail and the last words
-// be lost.
-void await_hello(int channel) {
-  pollfd waited{channel, POLLIN, 0};
-  char hello[256];
-  if (channel >= 0 && poll(&waited, 1, kHelloMs) > 0 && read(channel, hello, sizeof hello) < 0)
-    return;  // gone: nobody is left to tell
-}
 
 int run_home(int argc, char** argv) {
   const Options options(argc, argv,
@@ -45,6 +32,7 @@ int run_home(int argc, char** argv) {
       static_cast<int>(options.number_or("run-fd", 0)) == 0 ? -1 : static_cast<int>(options.number("run-fd"));
   home.node_name = options.text_or("name", "home");
   home.ignored = outlive_signals();
+  home.file_sizes = raise_file_size_limit();
   home.arguments = options.rest();
   if (home.arguments.empty()) throw Failure("elasticos-pager: no program given");
   // A Home that cannot be made closes its channel; this one is left to say why.
@@ -52,12 +40,10 @@ int run_home(int argc, char** argv) {
   const auto refuse = [&](const ProgramProblem& problem) {
     const int kind = problem.exit_status == 127 ? 4 : problem.exit_status == 126 ? 3 : 2;
     Loop loop;
-    const int channel = run_channel.release();
     Control control(
-        loop, "", channel, [](const auto&, bool, const auto&) {}, nullptr);
+        loop, "", run_channel.release(), [](const auto&, bool, const auto&) {}, nullptr);
     control.to_all({ControlType::exited, {kind, problem.exit_status, 0}, {problem.message}});
-    control.flush(1000);
-    await_hello(channel);
+    control.last_words(1000);
     if (home.run_fd < 0) fprintf(stderr, "%s\n", problem.message.c_str());
     return problem.exit_status;
   };
@@ -79,6 +65,7 @@ int run_home(int argc, char** argv) {
 int run_peer(int argc, char** argv) {
   const Options options(
       argc, argv, {"id", "socket", "node", "name", "listen", "memory-pages", "spill-dir", "spill-max-bytes"});
+  raise_file_size_limit();
   PeerOptions peer;
   peer.id = options.text("id");
   peer.socket_path = options.text("socket");
@@ -98,6 +85,7 @@ int dispatch(int argc, char** argv) {
   if (mode == "facts") return puts(facts_json().c_str()) < 0;
   if (mode == "doctor") {
     const Options options(argc - 2, argv + 2, {"spill-dir"});
+    raise_file_size_limit();
     return puts(checks_json(run_checks(options.text_or("spill-dir", ""))).c_str()) < 0;
   }
   if (mode == "policy-lockstep") return policy_lockstep(argc - 2, argv + 2);

@@ -31,8 +31,9 @@ const uint8_t kZeroPage[kPageBytes] = {};
 Fd new_file() {
   Fd file(memfd_create("elastic", MFD_CLOEXEC));
   if (!file) fail_errno("memfd_create");
-  if (ftruncate(file.get(), static_cast<off_t>(kUserSpaceEnd)) != 0) fail_errno("memfd of 128 TB");
-  return file;
+  if (ftruncate(file.get(), static_cast<off_t>(kUserSpaceEnd)) == 0) return file;
+  if (errno != EFBIG) fail_errno("memfd of 128 TB");
+  throw Failure("the hard limit of file sizes (ulimit -Hf) has no room for elastic memory: start without it");
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ int Peer::run() {
     }
   }
   guests_.end_shell();
-  control_->flush(500);
+  control_->last_words(500);
   return exit_status_;
 }
 

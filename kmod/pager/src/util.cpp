@@ -50,6 +50,16 @@ void raise_descriptor_limit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+rlimit raise_file_size_limit() {
+  rlimit before{};
+  if (getrlimit(RLIMIT_FSIZE, &before) != 0) fail_errno("the limit of file sizes");
+  for (const rlim_t wanted : {RLIM_INFINITY, before.rlim_max}) {
+    const rlimit raised{wanted, wanted};
+    if (setrlimit(RLIMIT_FSIZE, &raised) == 0) break;  // beyond the hard limit only with CAP_SYS_RESOURCE
+  }
+  return before;
+}
+
 uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
 uint64_t now_us() { return clock_ns(CLOCK_MONOTONIC) / 1000; }
 uint64_t wall_ms() { return clock_ns(CLOCK_REALTIME) / 1'000'000; }

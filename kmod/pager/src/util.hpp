@@ -2,6 +2,7 @@
 // `Failure` is the pager's only exception for the environment: it carries the one line the user reads.
 #pragma once
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -59,6 +60,7 @@ uint64_t now_us();  // CLOCK_MONOTONIC, microseconds
 uint64_t now_ns();
 uint64_t wall_ms();             // CLOCK_REALTIME, milliseconds since 1970
 void raise_descriptor_limit();  // of this process, as far as it may
+rlimit raise_file_size_limit();  // the same; what it was
 std::string json_quote(const std::string& text);
 
 constexpr uint64_t page_of(uint64_t address) { return address >> kPageShift; }

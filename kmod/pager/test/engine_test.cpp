@@ -175,6 +175,28 @@ void test_what_overruns_leaves_again(const std::string& directory) {
   CHECK(came >= 64 && s.table.resident() <= before + came - 64);
 }
 
+// A disk that fills up, and nobody lends: what comes back from it is not room for others, however often it is
+// tried, and who waits for some is given up when it has been tried again.
+void test_full_disk(const std::string& directory) {
+  constexpr uint64_t kLimit = 512, kLeft = 64;
+  setenv("ELASTICOS_FAIL_SPILL", "full:20+", 1);
+  Scene s(kHome, 1, directory);
+  unsetenv("ELASTICOS_FAIL_SPILL");
+  s.engine.set_limit(kLimit);
+  s.loop.watch(s.spill.event_fd(), EPOLLIN, [&](uint32_t) { s.spill.drain(); });
+  uint64_t full_at = ~0ull;
+  for (uint64_t page = kPage; s.host.out_of_room_calls == 0; page++) {
+    s.fault(page);
+    s.drive_until([&] {
+      const bool here = s.table.peek(page).state() == PageState::resident;
+      return s.spill.buffered_bytes() == 0 && (here || s.host.out_of_room_calls > 0);
+    });
+    if (s.counters.spills_failed > 0) full_at = std::min(full_at, page);
+    CHECK(page <= full_at || page - full_at <= kLeft);
+  }
+  CHECK(full_at != ~0ull && s.counters.spills_failed >= 2);
+}
+
 // Node 2 gives up its pages; node 1 may have pushed some, on either connection, before it knew.
 void test_pushes_have_ended(const std::string& directory) {
   Scene s(2, 1, directory);
@@ -280,6 +302,7 @@ int run_engine_tests(const std::string& directory) {
       {"frames before up are kept", test_frames_before_up_are_kept},
       {"two pushers do not overrun a lender", test_two_pushers_do_not_overrun},
       {"what overruns a lender leaves it again", test_what_overruns_leaves_again},
+      {"a full disk gives no room", test_full_disk},
       {"pushes have ended when both connections say so", test_pushes_have_ended},
       {"marked pages are told of before they change", test_marked_pages_are_told_of},
       {"a fault that is repeated waits once", test_repeated_fault_waits_once},

@@ -310,6 +310,20 @@ void test_garbage_ends_a_lane() {
   CHECK(two.one.down.find("broken TLS record") != std::string::npos && two.one.counters.frames_refused == 1);
 }
 
+// Who was to be dialled has ended what it lent: no harm is done, and nothing is to be counted or said of it.
+void test_key_is_known_no_more() {
+  Loop loop;
+  Side zero{loop, 0}, one{loop, 1};
+  one.lanes.listen("127.0.0.1");
+  zero.lanes.add(Two::node_for(1, one.lanes.port()));
+  for (const uint64_t give_up_us = now_us() + 20'000'000; zero.down.empty();) {
+    CHECK(now_us() < give_up_us);
+    loop.run_once(1);
+  }
+  CHECK(zero.down.find("the listener refused lane identity") != std::string::npos);
+  CHECK(zero.refused.empty() && zero.counters.frames_refused == 0 && one.counters.frames_refused > 0);
+}
+
 // Who closes on purpose does not come back.
 void test_closed_on_purpose() {
   Two two;
@@ -339,6 +353,7 @@ int run_resume_tests(uint64_t step, uint64_t seeds) {
       {"who may not resume", test_who_may_not_resume},
       {"a recording does not resume", test_a_recording_does_not_resume},
       {"garbage ends a lane", test_garbage_ends_a_lane},
+      {"key is known no more", test_key_is_known_no_more},
       {"closed on purpose", test_closed_on_purpose},
   };
   for (const auto& test : tests) {
