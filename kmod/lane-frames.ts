@@ -16,7 +16,7 @@ export const CONTEXT_BYTES_MAX = 64 << 10
 export const STATS_BYTES_MAX = 64 << 10
 export const REASON_BYTES_MAX = 4 << 10
 /** 47-bit user addresses of 4 KiB pages. */
-export const PAGE_NUMBER_END = 1n << 35n
+export const PAGE_NUMBER_END = (1n << 35n) - 1n
 /** Of the shell process: the pages from which a pager makes its calls there (kmod/pager/src/injector.hpp). */
 export const SHELL_PAGE_FIRST = 0x100n
 export const SHELL_PAGES = 2n

@@ -15,10 +15,10 @@
 
 namespace elastic {
 
-constexpr uint64_t kPageNumberEnd = 1ull << 35;   // 47-bit user addresses of 4 KiB pages
-constexpr uint32_t kMaxContextBytes = 64u << 10;  // payload of jump and back
-constexpr uint32_t kMaxStatsBytes = 64u << 10;    // payload of stats
-constexpr uint32_t kMaxReasonBytes = 4u << 10;    // payload of bye
+constexpr uint64_t kPageNumberEnd = (1ull << 35) - 1;  // of user addresses: 47 bits but for the last page
+constexpr uint32_t kMaxContextBytes = 64u << 10;       // payload of jump and back
+constexpr uint32_t kMaxStatsBytes = 64u << 10;         // payload of stats
+constexpr uint32_t kMaxReasonBytes = 4u << 10;         // payload of bye
 
 // Why the fixed header alone is unacceptable (magic, type, payload size), or nothing.
 const char* header_problem(const FrameHeader& header);

@@ -192,7 +192,7 @@ class Home : public EngineHost, public LaneEvents {
   // home_advice.cpp
   void call_madvise(Thread& thread);
   int all_mapped(uint64_t first, uint64_t end, int prot) const;
-  int lock_result(const user_regs_struct& r) const;
+  int lock_memory(const user_regs_struct& r);
   // home_exit.cpp
   struct RobustWalk {
     uint64_t head = 0, at = 0;  // at: the entry to be looked at next
@@ -370,6 +370,7 @@ class Home : public EngineHost, public LaneEvents {
   uint64_t stack_first_ = 0, stack_end_ = 0;                // pages
   uint64_t stack_made_first_ = 0;                           // as exec made it
   static constexpr uint64_t kStackGapPages = 256;           // between the stack and the mappings below it
+  bool locks_new_ = false;                                  // mlockall: what is mapped from now on
   uint64_t mmap_top_ = 0;                                   // page: new mappings lie below
   uint32_t next_ticket_ = 1;
   struct Awaited {

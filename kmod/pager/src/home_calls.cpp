@@ -57,7 +57,7 @@ void Home::on_call(Thread& thread) {
     case SYS_mlock2:
     case SYS_mlockall:
     case SYS_munlock:
-    case SYS_munlockall: return answer(thread, lock_result(r));
+    case SYS_munlockall: return answer(thread, lock_memory(r));
     case SYS_set_tid_address: thread.clear_tid_address = r.rdi; return run_native(thread, false);
     case SYS_shmat:
     case SYS_shmdt:
@@ -247,27 +247,37 @@ void Home::call_mprotect(Thread& thread) {
   answer(thread, protect_range(first, page_of(r.rdi + bytes), static_cast<int>(prot)));
 }
 
+// In the order of addresses, as by the kernel: what lies before a hole or a refusal changes.
 int Home::protect_range(uint64_t first, uint64_t end, int prot) {
-  uint64_t covered = 0;
+  uint64_t mapped_end = first;
   bool same = true, elastic_only = true;
   std::vector<Region> becomes_elastic;
   regions_.visit(first, end, [&](const Region& region) {
-    covered += region.end - region.start;
+    if (region.start != mapped_end) return;
+    mapped_end = region.end;
     same = same && region.prot == prot;
     elastic_only = elastic_only && region.kind == RegionKind::elastic;
     if (region.kind == RegionKind::replica && (prot & PROT_WRITE)) becomes_elastic.push_back(region);
   });
-  if (covered == end - first && same && elastic_only) return 0;
-  for (const Region& part : becomes_elastic) convert_range(part, prot);
-  const int result = memory_.protect(first, end - first, prot);
-  if (result != 0) {  // what lies before the hole or the refusal has changed
+  const int of_hole = mapped_end < end ? -ENOMEM : 0;
+  if ((same && elastic_only) || mapped_end == first) return of_hole;
+  int result = 0;
+  uint64_t done = first;
+  const auto protect_to = [&](uint64_t to) {
+    if (result == 0 && to > done) result = memory_.protect(done, to - done, prot);
+    done = to;
+    return result == 0;
+  };
+  for (const Region& part : becomes_elastic)
+    if (protect_to(part.start)) convert_range(part, prot);
+  if (!protect_to(mapped_end)) {
     resync_native();
     tell_mapped(first, end);
     return result;
   }
-  regions_.update(first, end, [prot](Region& region) { region.prot = prot; });
-  tell_protect(first, end, prot);
-  return 0;
+  regions_.update(first, mapped_end, [prot](Region& region) { region.prot = prot; });
+  tell_protect(first, mapped_end, prot);
+  return of_hole;
 }
 
 void Home::tell_protect(uint64_t first, uint64_t end, int prot) {

@@ -45,6 +45,7 @@ void Home::convert_image() {
   const std::vector<Mapping> maps = read_maps(application_, memory_.injector());
   mmap_top_ = page_of(kUserSpaceEnd) - kStackGapPages;
   stack_first_ = stack_end_ = 0;
+  locks_new_ = false;
   reserved_end_ = kTrampoline + kTrampolineBytes;
   for (const Mapping& mapping : maps) {
     Region region = region_of(mapping);

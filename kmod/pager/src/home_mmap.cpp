@@ -76,6 +76,7 @@ int64_t Home::map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
   region.start = page;
   region.end = page + pages;
   region.prot = prot;
+  region.locked = locks_new_ || (flags & MAP_LOCKED) != 0;
   region.backing = std::move(backing);
   region.backing_page = backing_page;
   regions_.insert(region);
@@ -254,12 +255,12 @@ void Home::call_mremap(Thread& thread) {
   move_mapping(thread, first, std::min(old_pages, new_pages), to, old_pages, first);
 }
 
-// What grows out of a mapping, or is where it was moved to, is to be at a fork what the mapping is.
+// What grows out of a mapping, or is where it was moved to, is what the mapping is: to a fork, and to advice.
 void Home::inherit_advice(const Region& from, uint64_t first, uint64_t end) {
-  if (!from.wipe_on_fork && !from.skip_on_fork) return;
   regions_.update(first, end, [&](Region& region) {
     region.wipe_on_fork = from.wipe_on_fork;
     region.skip_on_fork = from.skip_on_fork;
+    region.locked = from.locked;
   });
 }
 

@@ -175,7 +175,7 @@ void Memory::scan(uint64_t first, uint64_t end, uint64_t category,
   if (!attached()) return;
   if (!scan_ioctl_) return scan_by_pagemap(first, end, category, found);
   ScanRegion regions[512];
-  end = std::min(end, page_of(kUserSpaceEnd) - 1);  // a range with the last page, nobody's, is refused whole
+  end = std::min(end, page_of(kUserSpaceEnd));  // a range with the page after it is refused whole
   uint64_t from = first;
   while (from < end) {
     ScanRequest request{};

@@ -74,7 +74,7 @@ bool RegionMap::mergeable(const Region& a, const Region& b) const {
   return a.end == b.start && a.prot == b.prot && a.kind == b.kind && a.backing == b.backing &&
          a.file == b.file &&
          ((!a.backing && !a.file) || a.backing_page + (a.end - a.start) == b.backing_page) &&
-         a.wipe_on_fork == b.wipe_on_fork && a.skip_on_fork == b.skip_on_fork &&
+         a.wipe_on_fork == b.wipe_on_fork && a.skip_on_fork == b.skip_on_fork && a.locked == b.locked &&
          a.kind == RegionKind::elastic;
 }
 

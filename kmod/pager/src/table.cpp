@@ -10,7 +10,7 @@ namespace elastic {
 
 namespace {
 
-constexpr uint64_t kPages = kUserSpaceEnd >> kPageShift;
+constexpr uint64_t kPages = 1ull << 35;  // whole chunks
 constexpr uint64_t kTouchedWords = kPages / 512 / 64;
 constexpr uint64_t kFramesMax = 1ull << 26;  // 256 GB resident
 
@@ -42,8 +42,8 @@ PageTable::~PageTable() {
 
 void PageTable::for_each_touched(uint64_t first, uint64_t end,
                                  const std::function<void(uint64_t, PageEntry&)>& visit) {
-  for (auto word = touched_words_.lower_bound(first >> 15);
-       word != touched_words_.end() && *word << 15 < end; ++word) {
+  for (auto word = touched_words_.lower_bound(first >> 15); word != touched_words_.end() && *word << 15 < end;
+       ++word) {
     for (uint64_t bits = touched_[*word]; bits != 0; bits &= bits - 1) {
       const uint64_t chunk = (*word * 64 + static_cast<uint64_t>(std::countr_zero(bits))) << 9;
       for (uint64_t page = std::max(first, chunk); page < std::min(end, chunk + 512); page++)

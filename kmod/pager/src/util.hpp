@@ -15,7 +15,7 @@ namespace elastic {
 
 constexpr uint64_t kPageBytes = 4096;
 constexpr int kPageShift = 12;
-constexpr uint64_t kUserSpaceEnd = 1ull << 47;
+constexpr uint64_t kUserSpaceEnd = (1ull << 47) - kPageBytes;  // the last page is nobody's (TASK_SIZE_MAX)
 
 // A descriptor that closes itself.
 class Fd {
@@ -58,8 +58,8 @@ class Failure : public std::runtime_error {
 
 uint64_t now_us();  // CLOCK_MONOTONIC, microseconds
 uint64_t now_ns();
-uint64_t wall_ms();             // CLOCK_REALTIME, milliseconds since 1970
-void raise_descriptor_limit();  // of this process, as far as it may
+uint64_t wall_ms();              // CLOCK_REALTIME, milliseconds since 1970
+void raise_descriptor_limit();   // of this process, as far as it may
 rlimit raise_file_size_limit();  // the same; what it was
 std::string json_quote(const std::string& text);
 
