@@ -65,12 +65,14 @@ int Home::lock_memory(const user_regs_struct& r) {
 void Home::call_madvise(Thread& thread) {
   const user_regs_struct& r = thread.call;
   const uint64_t first = page_of(r.rdi), end = page_of(r.rdi + round_up_page(r.rsi));
-  bool elastic = false;
+  const auto advice = static_cast<int>(r.rdx);
+  bool ours = false;
   if (r.rsi + kPageBytes - 1 >= r.rsi && (r.rdi & (kPageBytes - 1)) == 0 && end >= first &&
       end <= kUserSpaceEnd >> kPageShift)
-    regions_.visit(first, end,
-                   [&](const Region& region) { elastic = elastic || region.kind == RegionKind::elastic; });
-  if (!elastic) return run_native(thread, false);
+    regions_.visit(first, end, [&](const Region& region) {
+      ours = ours || region.kind == RegionKind::elastic || (region.locked && spares_locked(advice));
+    });
+  if (!ours) return run_native(thread, false);
   const auto each_elastic = [&](const std::function<void(const Region&)>& act) {
     std::vector<Region> parts;
     regions_.visit(first, end, [&](const Region& region) {
@@ -78,7 +80,6 @@ void Home::call_madvise(Thread& thread) {
     });
     for (const Region& part : parts) act(part);
   };
-  const auto advice = static_cast<int>(r.rdx);
   uint64_t covered = 0, allowed_end = end;  // what the kernel refuses it refuses from there on
   regions_.visit(first, end, [&](const Region& region) {
     covered += region.end - region.start;
