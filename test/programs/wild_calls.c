@@ -101,6 +101,7 @@ static void map_calls(void) {
   const uint64_t length = any_length();
   const int protections[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE};
   const int prot = protections[draw(4)];
+  printf("%lx bytes at arena + %lx, %d: ", length, at - arena, prot);
   switch (draw(6)) {
     case 0: {
       const int how = draw(4) == 0 ? MAP_FIXED_NOREPLACE : MAP_FIXED, of_file = draw(3) == 0;
@@ -115,6 +116,7 @@ static void map_calls(void) {
     case 3: {
       const int advices[] = {MADV_DONTNEED, MADV_FREE, MADV_WILLNEED, MADV_SEQUENTIAL, MADV_COLD, 99};
       const int advice = advices[draw(6)];
+      printf("advice %d: ", advice);
       report("madvise", madvise(at, length, advice));
       /* Alone, what was given free stays until the kernel needs it. */
       if (advice == MADV_FREE) madvise(at, length, MADV_DONTNEED);
@@ -125,6 +127,7 @@ static void map_calls(void) {
       char* const to = any_page();
       const uint64_t grown = fixed || draw(2) ? PAGE_BYTES : 2 * PAGE_BYTES;
       const int flags = fixed ? MREMAP_MAYMOVE | MREMAP_FIXED : (int)draw(2) * MREMAP_MAYMOVE;
+      if (fixed) printf("to arena + %lx: ", to - arena);
       char* moved = mremap(at, PAGE_BYTES, grown, flags, to);
       if (moved != MAP_FAILED && moved != at && !fixed) { /* where to is the kernel's choice */
         printf("mremap: moved\n");
@@ -135,7 +138,11 @@ static void map_calls(void) {
       }
       break;
     }
-    default: report("mlock, munlock", draw(2) ? mlock(at, length) : munlock(at, length));
+    default:
+      if (draw(2))
+        report("mlock", mlock(at, length));
+      else
+        report("munlock", munlock(at, length));
   }
 }
 

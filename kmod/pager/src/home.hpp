@@ -268,6 +268,7 @@ class Home : public EngineHost, public LaneEvents {
   int64_t unmap_range(uint64_t first, uint64_t end);
   void replaced(uint64_t first, uint64_t end);
   void call_mremap(Thread& thread);
+  void after_native_mremap(const Thread& thread, int64_t result);
   void inherit_advice(const Region& from, uint64_t first, uint64_t end);
   void move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint64_t to, uint64_t new_pages,
                     uint64_t next);

@@ -83,7 +83,7 @@ void Home::call_madvise(Thread& thread) {
   uint64_t covered = 0, allowed_end = end;  // what the kernel refuses it refuses from there on
   regions_.visit(first, end, [&](const Region& region) {
     covered += region.end - region.start;
-    const bool of_file = region.kind != RegionKind::elastic || region.backing;
+    const bool of_file = region.kind != RegionKind::elastic || region.backing || region.file;
     if ((region.locked && spares_locked(advice)) || (of_file && advice == MADV_FREE))
       allowed_end = std::min(allowed_end, region.start);
   });

@@ -168,10 +168,7 @@ void Home::on_call_end(Thread& thread) {
     case SYS_mmap: after_native_mmap(thread, result); break;
     case SYS_setrlimit:
     case SYS_prlimit64: fit_stack(); break;
-    case SYS_mremap:  // a look at the mappings does not tell one file's pages from another's
-      if (result > 0) replaced(page_of(r.rax), page_of(r.rax + round_up_page(thread.call.rdx)));
-      resync_native();
-      break;
+    case SYS_mremap: after_native_mremap(thread, result); break;
     default: resync_native();
   }
   answer(thread, result);  // with the registers as a call leaves them

@@ -136,13 +136,10 @@ void Home::convert_range(const Region& part, int prot) {
           format("cannot make file pages at %#" PRIx64 " elastic: %s", address_of(from), strerror(-error)));
     from = to;
   }
-  Region region;
-  region.start = first;
+  Region region = part;  // with what advice has said of it
   region.end = end;
   region.prot = prot;
-  region.backing = part.backing;
-  region.file = part.file;
-  region.backing_page = part.backing_page;
+  region.kind = RegionKind::elastic;
   regions_.insert(region);
   tell_mapped(first, end);
 }

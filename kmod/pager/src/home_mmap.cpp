@@ -255,6 +255,25 @@ void Home::call_mremap(Thread& thread) {
   move_mapping(thread, first, std::min(old_pages, new_pages), to, old_pages, first);
 }
 
+// A look at the mappings does not tell one file's pages from another's, nor what advice has said of them, nor
+// where a file's pages may still be read from.
+void Home::after_native_mremap(const Thread& thread, int64_t result) {
+  const uint64_t from = page_of(thread.call.rdi);
+  const Region* found = regions_.find(from);
+  const Region moved = found != nullptr ? *found : Region{};
+  const uint64_t to = page_of(static_cast<uint64_t>(result));
+  const uint64_t end = to + page_of(round_up_page(thread.call.rdx));
+  if (result > 0) replaced(to, end);
+  resync_native();
+  if (result <= 0 || found == nullptr) return;
+  inherit_advice(moved, to, end);
+  if (moved.kind != RegionKind::replica) return;
+  regions_.update(to, end, [&](Region& region) {
+    region.backing = moved.backing;
+    region.backing_page = moved.backing_page + (from - moved.start) + (region.start - to);
+  });
+}
+
 // What grows out of a mapping, or is where it was moved to, is what the mapping is: to a fork, and to advice.
 void Home::inherit_advice(const Region& from, uint64_t first, uint64_t end) {
   regions_.update(first, end, [&](Region& region) {
