@@ -27,11 +27,11 @@ const DECODE_MAIN = fileURLToPath(new URL('decode-main.js', import.meta.url))
 const INPUT_BYTES_MAX = 512
 /** What one input of such a target judges by and by, on average: frames, records, calls, pieces. */
 const JUDGED_EACH: Readonly<Record<string, number>> = {
-  engine: 40,
-  handshake: 45,
-  lane: 4,
-  peer: 13,
-  records: 3.6,
+  engine: 32,
+  handshake: 40,
+  lane: 3.4,
+  peer: 10,
+  records: 3.4,
 }
 
 interface Target {
