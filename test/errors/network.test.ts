@@ -4,22 +4,13 @@
  */
 
 import { writeFileSync } from 'node:fs'
-import test, { type ExecutionContext } from 'ava'
+import test from 'ava'
 import { generateKey } from '../../agent/key.js'
-import { TestCluster, until } from '../helpers/cluster.js'
+import { makeCluster, type TestCluster, until } from '../helpers/cluster.js'
 import { PAGER } from '../helpers/native.js'
 import { runCommand } from '../helpers/native-tests.js'
 
 const RUN_FAILED = 125
-
-async function makeCluster(t: ExecutionContext): Promise<TestCluster> {
-  const cluster = await TestCluster.make()
-  t.teardown(async () => {
-    const left = await cluster.stop()
-    if (left.length > 0) throw new Error(`left over: ${left.join('; ')}`)
-  })
-  return cluster
-}
 
 test.serial('an agent with another network key does not join; nodes and the log say what to do', async t => {
   const cluster = await makeCluster(t)

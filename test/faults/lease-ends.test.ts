@@ -6,7 +6,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import test, { type ExecutionContext } from 'ava'
-import { TestCluster, until } from '../helpers/cluster.js'
+import { makeCluster, until } from '../helpers/cluster.js'
 import { Mounts, mountsMissing } from '../helpers/mounts.js'
 import { alive } from '../helpers/processes.js'
 import { contract, expectClean, expectProgress, type Scene, startScene } from './scene.js'
@@ -21,15 +21,6 @@ const HARDLY_ENOUGH = '16M'
 const JOIN_AGAIN_MS = 60_000
 /** An agent looks at its machine's memory every five seconds. */
 const SHRINK_WITHIN_MS = 60_000
-
-async function makeCluster(t: ExecutionContext): Promise<TestCluster> {
-  const cluster = await TestCluster.make()
-  t.teardown(async () => {
-    const left = await cluster.stop()
-    if (left.length > 0) throw new Error(`left over: ${left.join('; ')}`)
-  })
-  return cluster
-}
 
 function holdsPages({ cluster }: Scene, name: string): boolean {
   return cluster.pagers().some(pager => pager.node === name)

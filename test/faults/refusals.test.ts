@@ -1,7 +1,7 @@
 /** Peers that refuse, and peers that are full: the run goes on with others or with the disk, and its output is right. */
 
 import test, { type ExecutionContext } from 'ava'
-import { type RunOutcome, TestCluster } from '../helpers/cluster.js'
+import { makeCluster, type RunOutcome, type TestCluster } from '../helpers/cluster.js'
 import { buildProgram } from '../helpers/programs.js'
 import { wrongWord } from './scene.js'
 
@@ -10,15 +10,6 @@ const RUN_FAILED = 125
 const SOMEBODY = '12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA'
 const MEGABYTES = '16'
 const MEMORY = ['--memory', '6M'] as const
-
-async function makeCluster(t: ExecutionContext): Promise<TestCluster> {
-  const cluster = await TestCluster.make()
-  t.teardown(async () => {
-    const left = await cluster.stop()
-    if (left.length > 0) throw new Error(`left over: ${left.join('; ')}`)
-  })
-  return cluster
-}
 
 /** Runs the copier from `a` to its end; its output has to be right. */
 async function copy(

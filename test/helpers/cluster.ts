@@ -24,6 +24,7 @@ import {
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { ExecutionContext } from 'ava'
 import { generateKey } from '../../agent/key.js'
 import type { NodeInfo, ProcessInfo } from '../../agent/service.js'
 import type { PagerStats } from '../../kmod/pager-stats.js'
@@ -371,4 +372,14 @@ function readStats(path: string): RunStats | undefined {
   } catch {
     return undefined
   }
+}
+
+/** A cluster for one test, stopped at its end; what is left over then fails the test. */
+export async function makeCluster(t: ExecutionContext): Promise<TestCluster> {
+  const cluster = await TestCluster.make()
+  t.teardown(async () => {
+    const left = await cluster.stop()
+    if (left.length > 0) throw new Error(`left over: ${left.join('; ')}`)
+  })
+  return cluster
 }
