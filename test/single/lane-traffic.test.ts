@@ -3,7 +3,10 @@
  * faster than a lender reads of it waits for the lender, instead of filling the memory of home.
  */
 
+import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import { TestCluster, until } from '../helpers/cluster.js'
@@ -47,11 +50,14 @@ function residentKb(pid: number): number {
 test.serial('layout waits for a lender that does not read it', async t => {
   t.timeout(TIMEOUT_MS)
   const program = buildProgram('map_storm', cluster.directory)
-  const running = cluster.run('a', FLAGS, [program, '4000'], { timeoutMs: TIMEOUT_MS })
-  await until('the program', () => running.stdout.includes('mapping'), 30_000)
+  const begin = join(cluster.directory, 'begin')
+  execFileSync('mkfifo', [begin])
+  const running = cluster.run('a', FLAGS, [program, '1000', begin], { timeoutMs: TIMEOUT_MS })
+  await until('the program', () => running.stdout.includes('waiting'), 30_000)
   const [home, lender] = [cluster.pagerOf('a').pid, cluster.pagerOf('b').pid]
   const before = residentKb(home)
   process.kill(lender, 'SIGSTOP')
+  await writeFile(begin, '')
   await sleep(STOPPED_MS)
   const growth = residentKb(home) - before
   process.kill(lender, 'SIGCONT')
