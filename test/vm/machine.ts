@@ -3,7 +3,7 @@
  * command and ends.
  *
  * Only the verdict counts that the machine writes as its last act (`rc=N`, through a port of its own): QEMU exits with
- * 0 after a panic as well. No verdict is a failure. `timeout` ends QEMU even if this process is gone.
+ * 0 after a panic as well. No verdict is a failure. QEMU is killed when this process ends, in whatever way.
  *
  * Limits: x86-64; no hardware virtualisation. `cx16=off` because the emulation of QEMU 7.2 corrupts the flags after
  * cmpxchg16b, and the kernel then panics at random.
@@ -19,7 +19,8 @@ import type { MachineParts } from './packages.js'
 const CPU = 'max,la57=off,cx16=off'
 /** An oops alone would hang. On a busy host the emulated timer may seem not to tick: the kernel is not to check. */
 const KERNEL_WORDS = 'console=ttyS0 quiet no_timer_check panic=-1 oops=panic panic_on_warn=1'
-const KILL_AFTER_S = 5
+/** The signal comes when the thread ends that spawned it, the first one of this process. */
+const WITH_PARENT = ['--pdeathsig', 'KILL']
 /** Drivers of the verdict's port and of the disk, in the order in which they can be loaded. */
 const DRIVERS = [
   'virtio/virtio_ring',
@@ -88,8 +89,11 @@ async function runQemu(options: MachineOptions, path: (name: string) => string):
     ...['-drive', `file=${path('disk')},if=virtio,format=raw`],
     ...(options.devices ?? []),
   ]
-  const limit = [`--kill-after=${KILL_AFTER_S}`, String(timeoutMs / 1000)]
-  const qemu = spawn('timeout', [...limit, parts.qemu, ...words], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const qemu = spawn('setpriv', [...WITH_PARENT, parts.qemu, ...words], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: timeoutMs,
+    killSignal: 'SIGKILL',
+  })
   let serial = ''
   for (const stream of [qemu.stdout, qemu.stderr])
     stream.setEncoding('utf8').on('data', chunk => {
