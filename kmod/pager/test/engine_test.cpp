@@ -263,6 +263,31 @@ void test_repeated_fault_waits_once(const std::string& directory) {
   s.drive_until([&] { return s.table.peek(last).state() == PageState::resident; });
 }
 
+void test_layout_waits_for_others(const std::string& directory) {
+  Scene s(kHome, 1, directory);
+  s.join();
+  s.settle();
+  Node& node = *s.lanes.find(1);
+  const auto unmap = [&](uint64_t page) {
+    FrameHeader header;
+    header.page = page;
+    header.count = header.argument = 1;
+    s.lanes.send(node, FrameType::drop, header);
+    s.lanes.flush();
+    return node.urgent->queued_bytes();
+  };
+  s.lanes.acknowledge(node, false);
+  s.lanes.flush();
+  CHECK(unmap(kPage) > 0 && unmap(kPage + 2) > sizeof(FrameHeader));
+  s.drive_until([&] { return s.seen[FrameType::drop] == 2; });  // on their own, in a while
+  CHECK(unmap(kPage) > 0);
+  s.lanes.acknowledge(node, false);  // any other frame takes them along
+  s.lanes.flush();
+  CHECK(node.urgent->queued_bytes() == 0);
+  node.threads_there = 1;
+  CHECK(unmap(kPage) == 0);
+}
+
 // A heap is filled ahead while memory is plentiful; what is used here and there, was dropped, or would take
 // the second half of the limit, is not.
 void test_first_touches_fill_ahead(const std::string& directory) {
@@ -328,6 +353,7 @@ int run_engine_tests(const std::string& directory) {
       {"pushes have ended when both connections say so", test_pushes_have_ended},
       {"marked pages are told of before they change", test_marked_pages_are_told_of},
       {"a fault that is repeated waits once", test_repeated_fault_waits_once},
+      {"layout waits for others", test_layout_waits_for_others},
       {"first touches fill ahead", test_first_touches_fill_ahead},
       {"a set of pages is one", test_page_set},
   };
