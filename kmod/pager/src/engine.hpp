@@ -29,7 +29,6 @@ class EngineHost {
   // A user-mode thread faulted on a page that `owner` has. True: the thread goes there, no pull is wanted.
   virtual bool leave_for(const FaultEvent& fault, uint16_t owner) = 0;
   virtual void on_local_fault(const FaultEvent& fault) = 0;  // first touch or unspill: input of the jump rule
-  virtual void on_page_arrived(uint64_t page) = 0;           // a pulled page is here (minimum progress)
   virtual bool threads_here() const = 0;     // does a thread run on this node's pages (or wait to)?
   virtual bool threads_may_run() const = 0;  // can anybody write to this node's pages now?
   virtual bool fill_from_backing(uint64_t page, uint8_t* out) = 0;  // home: false if the page starts as zeros

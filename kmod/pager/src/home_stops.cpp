@@ -40,8 +40,10 @@ Thread& Home::add_thread(pid_t tid, bool in_group) {
   thread->tid = tid;
   thread->in_group = in_group;
   thread->slot = next_slot_++;
-  thread->syscall_file.reset(
-      open(format("/proc/%d/task/%d/syscall", tid, tid).c_str(), O_RDONLY | O_CLOEXEC));
+  if (rule_.may_jump()) {
+    thread->syscall_file = open_task_file(tid, tid, "syscall");
+    thread->schedstat_file = open_task_file(tid, tid, "schedstat");
+  }
   slots_[thread->slot] = tid;
   Thread& added = *thread;
   threads_[tid] = std::move(thread);
