@@ -20,7 +20,7 @@
 
 import { invariant, type NodeIndex, type ThreadId } from './ids.js'
 import type { Decision, Observation, Policy, PolicyDefinition, PolicyKey, RemoteFault } from './policy.js'
-import { type Micros, parseCount } from './units.js'
+import { type Micros, micros, parseCount } from './units.js'
 
 const WINDOW_MAX = 64
 /** One virtual hour: no thread is away longer without an event. */
@@ -68,9 +68,9 @@ class MultinodeAdaptiveLru implements Policy {
     this.#patience = patience
   }
 
-  decide(fault: RemoteFault, now: Micros): Decision {
-    const thread = this.#thread(fault.thread, now)
-    this.#enterExecution(thread, now)
+  decide(fault: RemoteFault, ran: Micros): Decision {
+    const thread = this.#thread(fault.thread)
+    this.#enterExecution(thread, ran)
     this.#enter(thread, fault.owner)
     const pulls = thread.stayPulls
     thread.stayPulls = Math.min(pulls + 1, STAY_COUNT_MAX)
@@ -80,23 +80,19 @@ class MultinodeAdaptiveLru implements Policy {
     return { kind: 'jump', to: fault.owner, reason: 'threshold' }
   }
 
-  observe(observation: Observation, now: Micros): void {
+  observe(observation: Observation, ran: Micros): void {
     if (observation.kind === 'exited') {
       this.#threads.delete(observation.thread)
       return
     }
-    const thread = this.#thread(observation.thread, now)
+    const thread = this.#thread(observation.thread)
     switch (observation.kind) {
       case 'local':
-        this.#enterExecution(thread, now)
         this.#enter(thread, LOCAL)
         thread.stayLocals = Math.min(thread.stayLocals + 1, STAY_COUNT_MAX)
         break
-      case 'resumed':
-        thread.lastEventUs = now
-        break
       case 'arrived':
-        thread.lastEventUs = now
+        thread.lastEventUs = ran
         thread.stayPulls = 0
         thread.stayLocals = 0
         break
@@ -113,22 +109,22 @@ class MultinodeAdaptiveLru implements Policy {
     thread.restless = worthIt ? 0 : Math.min(thread.restless + 1, this.#patience)
   }
 
-  #thread(id: ThreadId, now: Micros): ThreadWindow {
+  #thread(id: ThreadId): ThreadWindow {
     let thread = this.#threads.get(id)
     if (thread === undefined) {
-      thread = { events: [], lastEventUs: now, stayPulls: 0, stayLocals: 0, restless: 0 }
+      thread = { events: [], lastEventUs: micros(0), stayPulls: 0, stayLocals: 0, restless: 0 }
       this.#threads.set(id, thread)
     }
     return thread
   }
 
   /** Enters what the thread executed since its last event; a clock that went back counts as no time. */
-  #enterExecution(thread: ThreadWindow, now: Micros): void {
-    const elapsedUs = Math.max(0, now - thread.lastEventUs)
+  #enterExecution(thread: ThreadWindow, ran: Micros): void {
+    const elapsedUs = Math.max(0, ran - thread.lastEventUs)
     const locals = Math.floor(elapsedUs / this.#localUs)
     for (let i = 0; i < Math.min(this.#window, locals); i++) this.#enter(thread, LOCAL)
     thread.stayLocals = Math.min(thread.stayLocals + locals, STAY_COUNT_MAX)
-    thread.lastEventUs = now
+    thread.lastEventUs = ran
   }
 
   #enter(thread: ThreadWindow, event: NodeIndex | typeof LOCAL): void {

@@ -3,8 +3,8 @@
  * Either the page comes to the thread (pull) or the thread goes to the page (jump).
  *
  * A policy states its wish; `rule.ts` puts the progress guards around it, so that no policy can make a thread go to
- * and fro for ever, and adds `--jump-every`. Time is an argument, in whole microseconds of one node's monotonic clock;
- * clocks of different nodes are never compared: an arrival starts afresh.
+ * and fro for ever, and adds `--jump-every`. Time is an argument: `ran`, the processor time that the thread has used on
+ * its node. What it waits for (a page, a processor, another thread) is no execution. An arrival starts afresh.
  *
  * The pager decides by the C++ twin (kmod/pager/src/policy.cpp); a lock-step test demands identical answers.
  */
@@ -24,8 +24,6 @@ export interface RemoteFault {
 export type Observation =
   /** A fault that needed no other node: a first touch, or an unspill. */
   | { readonly kind: 'local'; readonly thread: ThreadId }
-  /** A fault was served and the thread runs on: the time it waited was no execution. */
-  | { readonly kind: 'resumed'; readonly thread: ThreadId }
   /**
    * The thread has come to another node: by a jump, or home for a system call. `mark` is a digest of its general
    * registers, 0 if unknown: two jumps at one instruction with equal marks made no progress in between.
@@ -58,8 +56,8 @@ export type Decision =
 /** One policy with its state. Both operations are deterministic and neither fails. */
 export interface Policy {
   readonly name: string
-  decide(fault: RemoteFault, now: Micros): Decision
-  observe(observation: Observation, now: Micros): void
+  decide(fault: RemoteFault, ran: Micros): Decision
+  observe(observation: Observation, ran: Micros): void
 }
 
 /** What the registry needs to know about a policy: one of these per file. */

@@ -14,13 +14,13 @@
  * A thread whose pages are scattered over two nodes goes to and fro with `--jump-every 1` and executes next to nothing
  * in between (python with a list of lists at half its footprint, 4,400 pages: 210,000 jumps, 170 s; with this guard
  * 17,000 jumps, 17 s). So a stay in which a thread executed less than 50 µs for each of its remote faults is short, and
- * after eight short ones in a row it pulls 2, 4, 8 … 64 pages before it jumps again. A longer stay ends that, and so
- * does a system call.
+ * after eight short ones it pulls 2, 4, 8 … 1024 pages before it jumps again. Each longer stay
+ * and each system call takes one step back, no more: java makes a call every ten jumps.
  */
 
 import type { ThreadId } from './ids.js'
 import type { Decision, Observation, Policy, PullReason, RemoteFault } from './policy.js'
-import type { Micros } from './units.js'
+import { type Micros, micros } from './units.js'
 
 /** Pulls after an arrival before the next jump (docs/architecture.md, "Ownership": minimum progress). */
 export const PULLS_AFTER_ARRIVAL_MIN = 4
@@ -31,10 +31,10 @@ export const STUCK_DOUBLINGS_MAX = 4
 export const STAY_US_PER_FAULT_MIN = 50
 /** Short stays in a row that cost nothing. */
 export const SHORT_STAYS_FREE = 8
-/** 1 << 6 = 64 pulls. */
-export const SHORT_STAY_DOUBLINGS_MAX = 6
-/** The pager counts these in 8 and in 32 bits. */
-const STAY_PULLS_MAX = 0xff
+/** 1 << 10 = 1024 pulls: 4 MB, about what an interpreter works with. */
+export const SHORT_STAY_DOUBLINGS_MAX = 10
+/** The pager counts these in 16 and in 32 bits. */
+const STAY_PULLS_MAX = 0xffff
 const STAY_US_MAX = 0xffff_ffff
 
 const NO_RIP = 0
@@ -53,7 +53,7 @@ interface ThreadGuards {
   /** Execution since the arrival. */
   stayUs: number
   lastEventUs: Micros
-  /** Jumps in a row that ended a short stay. */
+  /** Jumps that ended a short stay, less longer stays and system calls. */
   shortStays: number
 }
 
@@ -69,10 +69,10 @@ export class PlacementRule {
   }
 
   /** What the fault becomes. Counts it either way. */
-  decide(fault: RemoteFault, now: Micros): Decision {
-    const guards = this.#guards(fault.thread, now)
-    countExecution(guards, now)
-    const wish = this.#policy.decide(fault, now)
+  decide(fault: RemoteFault, ran: Micros): Decision {
+    const guards = this.#guards(fault.thread)
+    countExecution(guards, ran)
+    const wish = this.#policy.decide(fault, ran)
     guards.faultsSinceJump++
     const decision = this.#guarded(fault, guards, wish)
     if (decision.kind === 'pull') {
@@ -84,18 +84,16 @@ export class PlacementRule {
     guards.jumping = true
     guards.faultsSinceJump = 0
     judgeLength(guards)
-    this.#policy.observe({ kind: 'jumping', thread: fault.thread }, now)
+    this.#policy.observe({ kind: 'jumping', thread: fault.thread }, ran)
     return decision
   }
 
   /** Everything else that happens to a thread. */
-  observe(observation: Observation, now: Micros): void {
+  observe(observation: Observation, ran: Micros): void {
     const { kind, thread } = observation
-    if (kind === 'arrived') arrive(this.#guards(thread, now), observation.mark)
-    if (kind === 'arrived' || kind === 'resumed') this.#guards(thread, now).lastEventUs = now
-    if (kind === 'local') countExecution(this.#guards(thread, now), now)
+    if (kind === 'arrived') arrive(this.#guards(thread), observation.mark, ran)
     if (kind === 'exited') this.#threads.delete(thread)
-    this.#policy.observe(observation, now)
+    this.#policy.observe(observation, ran)
   }
 
   #guarded(fault: RemoteFault, guards: ThreadGuards, wish: Decision): Decision {
@@ -106,7 +104,7 @@ export class PlacementRule {
     return due ? { kind: 'jump', to: fault.owner, reason: 'jump-every' } : wish
   }
 
-  #guards(id: ThreadId, now: Micros): ThreadGuards {
+  #guards(id: ThreadId): ThreadGuards {
     let guards = this.#threads.get(id)
     if (guards === undefined) {
       guards = {
@@ -119,7 +117,7 @@ export class PlacementRule {
         stuckJumps: 0,
         mark: 0,
         stayUs: 0,
-        lastEventUs: now,
+        lastEventUs: micros(0),
         shortStays: 0,
       }
       this.#threads.set(id, guards)
@@ -142,9 +140,9 @@ function pullsBeforeDue({ shortStays }: ThreadGuards): number {
 }
 
 /** A clock that went back counts as no time. */
-function countExecution(guards: ThreadGuards, now: Micros): void {
-  guards.stayUs = Math.min(guards.stayUs + Math.max(0, now - guards.lastEventUs), STAY_US_MAX)
-  guards.lastEventUs = now
+function countExecution(guards: ThreadGuards, ran: Micros): void {
+  guards.stayUs = Math.min(guards.stayUs + Math.max(0, ran - guards.lastEventUs), STAY_US_MAX)
+  guards.lastEventUs = ran
 }
 
 /** The fault that ends the stay is one of its faults here. */
@@ -152,20 +150,26 @@ function judgeLength(guards: ThreadGuards): void {
   const faults = Math.min(guards.pullsSinceArrival, STAY_PULLS_MAX) + 1
   const short = guards.stayUs < STAY_US_PER_FAULT_MIN * faults
   const most = SHORT_STAYS_FREE + SHORT_STAY_DOUBLINGS_MAX
-  guards.shortStays = short ? Math.min(guards.shortStays + 1, most) : 0
+  if (short) guards.shortStays = Math.min(guards.shortStays + 1, most)
+  else countProgress(guards)
 }
 
-function arrive(guards: ThreadGuards, mark: number): void {
+function countProgress(guards: ThreadGuards): void {
+  guards.shortStays = Math.max(guards.shortStays - 1, 0)
+}
+
+function arrive(guards: ThreadGuards, mark: number, ran: Micros): void {
   const progressed = mark !== 0 && mark !== guards.mark
   const stuck = guards.jumping && guards.jumpedAtSameRip && !progressed
   guards.stuckJumps = stuck ? Math.min(guards.stuckJumps + 1, STUCK_DOUBLINGS_MAX) : 0
   // Home for a system call: the instruction of the last jump was completed long ago.
   if (!guards.jumping) {
     guards.lastJumpRip = NO_RIP
-    guards.shortStays = 0
+    countProgress(guards)
   }
   guards.jumping = false
   guards.mark = mark
   guards.pullsSinceArrival = 0
   guards.stayUs = 0
+  guards.lastEventUs = ran
 }

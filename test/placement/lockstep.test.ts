@@ -39,7 +39,7 @@ class Walk {
   readonly answers: string[] = []
   readonly #rule: PlacementRule
   readonly #random: ReturnType<typeof xoroshiro128plus>
-  #now = 1
+  #ran = 1
   /** For a while one thread faults at one instruction and never makes progress. */
   #stuckSteps = 0
 
@@ -58,35 +58,33 @@ class Walk {
   #step(): void {
     if (this.#stuckSteps > 0) {
       this.#stuckSteps--
-      this.#now += this.#draw(3)
+      this.#ran += this.#draw(3)
       this.#fault(threadId(0))
       return
     }
     if (this.#draw(999) === 0) this.#stuckSteps = 400
     const thread = threadId(this.#draw(2))
     this.#advance()
-    const now = micros(this.#now)
     const kind = this.#draw(99)
     if (kind < 80) this.#fault(thread)
-    else if (kind < 86) this.#observe('local', `l ${thread} ${now}`, thread)
-    else if (kind < 92) this.#observe('resumed', `r ${thread} ${now}`, thread)
+    else if (kind < 92) this.#observe('local', `l ${thread}`, thread)
     else if (kind < 99) this.#arrive(thread)
     else this.#observe('exited', `x ${thread}`, thread)
   }
 
   #advance(): void {
     const kind = this.#draw(19)
-    if (kind === 0) this.#now += this.#draw(5000)
-    else if (kind === 1) this.#now = Math.max(1, this.#now - this.#draw(500))
-    else this.#now += this.#draw(30)
+    if (kind === 0) this.#ran += this.#draw(5000)
+    else if (kind === 1) this.#ran = Math.max(1, this.#ran - this.#draw(500))
+    else this.#ran += this.#draw(30)
   }
 
   #fault(thread: ReturnType<typeof threadId>): void {
     // Streaks of one owner and of one instruction, as loops make them.
     const owner = nodeIndex(this.#draw(5) === 0 ? this.#draw(254) : 1 + this.#draw(1))
     const rip = this.#stuckSteps === 0 && this.#draw(3) === 0 ? this.#draw(5) : 0x401000
-    this.steps.push(`f ${thread} ${owner} ${this.#now} ${rip}`)
-    const decision = this.#rule.decide({ thread, owner, rip }, micros(this.#now))
+    this.steps.push(`f ${thread} ${owner} ${this.#ran} ${rip}`)
+    const decision = this.#rule.decide({ thread, owner, rip }, micros(this.#ran))
     const answer =
       decision.kind === 'jump' ? `jump ${decision.to} ${decision.reason}` : `pull ${decision.reason}`
     this.answers.push(answer)
@@ -95,13 +93,13 @@ class Walk {
 
   #arrive(thread: ReturnType<typeof threadId>): void {
     const mark = this.#stuckSteps > 0 ? 9 : this.#draw(3)
-    this.steps.push(`a ${thread} ${this.#now} ${mark}`)
-    this.#rule.observe({ kind: 'arrived', thread, mark }, micros(this.#now))
+    this.steps.push(`a ${thread} ${this.#ran} ${mark}`)
+    this.#rule.observe({ kind: 'arrived', thread, mark }, micros(this.#ran))
   }
 
-  #observe(kind: 'local' | 'resumed' | 'exited', step: string, thread: ReturnType<typeof threadId>): void {
+  #observe(kind: 'local' | 'exited', step: string, thread: ReturnType<typeof threadId>): void {
     this.steps.push(step)
-    this.#rule.observe({ kind, thread }, micros(this.#now))
+    this.#rule.observe({ kind, thread }, micros(this.#ran))
   }
 }
 

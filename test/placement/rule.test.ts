@@ -10,7 +10,7 @@ const THREAD = threadId(1)
 /** A rule and one thread of it, driven with as few words as a test needs. */
 class Driver {
   readonly rule: PlacementRule
-  now = 1000
+  ran = 0
 
   constructor(spec: string, jumpEvery = 0) {
     const parsed = parsePolicy(spec)
@@ -20,22 +20,22 @@ class Driver {
 
   /** The answers to faults on pages of these nodes, all at different instructions unless one is given. */
   faults(owners: number[], rip?: number): string {
-    return owners.map((owner, i) => this.fault(owner, rip ?? this.now * 100 + i)).join(' ')
+    return owners.map((owner, i) => this.fault(owner, rip ?? this.ran * 100 + i)).join(' ')
   }
 
   fault(owner: number, rip: number): string {
-    this.now += 1
-    const decision = this.rule.decide({ thread: THREAD, owner: nodeIndex(owner), rip }, micros(this.now))
+    this.ran += 1
+    const decision = this.rule.decide({ thread: THREAD, owner: nodeIndex(owner), rip }, micros(this.ran))
     return decision.kind === 'jump' ? `jump${decision.to}` : decision.reason
   }
 
   arrive(mark = 0): void {
-    this.now += 1
-    this.rule.observe({ kind: 'arrived', thread: THREAD, mark }, micros(this.now))
+    this.ran += 1
+    this.rule.observe({ kind: 'arrived', thread: THREAD, mark }, micros(this.ran))
   }
 
   local(): void {
-    this.rule.observe({ kind: 'local', thread: THREAD }, micros(this.now))
+    this.rule.observe({ kind: 'local', thread: THREAD }, micros(this.ran))
   }
 }
 
@@ -60,17 +60,15 @@ test('local events push pulls out of the window', t => {
   t.is(driver.faults([1]), 'jump1')
 })
 
-test('execution counts as local events, waiting for a page does not', t => {
+test('execution counts as local events', t => {
   const spec = 'multinode-adaptive-lru:window=4,threshold=0.5,localUs=50'
   const busy = new Driver(spec)
   busy.faults([1])
-  busy.now += 200
+  busy.ran += 200
   t.is(busy.faults([1]), 'below-threshold')
-  const waiting = new Driver(spec)
-  waiting.faults([1])
-  waiting.now += 200
-  waiting.rule.observe({ kind: 'resumed', thread: THREAD }, micros(waiting.now))
-  t.is(waiting.faults([1]), 'jump1')
+  const idle = new Driver(spec)
+  idle.faults([1])
+  t.is(idle.faults([1]), 'jump1')
 })
 
 test('after an arrival four pages are pulled before the next jump', t => {
@@ -91,7 +89,7 @@ test('stays that are not worth their jumps get longer, twice each time, and one 
   t.is(driver.faults([1]), 'jump1')
   t.deepEqual([1, 2, 3, 4, 5, 6].map(pullsBeforeJump), [4, 8, 16, 32, 32, 32])
   driver.arrive()
-  driver.now += 50 * 4 * 32
+  driver.ran += 50 * 4 * 32
   for (let i = 0; i < 32; i++) t.regex(driver.faults([1]), /below-threshold|just-arrived|restless/)
   t.is(driver.faults([1]), 'jump1')
   t.is(pullsBeforeJump(), 4, 'four local events for each pull: it was worth it')
@@ -142,8 +140,8 @@ function pullsBeforeJumps(driver: Driver, jumps: number, executionUs: number): n
   return Array.from({ length: jumps }, (_, jump) => {
     let pulls = 0
     for (;;) {
-      driver.now += executionUs
-      if (driver.fault(1 + (jump % 2), driver.now) !== 'to-and-fro') break
+      driver.ran += executionUs
+      if (driver.fault(1 + (jump % 2), driver.ran) !== 'to-and-fro') break
       pulls++
     }
     driver.arrive(jump + 1)
@@ -154,14 +152,23 @@ function pullsBeforeJumps(driver: Driver, jumps: number, executionUs: number): n
 test('jump-every: a thread that goes to and fro without executing anything pulls more and more between jumps', t => {
   const free = Array(9).fill(0)
   const driver = new Driver('always-pull', 1)
-  t.deepEqual(pullsBeforeJumps(driver, 17, 10), [...free, 2, 4, 8, 16, 32, 64, 64, 64])
+  const doublings = [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
+  t.deepEqual(pullsBeforeJumps(driver, 20, 10), [...free, ...doublings, 1024])
   driver.arrive(99)
-  t.deepEqual(pullsBeforeJumps(driver, 10, 10), [...free, 2], 'a system call ended that')
-  t.deepEqual(pullsBeforeJumps(driver, 2, 60), [4, 0], 'and so does a stay with enough execution')
+  t.deepEqual(pullsBeforeJumps(driver, 2, 10), [512, 1024], 'a system call takes one step back')
+  t.deepEqual(pullsBeforeJumps(driver, 4, 60), [1024, 512, 256, 128], 'so does a stay with enough execution')
 })
 
 test('jump-every: a thread that executes between its faults jumps at every one', t => {
   t.deepEqual(pullsBeforeJumps(new Driver('always-pull', 1), 50, 60), Array(50).fill(0))
+})
+
+test('jump-every: a thread that makes a system call at each stop keeps jumping', t => {
+  const driver = new Driver('always-pull', 1)
+  for (let jump = 0; jump < 100; jump++) {
+    t.deepEqual(pullsBeforeJumps(driver, 1, 10), [0])
+    driver.arrive(99)
+  }
 })
 
 test('coming home for a system call frees the instruction of the last jump', t => {

@@ -37,7 +37,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   for (int i = 0; i < 8; i++) {
     const uint64_t page = in.take<uint32_t>();
     set.on_fault(page);
-    if (in.below(3) == 0) decides.on_local(rule, in.take<uint16_t>());
+    if (in.below(3) == 0) decides.on_local(rule);
     decides.on_remote_fault(rule, static_cast<uint8_t>(in.below(4)), in.take<uint16_t>(), in.below(3));
     if (in.below(4) == 0) set.on_jump();
   }

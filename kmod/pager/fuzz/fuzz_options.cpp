@@ -46,7 +46,7 @@ void use_policy(const JumpRule& rule, fuzz::Input& in) {
   ThreadRule thread{};
   for (int i = 0; i < 40; i++) {
     rule.on_remote_fault(thread, static_cast<uint8_t>(in.below(3)), in.take<uint32_t>(), in.below(3));
-    if (in.below(4) == 0) rule.on_local(thread, in.take<uint32_t>());
+    if (in.below(4) == 0) rule.on_local(thread);
     if (thread.jumping != 0) rule.on_arrival(thread, in.take<uint32_t>(), in.below(2));
   }
 }

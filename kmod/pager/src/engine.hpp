@@ -29,7 +29,6 @@ class EngineHost {
   // A user-mode thread faulted on a page that `owner` has. True: the thread goes there, no pull is wanted.
   virtual bool leave_for(const FaultEvent& fault, uint16_t owner) = 0;
   virtual void on_local_fault(const FaultEvent& fault) = 0;  // first touch or unspill: input of the jump rule
-  virtual void on_page_arrived(uint64_t page) = 0;           // a pulled page is here (minimum progress)
   virtual bool threads_here() const = 0;     // does a thread run on this node's pages (or wait to)?
   virtual bool threads_may_run() const = 0;  // can anybody write to this node's pages now?
   virtual bool fill_from_backing(uint64_t page, uint8_t* out) = 0;  // home: false if the page starts as zeros
@@ -124,6 +123,11 @@ class Engine {
   bool room_may_come();
   void check_waiters(uint64_t page);
   void place(uint64_t first, const uint8_t* data, uint64_t count);
+  // engine_fresh.cpp
+  bool plenty() const;  // of memory: what is filled for nothing is in nobody's way
+  PageRun fresh_block(uint64_t page, const Region& region, uint64_t least) const;  // count 0: none
+  void fill_fresh(PageRun block, uint64_t wanted);
+  void fill_run(uint64_t first, uint64_t count, uint64_t wanted, const Region* backed);
   // engine_serve.cpp
   void serve_get(Node& node, const FrameHeader& header);
   void serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand, uint64_t version);

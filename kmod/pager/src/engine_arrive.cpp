@@ -41,7 +41,6 @@ void Engine::arrived(uint64_t page, bool demanded) {
       counters_.pull_ns.add(now_ns() - asked.at_ns);
       asked.page = ~0ull;
     }
-    host_.on_page_arrived(page);
   }
   check_waiters(page);
   if (table_.peek(page).deferred) retry_deferred(page);

@@ -102,8 +102,8 @@ Guest* Guests::take_guest(uint32_t slot, size_t tasks_max) {
     auto fresh = std::make_unique<Guest>();
     fresh->tid = start_guest_thread(memory_.injector(), fresh->own_tid);
     if (fresh->tid == 0) return nullptr;
-    fresh->syscall_file.reset(
-        open(format("/proc/%d/task/%d/syscall", shell_.pid, fresh->tid).c_str(), O_RDONLY | O_CLOEXEC));
+    fresh->syscall_file = open_task_file(shell_.pid, fresh->tid, "syscall");
+    fresh->schedstat_file = open_task_file(shell_.pid, fresh->tid, "schedstat");
     guest = fresh.get();
     guests_[fresh->tid] = std::move(fresh);
   }
@@ -151,7 +151,8 @@ void Guests::on_jump(Node& home, const Frame& frame, uint32_t threads_max) {
   guest->working_set = working_set;
   guest->leaving = false;
   guest->fault_page = 0;
-  rule_->on_arrival(guest->rule, now_us(), register_mark(&context.registers, sizeof context.registers));
+  rule_->on_arrival(guest->rule, ran_us(guest->schedstat_file.get()),
+                    register_mark(&context.registers, sizeof context.registers));
   context.registers.orig_rax = ~0ull;
   if (!set_context(guest->tid, context)) return refuse(home, frame, "the shell process is gone");
   set_running(*guest, true);
@@ -169,12 +170,7 @@ void Guests::note_fault(const FaultEvent& fault) {
 }
 
 void Guests::on_local_fault(const FaultEvent& fault) {
-  if (Guest* guest = by_own_tid(fault.tid)) rule_->on_local(guest->rule, now_us());
-}
-
-void Guests::on_page_arrived(uint64_t page) {
-  for (const auto& [tid, guest] : guests_)
-    if (guest->running && guest->fault_page == page) rule_->on_resume(guest->rule, now_us());
+  if (Guest* guest = by_own_tid(fault.tid)) rule_->on_local(guest->rule);
 }
 
 bool Guests::leave_for(const FaultEvent& fault, uint16_t owner) {
@@ -183,7 +179,8 @@ bool Guests::leave_for(const FaultEvent& fault, uint16_t owner) {
   if (guest == nullptr || !guest->running || guest->leaving) return false;
   const uint64_t rip = user_mode_rip(guest->syscall_file.get());
   if (rip == 0) return false;
-  const Decision decision = rule_->on_remote_fault(guest->rule, static_cast<uint8_t>(owner), now_us(), rip);
+  const Decision decision = rule_->on_remote_fault(guest->rule, static_cast<uint8_t>(owner),
+                                                   ran_us(guest->schedstat_file.get()), rip);
   if (!decision.jump) return false;
   counters_.jumps++;
   send_off(*guest, BackReason::jump, owner);

@@ -25,7 +25,7 @@ struct Guest {
   uint64_t fault_page = 0;
   uint64_t rip = 0;
   ThreadRule rule{};
-  Fd syscall_file;
+  Fd syscall_file, schedstat_file;  // of /proc/PID/task/TID
   WorkingSet working_set;
 };
 
@@ -48,7 +48,6 @@ class Guests {
   void note_fault(const FaultEvent& fault);
   bool leave_for(const FaultEvent& fault, uint16_t owner);
   void on_local_fault(const FaultEvent& fault);
-  void on_page_arrived(uint64_t page);
   void must_go_home(uint64_t page);
   void all_go_home();
   uint32_t running() const { return running_; }

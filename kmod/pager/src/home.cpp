@@ -175,13 +175,7 @@ void Home::on_faults() {
 }
 
 void Home::on_local_fault(const FaultEvent& fault) {
-  if (Thread* thread = find_thread(fault.tid)) rule_.on_local(thread->rule, now_us());
-}
-
-void Home::on_page_arrived(uint64_t page) {
-  for (auto& [tid, thread] : threads_)
-    if (thread->fault_page == page && thread->state == ThreadState::running)
-      rule_.on_resume(thread->rule, now_us());
+  if (Thread* thread = find_thread(fault.tid)) rule_.on_local(thread->rule);
 }
 
 bool Home::fill_from_backing(uint64_t page, uint8_t* out) {

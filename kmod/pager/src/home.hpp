@@ -85,7 +85,7 @@ struct Thread {
   uint64_t jump_started_ns = 0;
   uint32_t stay_faults = 0;  // it came back because a page could not leave here: so many faults are pulled
   ThreadRule rule{};
-  Fd syscall_file;  // /proc/PID/task/TID/syscall
+  Fd syscall_file, schedstat_file;  // of /proc/PID/task/TID
   WorkingSet working_set;
   user_regs_struct call{};       // registers at the entry of the call being handled
   bool wants_exit_stop = false;  // resumed to the end of a native call
@@ -114,7 +114,6 @@ class Home : public EngineHost, public LaneEvents {
   // EngineHost
   bool leave_for(const FaultEvent& fault, uint16_t owner) override;
   void on_local_fault(const FaultEvent& fault) override;
-  void on_page_arrived(uint64_t page) override;
   bool threads_here() const override;
   bool threads_may_run() const override { return true; }
   bool fill_from_backing(uint64_t page, uint8_t* out) override;
@@ -158,6 +157,7 @@ class Home : public EngineHost, public LaneEvents {
   void serve_file_pages(Node& node, const FrameHeader& header);
   // home_stops.cpp
   void on_child_events();
+  void take_stops();
   void on_stop(pid_t pid, int status);
   void on_task_end(pid_t pid, int status);
   void on_thread_stop(Thread& thread, int status);

@@ -30,7 +30,8 @@ bool Home::leave_for(const FaultEvent& fault, uint16_t owner) {
   const uint64_t rip = user_mode_rip(thread->syscall_file.get());
   if (rip == 0) return false;  // inside a system call: always a pull
   const Region* code = regions_.find(page_of(rip));
-  const Decision decision = rule_.on_remote_fault(thread->rule, static_cast<uint8_t>(owner), now_us(), rip);
+  const Decision decision = rule_.on_remote_fault(thread->rule, static_cast<uint8_t>(owner),
+                                                  ran_us(thread->schedstat_file.get()), rip);
   if (!decision.jump || code == nullptr || code->kind == RegionKind::native)
     return false;  // the vDSO stays here
   Node* node = lanes_->find(owner);
@@ -175,7 +176,8 @@ void Home::resume_at_home(Thread& thread, Context& context) {
   thread.state = ThreadState::running;
   thread.node = kHome;
   note_threads_here();
-  rule_.on_arrival(thread.rule, now_us(), register_mark(&context.registers, sizeof context.registers));
+  rule_.on_arrival(thread.rule, ran_us(thread.schedstat_file.get()),
+                   register_mark(&context.registers, sizeof context.registers));
   int signal = 0;
   if (!thread.signals.empty()) signal = thread.signals.front();
   for (size_t i = 1; i < thread.signals.size(); i++)

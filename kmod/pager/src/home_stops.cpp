@@ -40,8 +40,10 @@ Thread& Home::add_thread(pid_t tid, bool in_group) {
   thread->tid = tid;
   thread->in_group = in_group;
   thread->slot = next_slot_++;
-  thread->syscall_file.reset(
-      open(format("/proc/%d/task/%d/syscall", tid, tid).c_str(), O_RDONLY | O_CLOEXEC));
+  if (rule_.may_jump()) {
+    thread->syscall_file = open_task_file(tid, tid, "syscall");
+    thread->schedstat_file = open_task_file(tid, tid, "schedstat");
+  }
   slots_[thread->slot] = tid;
   Thread& added = *thread;
   threads_[tid] = std::move(thread);
@@ -92,10 +94,15 @@ void Home::forget_thread(pid_t tid) {
   threads_.erase(tid);
 }
 
+// The injector's stops, which its calls wait for themselves, raise the signal as well: what has come of it
+// while stops were answered is taken at the end, so that it does not make a round of the loop.
 void Home::on_child_events() {
-  signalfd_siginfo info[16];
-  while (read(signal_fd_.get(), info, sizeof info) > 0) {
-  }
+  take_stops();
+  signalfd_siginfo info;
+  if (read(signal_fd_.get(), &info, sizeof info) > 0) take_stops();
+}
+
+void Home::take_stops() {
   for (;;) {
     int status = 0;
     const pid_t pid = waitpid(-1, &status, __WALL | WNOHANG);

@@ -8,7 +8,7 @@ namespace elastic {
 
 namespace {
 // Exponents.
-constexpr uint8_t kStuckJumpsMax = 8, kRestlessMax = 12, kShortStaysMax = 14;
+constexpr uint8_t kStuckJumpsMax = 8, kRestlessMax = 12, kShortStaysMax = 18;
 constexpr uint64_t kHotJumps = 8, kHotJumpsMax = 64;
 }  // namespace
 

@@ -35,7 +35,6 @@ class Peer : public EngineHost, public LaneEvents {
   // EngineHost
   bool leave_for(const FaultEvent& fault, uint16_t owner) override { return guests_.leave_for(fault, owner); }
   void on_local_fault(const FaultEvent& fault) override { guests_.on_local_fault(fault); }
-  void on_page_arrived(uint64_t page) override { guests_.on_page_arrived(page); }
   bool threads_may_run() const override { return guests_.running() > 0; }
   bool threads_here() const override { return guests_.running() > 0; }
   bool fill_from_backing(uint64_t, uint8_t*) override { return false; }

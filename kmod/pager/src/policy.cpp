@@ -17,13 +17,12 @@ namespace {
 constexpr uint8_t kLocalEvent = 255;
 constexpr uint8_t kPullsAfterArrivalMin = 4;
 constexpr uint8_t kStuckDoublingsMax = 4;
-constexpr uint8_t kSaturated = 255;
 constexpr uint64_t kLocalUsMax = 3'600'000'000;
 constexpr double kShareSlack = 1e-9;
 constexpr uint32_t kRestlessPulls = 4, kLocalsPerPullMin = 4;
 constexpr uint64_t kPatienceMax = 12;
 constexpr uint64_t kStayUsPerFaultMin = 50;
-constexpr uint8_t kShortStaysFree = 8, kShortStayDoublingsMax = 6;
+constexpr uint8_t kShortStaysFree = 8, kShortStayDoublingsMax = 10;
 
 void count(uint16_t& counter, uint64_t more) {
   counter = static_cast<uint16_t>(std::min<uint64_t>(counter + more, UINT16_MAX));
@@ -75,11 +74,16 @@ void count_execution(ThreadRule& thread, uint64_t us) {
   thread.stay_us = static_cast<uint32_t>(std::min<uint64_t>(thread.stay_us + us, UINT32_MAX));
 }
 
+void count_progress(ThreadRule& thread) { thread.short_stays -= thread.short_stays > 0 ? 1 : 0; }
+
 // The fault that ends the stay is one of its faults here.
 void judge_length(ThreadRule& thread) {
   const bool short_stay = thread.stay_us < kStayUsPerFaultMin * (thread.pulls_since_arrival + 1u);
   constexpr uint8_t most = kShortStaysFree + kShortStayDoublingsMax;
-  thread.short_stays = short_stay ? std::min<uint8_t>(thread.short_stays + 1, most) : 0;
+  if (short_stay)
+    thread.short_stays = std::min<uint8_t>(thread.short_stays + 1, most);
+  else
+    count_progress(thread);
 }
 
 uint32_t pulls_before_due(const ThreadRule& thread) {
@@ -116,8 +120,8 @@ JumpRule::JumpRule(const std::string& spec, uint64_t jump_every) : jump_every_(j
   patience_ = static_cast<uint8_t>(parameters.patience);
 }
 
-Decision JumpRule::on_remote_fault(ThreadRule& thread, uint8_t owner, uint64_t now_us, uint64_t rip) const {
-  enter_execution(thread, now_us);
+Decision JumpRule::on_remote_fault(ThreadRule& thread, uint8_t owner, uint64_t ran_us, uint64_t rip) const {
+  enter_execution(thread, ran_us);
   Decision decision = wish(thread, owner);
   if (thread.faults_since_jump != UINT32_MAX) thread.faults_since_jump++;
   const bool due = jump_every_ > 0 && thread.faults_since_jump >= jump_every_;
@@ -125,7 +129,7 @@ Decision JumpRule::on_remote_fault(ThreadRule& thread, uint8_t owner, uint64_t n
   DecisionReason refusal{};
   if (decision.jump && guards_refuse(thread, rip, due, refusal)) decision = {false, 0, refusal};
   if (!decision.jump) {
-    if (thread.pulls_since_arrival != kSaturated) thread.pulls_since_arrival++;
+    count(thread.pulls_since_arrival, 1);
     return decision;
   }
   thread.jumped_at_same_rip = rip == thread.last_jump_rip;
@@ -139,8 +143,7 @@ Decision JumpRule::on_remote_fault(ThreadRule& thread, uint8_t owner, uint64_t n
   return decision;
 }
 
-void JumpRule::on_local(ThreadRule& thread, uint64_t now_us) const {
-  enter_execution(thread, now_us);
+void JumpRule::on_local(ThreadRule& thread) const {
   if (!adaptive_) return;
   enter(thread, kLocalEvent);
   count(thread.stay_locals, 1);
@@ -153,18 +156,13 @@ void JumpRule::judge_stay(ThreadRule& thread) const {
   thread.restless = worth_it ? 0 : std::min<uint8_t>(thread.restless + 1, patience_);
 }
 
-void JumpRule::on_resume(ThreadRule& thread, uint64_t now_us) const {
-  thread.last_event_us = now_us;
-  thread.started = 1;
-}
-
-void JumpRule::on_arrival(ThreadRule& thread, uint64_t now_us, uint64_t mark) const {
+void JumpRule::on_arrival(ThreadRule& thread, uint64_t ran_us, uint64_t mark) const {
   const bool progressed = mark != 0 && mark != thread.mark;
   const bool stuck = thread.jumping && thread.jumped_at_same_rip && !progressed;
   thread.stuck_jumps = stuck ? std::min<uint8_t>(thread.stuck_jumps + 1, kStuckDoublingsMax) : 0;
   if (!thread.jumping) {
     thread.last_jump_rip = 0;
-    thread.short_stays = 0;
+    count_progress(thread);
   }
   thread.jumping = 0;
   thread.mark = mark;
@@ -172,7 +170,7 @@ void JumpRule::on_arrival(ThreadRule& thread, uint64_t now_us, uint64_t mark) co
   thread.stay_pulls = 0;
   thread.stay_locals = 0;
   thread.stay_us = 0;
-  on_resume(thread, now_us);
+  thread.last_event_us = ran_us;
 }
 
 Decision JumpRule::wish(ThreadRule& thread, uint8_t owner) const {
@@ -187,10 +185,9 @@ Decision JumpRule::wish(ThreadRule& thread, uint8_t owner) const {
   return {true, owner, DecisionReason::threshold};
 }
 
-void JumpRule::enter_execution(ThreadRule& thread, uint64_t now_us) const {
-  const bool forward = thread.started && now_us > thread.last_event_us;
-  const uint64_t executed_us = forward ? now_us - thread.last_event_us : 0;
-  on_resume(thread, now_us);
+void JumpRule::enter_execution(ThreadRule& thread, uint64_t ran_us) const {
+  const uint64_t executed_us = ran_us > thread.last_event_us ? ran_us - thread.last_event_us : 0;
+  thread.last_event_us = ran_us;
   count_execution(thread, executed_us);
   if (!adaptive_) return;
   const uint64_t locals = executed_us / local_us_;

@@ -30,10 +30,8 @@ bool step(const JumpRule& rule, Threads& threads, const char* line) {
       std::sscanf(line, "%c %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64, &kind, &thread, &a, &b, &c);
   if (kind == 'f' && read == 5 && a < 255) {
     print(rule.on_remote_fault(threads[thread], static_cast<uint8_t>(a), b, c));
-  } else if (kind == 'l' && read == 3) {
-    rule.on_local(threads[thread], a);
-  } else if (kind == 'r' && read == 3) {
-    rule.on_resume(threads[thread], a);
+  } else if (kind == 'l' && read == 2) {
+    rule.on_local(threads[thread]);
   } else if (kind == 'a' && read == 4) {
     rule.on_arrival(threads[thread], a, b);
   } else if (kind == 'x' && read == 2) {

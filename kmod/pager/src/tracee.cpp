@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 #include "proc_text.hpp"
@@ -161,6 +162,10 @@ Fd open_process_memory(pid_t pid) {
   return memory;
 }
 
+Fd open_task_file(pid_t pid, pid_t tid, const char* name) {
+  return Fd(open(format("/proc/%d/task/%d/%s", pid, tid, name).c_str(), O_RDONLY | O_CLOEXEC));
+}
+
 uint64_t user_mode_rip(int fd) {
   char text[96];
   for (int attempt = 0; attempt < 50; attempt++) {
@@ -176,6 +181,14 @@ uint64_t user_mode_rip(int fd) {
     return rip;
   }
   return 0;
+}
+
+uint64_t ran_us(int fd) {
+  char text[96];
+  const ssize_t length = pread(fd, text, sizeof text - 1, 0);
+  if (length <= 0) return 0;
+  text[length] = 0;
+  return strtoull(text, nullptr, 10) / 1000;
 }
 
 }  // namespace elastic

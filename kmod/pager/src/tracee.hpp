@@ -59,9 +59,16 @@ bool spin_for_stop(pid_t tid, int& status, uint64_t spin_us);
 // nobody else waits for while we do.
 bool wait_stop_or_end(pid_t tid, int& status);
 
+// /proc/PID/task/TID/NAME, for reading; none if the task is gone.
+Fd open_task_file(pid_t pid, pid_t tid, const char* name);
+
 // Where a blocked task stands, from /proc/PID/task/TID/syscall (`fd`): its instruction pointer if it is in
 // user mode, 0 if it is inside a system call, gone, or still running.
 uint64_t user_mode_rip(int fd);
+
+// Processor time it has used, from /proc/PID/task/TID/schedstat (`fd`): exact while it waits, else up to a
+// tick old. 0 if it is gone.
+uint64_t ran_us(int fd);
 
 // /proc/PID/mem, for reading and writing its memory; throws Failure.
 Fd open_process_memory(pid_t pid);

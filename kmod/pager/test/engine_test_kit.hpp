@@ -25,7 +25,6 @@ inline Region region(uint64_t first, uint64_t pages, int prot, RegionKind kind) 
 struct FakeHost : EngineHost {
   bool leave_for(const FaultEvent&, uint16_t) override { return false; }
   void on_local_fault(const FaultEvent&) override {}
-  void on_page_arrived(uint64_t) override {}
   bool threads_here() const override { return false; }
   bool threads_may_run() const override { return false; }
   bool fill_from_backing(uint64_t, uint8_t*) override { return false; }
