@@ -35,9 +35,9 @@ const BOTH = ['pulls', 'jumps'] as const
 const STRETCHED = {
   fork: { command: program('fork', PAGES), modes: BOTH },
   exec: { command: program('exec', PAGES), modes: ['jumps'] },
-  'moving mremap': { command: program('mremap', PAGES), modes: BOTH },
+  'moving mremap': { command: program('mremap', PAGES), modes: ['jumps'] },
   'signals, faults on purpose': { command: program('signals', PAGES, '2'), modes: BOTH },
-  'brk, mmap, mprotect, madvise': { command: program('maps', PAGES), modes: BOTH },
+  'brk, mmap, mprotect, madvise': { command: program('maps', PAGES), modes: ['pulls'] },
   'private mappings of a file': { command: program('filemap', MAPPED, PAGES), modes: ['jumps'] },
 } as const
 
