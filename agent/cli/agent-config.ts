@@ -15,7 +15,7 @@ import { bytes, pagesIn } from '../../placement/units.js'
 import { defaultKeyPath } from '../key.js'
 import { CliFailure, EXIT_USAGE } from './failure.js'
 import { defaultControlPath, defaultDataDir, isMemoryFileSystem, runtimeDirFor, uid } from './paths.js'
-import { defaultMemoryPages, defaultSpillMaxBytes, hostNodeName, sizeFlag } from './values.js'
+import { defaultMemoryPages, defaultSpillMaxBytes, hostNodeName, sizeFlag, spillMaxFlag } from './values.js'
 
 /** Not registered with IANA for anything; peers on other machines are found by discovery, which tells the port. */
 const DEFAULT_PORT = 7420
@@ -97,7 +97,8 @@ export function agentSettings(flags: AgentFlags): AgentSettings {
     allow: [...(flags.allow ?? file.allow ?? [])],
     capacityPages:
       capacity === undefined ? defaultMemoryPages() : pagesIn(bytes(sizeFlag('--capacity', capacity))),
-    spillMaxBytes: spillMax === undefined ? defaultSpillMaxBytes(dataDir) : sizeFlag('--spill-max', spillMax),
+    spillMaxBytes:
+      spillMax === undefined ? defaultSpillMaxBytes(dataDir) : spillMaxFlag('--spill-max', spillMax),
   }
 }
 

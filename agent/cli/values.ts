@@ -11,6 +11,9 @@ import { CliFailure, EXIT_USAGE } from './failure.js'
 /** Below this a program's own code paths do not fit; fixed by the command-line contract. */
 export const MEMORY_BYTES_MIN = 4 << 20
 
+/** A pager's page table has 26 bits for a page in the spill file (kmod/pager/src/table.hpp). */
+const SPILL_BYTES_MAX = 2 ** 38
+
 /** A timer of Node.js takes no more, and fires at once when it is given more. */
 const DURATION_MS_MAX = 2 ** 31 - 1
 
@@ -25,6 +28,12 @@ export function need<T>(flag: string, parsed: Parsed<T>): T {
 
 export function sizeFlag(flag: string, text: string): number {
   return need(flag, parseSize(text))
+}
+
+export function spillMaxFlag(flag: string, text: string): number {
+  const bytes = sizeFlag(flag, text)
+  if (bytes <= SPILL_BYTES_MAX) return bytes
+  throw new CliFailure(`${flag} ${text} is too much; give at most 256G`, EXIT_USAGE)
 }
 
 export function durationFlag(flag: string, text: string): number {
@@ -54,8 +63,8 @@ export function hostNodeName(suffix = '', host = hostname()): string {
   return `${name === '' ? 'node' : name}${suffix}`
 }
 
-/** Half of what is free now on the file system of `directory`, which exists. */
+/** Half of what is free now on the file system of `directory`, which exists, as far as a pager can use it. */
 export function defaultSpillMaxBytes(directory: string): number {
   const { bavail, bsize } = statfsSync(directory)
-  return Math.floor((bavail * bsize) / 2)
+  return Math.min(Math.floor((bavail * bsize) / 2), SPILL_BYTES_MAX)
 }

@@ -24,6 +24,7 @@ test('usage errors are one line and status 2', async t => {
     [['stop'], /missing required argument 'id'/],
     [['stop', 'xyz'], /"xyz" is no elastic process id/],
     [['agent', '--capacity', 'lots'], /--capacity: "lots" is no size/],
+    [['agent', '--spill-max', '300G'], /--spill-max 300G is too much; give at most 256G/],
     [['agent', '--name', 'a b'], /--name "a b"/],
     [['agent', '--metrics', ':1'], /unknown option '--metrics'/],
     [['trace', '--', 'true'], /unknown command 'trace'/],

@@ -1,6 +1,7 @@
 /**
  * Builds and runs the native tests of the ownership engine (kmod/pager/test/engine_test.cpp): frames in orders that
- * two connections allow and no run can be made to show.
+ * two connections allow and no run can be made to show; and of the page table (table_test.cpp): the order in which
+ * pages leave, and what it takes of memory.
  */
 
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -23,4 +24,13 @@ test.serial('native engine tests', t => {
   } finally {
     rmSync(directory, { recursive: true })
   }
+})
+
+test.serial('native table tests', t => {
+  t.timeout(240_000)
+  const built = buildNative('engine.mk', '../build/table-test')
+  t.is(built.status, 0, built.text)
+  const tested = runNative('table-test', [])
+  t.is(tested.status, 0, tested.text)
+  t.is(tested.text, 'all table tests passed\n')
 })

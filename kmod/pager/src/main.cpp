@@ -25,7 +25,7 @@ int run_home(int argc, char** argv) {
   home.socket_path = options.text("socket");
   home.memory_pages = options.number("memory-pages");
   home.spill_dir = options.text("spill-dir");
-  home.spill_bytes_max = options.number_or("spill-max-bytes", 1ull << 40);
+  home.spill_bytes_max = options.number_or("spill-max-bytes", Spill::kBytesMax);
   home.policy = options.text_or("policy", "always-pull");
   home.jump_every = options.number_or("jump-every", 0);
   home.run_fd =
@@ -74,7 +74,7 @@ int run_peer(int argc, char** argv) {
   peer.listen_host = options.text("listen");
   peer.memory_pages = options.number("memory-pages");
   peer.spill_dir = options.text("spill-dir");
-  peer.spill_bytes_max = options.number_or("spill-max-bytes", 1ull << 40);
+  peer.spill_bytes_max = options.number_or("spill-max-bytes", Spill::kBytesMax);
   return Peer(peer).run();
 }
 

@@ -25,11 +25,12 @@ enum class SpillError { none, full, io };  // full: the file's limit or ENOSPC/E
 
 class Spill {
  public:
-  static constexpr uint32_t kNoSlot = 0xffffffff;
+  static constexpr uint64_t kBytesMax = 1ull << 38;  // the page table has 26 bits for a slot
   static constexpr size_t kBufferBytes = 768 << 10;  // of all buffers together, once it is in use
 
   // Creates the file. Signals are blocked in the workers. Throws std::system_error (EOPNOTSUPP with a message
-  // that names the remedy if `directory` is on tmpfs/ramfs; ENOENT, EACCES … as they come).
+  // that names the remedy if `directory` is on tmpfs/ramfs; EFBIG beyond kBytesMax; ENOENT, EACCES … as they
+  // come).
   Spill(const std::string& directory, uint64_t bytes_max, int workers = 2);
   ~Spill();  // joins the workers; what is still queued is dropped and its `done` never runs
 

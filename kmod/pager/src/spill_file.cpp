@@ -73,6 +73,7 @@ std::string spill_refusal(const std::string& directory) {
 SpillFile::SpillFile(const std::string& directory, uint64_t bytes_max) {
   const std::string refusal = spill_refusal(directory);
   if (!refusal.empty()) fail(EOPNOTSUPP, refusal);
+  if (bytes_max > Spill::kBytesMax) fail(EFBIG, "a spill file holds at most 256 GiB (--spill-max 256G)");
   parse_failure_point();
   if (!asked_for_buffered()) fd_ = open_nameless(directory, O_DIRECT);
   if (fd_ < 0 && (asked_for_buffered() || errno == EINVAL)) {
@@ -84,7 +85,7 @@ SpillFile::SpillFile(const std::string& directory, uint64_t bytes_max) {
   if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
     bytes_max = std::min<uint64_t>(bytes_max, limit.rlim_cur);  // beyond it there is SIGXFSZ
   }
-  slots_max_ = static_cast<uint32_t>(std::min<uint64_t>(bytes_max / kSpillPageBytes, Spill::kNoSlot - 1));
+  slots_max_ = static_cast<uint32_t>(bytes_max / kSpillPageBytes);
   // The full size from the start, all holes: a write that does not change the size needs no exclusive lock of
   // the inode. A file system that cannot hold so large a file gets it step by step.
   if (ftruncate(fd_, static_cast<off_t>(slots_max_) * static_cast<off_t>(kSpillPageBytes)) != 0 &&

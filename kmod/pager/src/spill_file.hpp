@@ -24,7 +24,8 @@ struct PageIo {
 
 class SpillFile {
  public:
-  // Throws std::system_error: EOPNOTSUPP on tmpfs and ramfs, EINVAL for a malformed ELASTICOS_FAIL_SPILL.
+  // Throws std::system_error: EOPNOTSUPP on tmpfs and ramfs, EFBIG beyond Spill::kBytesMax, EINVAL for a
+  // malformed ELASTICOS_FAIL_SPILL.
   SpillFile(const std::string& directory, uint64_t bytes_max);
   ~SpillFile();
   SpillFile(const SpillFile&) = delete;

@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint64_t kPages = 1ull << 35;  // whole chunks
 constexpr uint64_t kTouchedWords = kPages / 512 / 64;
-constexpr uint64_t kFramesMax = 1ull << 26;  // 256 GB resident
+constexpr uint64_t kFramesMax = 1ull << kPlaceBits;
 
 void* reserve(uint64_t bytes, const char* what) {
   void* memory =
@@ -22,6 +22,7 @@ void* reserve(uint64_t bytes, const char* what) {
                what);
   madvise(memory, bytes, MADV_DONTFORK);  // the fork of a child must not copy page tables of this
   madvise(memory, bytes, MADV_DONTDUMP);
+  madvise(memory, bytes, MADV_NOHUGEPAGE);  // what is touched is scattered
   return memory;
 }
 
@@ -30,14 +31,12 @@ void* reserve(uint64_t bytes, const char* what) {
 PageTable::PageTable()
     : entries_(static_cast<PageEntry*>(reserve(kPages * sizeof(PageEntry), "page table"))),
       touched_(static_cast<uint64_t*>(reserve(kTouchedWords * sizeof(uint64_t), "touched map"))),
-      frames_(static_cast<OrderFrame*>(reserve(kFramesMax * sizeof(OrderFrame), "order of use"))),
-      left_at_(static_cast<uint8_t*>(reserve(kPages, "order of departures"))) {}
+      frames_(static_cast<OrderFrame*>(reserve(kFramesMax * sizeof(OrderFrame), "order of use"))) {}
 
 PageTable::~PageTable() {
   munmap(entries_, kPages * sizeof(PageEntry));
   munmap(touched_, kTouchedWords * sizeof(uint64_t));
   munmap(frames_, kFramesMax * sizeof(OrderFrame));
-  munmap(left_at_, kPages);
 }
 
 void PageTable::for_each_touched(uint64_t first, uint64_t end,
@@ -68,7 +67,6 @@ void PageTable::clear() {
   madvise(entries_, kPages * sizeof(PageEntry), MADV_DONTNEED);
   madvise(touched_, kTouchedWords * sizeof(uint64_t), MADV_DONTNEED);
   madvise(frames_, kFramesMax * sizeof(OrderFrame), MADV_DONTNEED);
-  madvise(left_at_, kPages, MADV_DONTNEED);
   free_head_ = 0;
   frames_used_ = 1;
   resident_ = 0;
@@ -96,12 +94,13 @@ void PageTable::insert_front(uint64_t page, bool wanted) {
     if (frames_used_ == kFramesMax) throw Failure("more than 256 GB resident on one node is not supported");
     index = frames_used_++;
   }
+  PageEntry& e = entry(page);
+  const uint32_t age = (tick_ + kTicksMax - e.left_at) % kTicksMax;
+  const bool is_ghost = e.left_at != 0 && age <= kTicks;
   frames_[index].page = page;
-  const bool is_ghost = left_at_[page] != 0 && static_cast<uint8_t>(tick_ - left_at_[page]) <= kTicks;
   frames_[index].uses = is_ghost ? kUsesOfGhost : 0;
   frames_[index].scan = (wanted ? scan_ : scan_ - 1) % kScans;
   link_front(index);
-  PageEntry& e = entry(page);
   e.set_state(PageState::resident);
   e.where = index;
   resident_++;
@@ -111,9 +110,9 @@ void PageTable::remove(uint64_t page) {
   const uint32_t index = entries_[page].where;
   if (++departures_ >= resident_ / kTicks) {
     departures_ = 0;
-    tick_ = static_cast<uint8_t>(tick_ % 255 + 1);
+    tick_ = tick_ % kTicksMax + 1;
   }
-  left_at_[page] = tick_;
+  entries_[page].left_at = tick_;
   unlink(index);
   frames_[index].next = free_head_;
   free_head_ = index;

@@ -8,9 +8,11 @@
 // turn.
 //
 // Both are flat arrays in reserved, unpopulated memory (MAP_NORESERVE): a look-up is one index, nothing is
-// allocated on the path of a fault, and only what is touched costs anything: 17 bytes a page in the table, 16
-// a resident page in the order (8 MB per GB resident at most, 4 MB per GB stretched). A bitmap of touched 2
-// MB chunks lets a walk over a huge empty range skip it.
+// allocated on the path of a fault, and only what is touched costs anything: 16 bytes a page in the table, 12
+// a resident page in the order (4 MiB per GiB stretched, and 3 per GiB resident). A bitmap of touched 2 MB
+// chunks lets a walk over a huge empty range skip it.
+//
+// Limits: 2^26 resident pages, and as many slots of the spill file: 256 GiB each.
 #pragma once
 
 #include <cstdint>
@@ -26,25 +28,26 @@ enum class PageState : uint32_t {
   resident = 1,   // here, in this node's memfd
   spilled = 2,    // here, in the spill file (`where` = slot)
   remote = 3,     // elsewhere (`where` = node that is said to own it)
-  in_flight = 4,  // asked for, from another node or the disk (`where` = node, or kFromDisk)
+  in_flight = 4,  // asked for (`where` = node)
 };
 
-constexpr uint32_t kFromDisk = 0xffff;
+constexpr unsigned kPlaceBits = 26, kTickBits = 7;  // of `where`, of `left_at`
 
 struct PageEntry {
-  uint64_t version;  // birth << 32 | moves; raised at every change of owner
-  uint32_t where;    // resident: index into the order; else see PageState
-  uint32_t last_written_cut : 22;
-  uint32_t state_bits : 4;
-  uint32_t pinned : 1;      // stays here (argv, robust lists, words the kernel writes without waiting)
-  uint32_t replica : 1;     // copy of a read-only file page: may be dropped at any time, never moves
-  uint32_t deferred : 1;    // somebody's GET waits here for this page
-  uint32_t watched : 1;     // a waiter of this pager wants to know when the page is resident
-  uint32_t prefetched : 1;  // came unasked with another page
-  uint32_t shared : 1;      // home: a child may have it pending (snapshot.hpp); if resident, write-protected
+  uint64_t version;              // birth << 32 | moves; raised at every change of owner
+  uint64_t where : kPlaceBits;   // resident: index into the order; else see PageState
+  uint64_t left_at : kTickBits;  // the table's tick when it last left memory, 0 if it never did
+  uint64_t state_bits : 3;
+  uint64_t last_written_cut : 22;
+  uint64_t pinned : 1;      // stays here (argv, robust lists, words the kernel writes without waiting)
+  uint64_t replica : 1;     // copy of a read-only file page: may be dropped at any time, never moves
+  uint64_t deferred : 1;    // somebody's GET waits here for this page
+  uint64_t watched : 1;     // a waiter of this pager wants to know when the page is resident
+  uint64_t prefetched : 1;  // came unasked with another page
+  uint64_t shared : 1;      // home: a child may have it pending (snapshot.hpp); if resident, write-protected
 
   PageState state() const { return static_cast<PageState>(state_bits); }
-  void set_state(PageState state) { state_bits = static_cast<uint32_t>(state); }
+  void set_state(PageState state) { state_bits = static_cast<uint64_t>(state); }
 };
 static_assert(sizeof(PageEntry) == 16);
 
@@ -87,13 +90,15 @@ class PageTable {
  private:
   static constexpr uint64_t kUsesMax = 3, kUsesOfGhost = 2, kScans = 64;
   static constexpr uint64_t kTicks = 8;  // a ghost lives for as many departures as there are pages
-  struct OrderFrame {
-    uint64_t page : 56;
-    uint64_t uses : 2;  // rounds left
-    uint64_t scan : 6;  // when it was last known to be in use
-    uint32_t previous;  // frame 0 is the list head: previous = first to leave, next = last to leave
-    uint32_t next;
+  static constexpr uint32_t kTicksMax = (1u << kTickBits) - 1;
+  struct [[gnu::packed]] OrderFrame {
+    uint64_t page : 36;
+    uint64_t uses : 2;               // rounds left
+    uint64_t previous : kPlaceBits;  // frame 0 is the list head: previous = first to leave, next = last
+    uint32_t next : kPlaceBits;
+    uint32_t scan : 6;  // when it was last known to be in use
   };
+  static_assert(sizeof(OrderFrame) == 12);
   void link_front(uint32_t index);
   void unlink(uint32_t index);
 
@@ -101,9 +106,8 @@ class PageTable {
   uint64_t* touched_;
   std::set<uint64_t> touched_words_;  // a new one per 128 MB first touched: not a cost of faults
   OrderFrame* frames_;
-  uint8_t* left_at_;         // tick_ at which a page left, 0 if it never did
   uint64_t departures_ = 0;  // since the last tick
-  uint8_t tick_ = 1;         // one for each eighth of what is resident that leaves; 1 to 255 and round again
+  uint32_t tick_ = 1;  // one for each eighth of what is resident that leaves; 1 to kTicksMax and round again
   uint64_t scan_ = 0;
   uint32_t free_head_ = 0;
   uint32_t frames_used_ = 1;

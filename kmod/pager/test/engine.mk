@@ -1,5 +1,5 @@
-# The native tests of the ownership engine and of lanes that are cut: ../build/engine-test, ../build/resume-test, and
-# the same with sanitizers in ../build/san.
+# The native tests of the ownership engine, of lanes that are cut, and of the page table: ../build/engine-test,
+# ../build/resume-test, ../build/table-test, and the same with sanitizers in ../build/san.
 CXX ?= g++
 FLAGS := -std=c++20 -Wall -Wextra -Werror -g -fno-omit-frame-pointer -pthread -MMD -MP
 SANITIZE := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -10,6 +10,7 @@ ENGINE := $(wildcard ../src/engine*.cpp ../src/lane*.cpp ../src/spill*.cpp) \
 	stats.cpp frame_check.cpp privileges.cpp proc_text.cpp util.cpp)
 ENGINE_TEST := $(ENGINE) engine_test.cpp
 RESUME_TEST := $(ENGINE) lanes_resume_test.cpp
+TABLE_TEST := table.cpp util.cpp table_test.cpp
 
 object = $(patsubst %.cpp,../build/$(1)/%.o,$(notdir $(2)))
 
@@ -21,6 +22,10 @@ object = $(patsubst %.cpp,../build/$(1)/%.o,$(notdir $(2)))
 	$(CXX) -o $@.new $^ $(LIBRARIES) && mv $@.new $@
 ../build/san/resume-test: $(call object,san/engine-obj,$(RESUME_TEST))
 	$(CXX) $(SANITIZE) -o $@.new $^ $(LIBRARIES) && mv $@.new $@
+../build/table-test: $(call object,engine-obj,$(TABLE_TEST))
+	$(CXX) -o $@.new $^ && mv $@.new $@
+../build/san/table-test: $(call object,san/engine-obj,$(TABLE_TEST))
+	$(CXX) $(SANITIZE) -o $@.new $^ && mv $@.new $@
 
 vpath %.cpp . ../src
 ../build/engine-obj/%.o: %.cpp

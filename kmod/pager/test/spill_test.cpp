@@ -113,9 +113,9 @@ void test_slots(const std::string&, uint64_t seed, uint64_t steps) {
 }
 
 void test_refusals(const std::string& directory, uint64_t, uint64_t) {
-  const auto code_of = [](const std::string& where) {
+  const auto code_of = [](const std::string& where, uint64_t bytes_max = kMiB) {
     try {
-      Spill spill(where, kMiB);
+      Spill spill(where, bytes_max);
     } catch (const std::system_error& error) {
       return std::make_pair(error.code().value(), std::string(error.what()));
     }
@@ -126,6 +126,9 @@ void test_refusals(const std::string& directory, uint64_t, uint64_t) {
   check(code == EOPNOTSUPP, "tmpfs is refused");
   check(text.find("tmpfs") != std::string::npos && text.find("--data DIR") != std::string::npos,
         "remedy in: " + text);
+  check(code_of(directory, Spill::kBytesMax).first == 0, "the most is taken");
+  check(code_of(directory, Spill::kBytesMax + kPage).first == EFBIG,
+        "more than the table can name is refused");
   setenv("ELASTICOS_FAIL_SPILL", "nonsense", 1);
   const int bad = code_of(directory).first;
   unsetenv("ELASTICOS_FAIL_SPILL");

@@ -1,0 +1,155 @@
+// Tests of the page table's order (table.hpp) against a list, and of what it takes of memory.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "../src/table.hpp"
+
+namespace elastic::test {
+namespace {
+
+constexpr uint64_t kFirst = 0x555555554;  // as programs are placed
+
+#define CHECK(condition)                                                         \
+  do {                                                                           \
+    if (!(condition)) {                                                          \
+      std::printf("%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition); \
+      std::exit(1);                                                              \
+    }                                                                            \
+  } while (false)
+
+uint64_t anonymous_bytes() {
+  std::ifstream file("/proc/self/smaps_rollup");
+  for (std::string word; file >> word;)
+    if (word == "Anonymous:") {
+      uint64_t kib = 0;
+      file >> kib;
+      return kib << 10;
+    }
+  return 0;
+}
+
+void take_away(PageTable& table, uint64_t page) {
+  table.remove(page);
+  table.entry(page).set_state(PageState::remote);
+}
+
+void test_memory() {
+  constexpr uint64_t kPages = 1 << 20, kSlack = 1 << 20;
+  PageTable table;
+  const uint64_t before = anonymous_bytes();
+  for (uint64_t page = kFirst; page < kFirst + kPages; page++) table.insert_front(page);
+  CHECK(before > 0 && anonymous_bytes() - before <= kPages * (16 + 12) + kSlack);
+  for (uint64_t page = kFirst; page < kFirst + kPages; page++) take_away(table, page);
+  for (uint64_t page = kFirst; page < kFirst + kPages; page++) table.insert_front(page);
+  CHECK(table.resident() == kPages && anonymous_bytes() - before <= kPages * (16 + 12) + kSlack);
+  table.clear();
+  CHECK(table.last() == 0 && anonymous_bytes() - before <= kSlack);
+}
+
+// Rounds that a resident page has left; none afterwards.
+unsigned rounds(PageTable& table, uint64_t page) {
+  unsigned count = 0;
+  while (table.spare(table.peek(page).where)) count++;
+  return count;
+}
+
+// One that is back within as many departures as there are pages has two rounds, however many came before.
+void test_ghosts() {
+  constexpr uint64_t kPages = 800;
+  PageTable table;
+  for (uint64_t i = 0; i < kPages; i++) table.insert_front(kFirst + i);
+  uint64_t next = kFirst + kPages;
+  const auto others = [&](uint64_t count) {
+    for (uint64_t i = 0; i < count; i++) {
+      take_away(table, table.page_at(table.last()));
+      table.insert_front(next++);
+    }
+  };
+  for (int round = 0; round < 300; round++) {
+    const uint64_t page = next - 1;
+    CHECK(rounds(table, page) == 0);
+    take_away(table, page);
+    others(kPages / 2);
+    table.insert_front(page);
+    CHECK(rounds(table, page) == 2);
+    take_away(table, page);
+    others(2 * kPages);
+    table.insert_front(page);
+    CHECK(rounds(table, page) == 0);
+    take_away(table, page);
+    table.insert_front(next++);
+    table.insert_front(next++);
+  }
+}
+
+struct Model {
+  uint64_t page;
+  unsigned uses;
+};
+
+// Against a vector, the first to leave first.
+void test_order() {
+  PageTable table;
+  std::vector<Model> model;
+  uint64_t state = 1;
+  const auto random = [&](uint64_t below) {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    return (state >> 33) % below;
+  };
+  const auto to_the_end = [&](auto at) { std::rotate(at, at + 1, model.end()); };
+  uint64_t fresh = kFirst;
+  for (int step = 0; step < 20'000; step++) {
+    const uint64_t choice = random(8);
+    if (model.size() < 20 || choice < 2) {
+      table.insert_front(fresh, random(2) == 0);
+      model.push_back({fresh++, 0});
+      continue;
+    }
+    const auto at = model.begin() + static_cast<long>(random(model.size()));
+    const uint64_t index = table.peek(at->page).where;
+    switch (choice) {
+      case 2:
+      case 3:
+        take_away(table, at->page);
+        model.erase(at);
+        break;
+      case 4:
+        table.mark_used(at->page);
+        at->uses = std::min(3u, at->uses + 1);
+        break;
+      case 5: table.begin_scan(); break;
+      case 6:
+        CHECK(table.spare(index) == (at->uses > 0));
+        if (at->uses == 0) break;
+        at->uses--;
+        to_the_end(at);
+        break;
+      default: table.pass(index); to_the_end(at);
+    }
+    uint64_t index_now = table.last();
+    for (const Model& each : model) {
+      CHECK(table.page_at(index_now) == each.page && table.peek(each.page).where == index_now);
+      index_now = table.before(index_now);
+    }
+    CHECK(index_now == 0 && table.resident() == model.size());
+  }
+  table.begin_scan();
+  for (const Model& each : model) table.mark_used(each.page);
+  for (const Model& each : model) CHECK(!table.is_idle(each.page));
+  table.begin_scan();
+  for (const Model& each : model) CHECK(table.is_idle(each.page));
+}
+
+}  // namespace
+}  // namespace elastic::test
+
+int main() {
+  elastic::test::test_memory();
+  elastic::test::test_ghosts();
+  elastic::test::test_order();
+  std::puts("all table tests passed");
+}
