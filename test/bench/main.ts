@@ -14,6 +14,7 @@ import { type Figure, Rounds } from './figure.js'
 import { JUMP, type Measure, PULL, SCAN } from './measures.js'
 import { buildAll, firstLine } from './native.js'
 import { fits, measureProgram, PROGRAMS } from './programs.js'
+import { RANDOM_ACCESS } from './random.js'
 import { SwapSetup } from './swap.js'
 
 const USAGE = 'usage: npm run bench -- [--json] [--only NAME] [--quick]'
@@ -25,6 +26,8 @@ interface Options {
 }
 
 const PLANE: readonly Measure[] = [PULL, JUMP, SCAN, CPU_PER_PAGE]
+/** Not a matter of time: once is enough. */
+const COUNTS: readonly Measure[] = [PAGER_MEMORY, RANDOM_ACCESS]
 const FITS: readonly Measure[] = [fits('cpu'), fits('malloc'), fits('io')]
 
 function progress(text: string): void {
@@ -48,7 +51,7 @@ function namesOf(program: { readonly name: string }): readonly string[] {
 /** Whether `--only`, where given, asks for something that there is. */
 function isFigure(options: Options): boolean {
   return (
-    [...PLANE, PAGER_MEMORY].some(one => wanted(options, [one.name, ...one.reports])) ||
+    [...PLANE, ...COUNTS].some(one => wanted(options, [one.name, ...one.reports])) ||
     FITS.some(one => wanted(options, [one.name, 'fits'])) ||
     PROGRAMS.some(program => wanted(options, namesOf(program)))
   )
@@ -92,9 +95,9 @@ async function measureAll(
     for (const on of [1, 2] as const)
       await attempt(`${one.name} (cpus ${on})`, () => measure(one, on, quick ? 3 : 5, quick))
   }
-  // Not a matter of time: once is enough.
-  if (wanted(options, [PAGER_MEMORY.name, ...PAGER_MEMORY.reports]))
-    await attempt(PAGER_MEMORY.name, () => measure(PAGER_MEMORY, 2, 1, quick))
+  for (const one of COUNTS) {
+    if (wanted(options, [one.name, ...one.reports])) await attempt(one.name, () => measure(one, 2, 1, quick))
+  }
   for (const one of FITS) {
     if (wanted(options, [one.name, 'fits']))
       await attempt(one.name, () => measure(one, 2, quick ? 3 : 5, quick))

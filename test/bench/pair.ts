@@ -37,7 +37,7 @@ export interface PairOutcome {
   readonly stats: PagerStats
   /** From the start of the program to its end. */
   readonly wallMs: number
-  /** Of the home and the peer pager, when the program had ended. */
+  /** Of the home and the peer pager, to within LOOK_MS of their end. */
   readonly usage: { readonly home: Usage; readonly peer: Usage }
 }
 
@@ -45,7 +45,7 @@ export interface PairOutcome {
 export interface Usage {
   /** Processor time of its first thread: a pager's page plane. */
   readonly cpuNs: number
-  /** Resident memory that is no file's: tables and buffers, not the pages themselves. */
+  /** Most resident memory that is no file's: tables and buffers, not the pages themselves. */
   readonly anonBytes: number
 }
 
@@ -53,6 +53,8 @@ const SPILL_BYTES_MAX = 4 * 2 ** 30
 const LEASE_MS = 60_000
 const STEP_MS = 20_000
 const POLL_MS = 5
+/** One that has ended, or has given its tables back before it does, is looked at in vain: so often each is. */
+const LOOK_MS = 50
 const LEASE_ID = 1
 export const CPU_HOME = 0
 
@@ -109,6 +111,7 @@ export async function runPair(options: PairOptions): Promise<PairOutcome> {
   const id = randomBytes(8).toString('hex')
   const peer = new Child(peerCpu(options.cpus), peerCommand(options, id, directory, spillDir))
   const home = new Child(CPU_HOME, homeCommand(options, id, directory, spillDir), options.environment)
+  let looking: NodeJS.Timeout | undefined
   try {
     const peerClient = await connect(join(directory, 'peer.sock'), peer)
     const homeClient = await PagerClient.over(home.channel, 'run')
@@ -116,6 +119,7 @@ export async function runPair(options: PairOptions): Promise<PairOutcome> {
       home: usageOf(home, last?.home),
       peer: usageOf(peer, last?.peer),
     }))
+    looking = setInterval(() => run.look(), LOOK_MS)
     introduce(homeClient, peerClient)
     await within(
       Promise.race([run.joined, run.ended]),
@@ -136,6 +140,7 @@ export async function runPair(options: PairOptions): Promise<PairOutcome> {
     const said = `${home.stderr}${peer.stderr}`.trim()
     throw new Error(`${error instanceof Error ? error.message : error}${said === '' ? '' : `: ${said}`}`)
   } finally {
+    clearInterval(looking)
     home.end()
     peer.end()
     await Promise.all([home.exited, peer.exited])
@@ -153,7 +158,7 @@ function usageOf(child: Child, before: Usage | undefined): Usage {
     const of = (file: string) => readFileSync(`/proc/${child.process.pid}/${file}`, 'utf8')
     const cpuNs = Number(of('schedstat').split(' ')[0])
     const anonKb = /^RssAnon:\s+(\d+) kB$/m.exec(of('status'))?.[1]
-    return { cpuNs, anonBytes: anonKb === undefined ? seen.anonBytes : 1024 * Number(anonKb) }
+    return { cpuNs, anonBytes: Math.max(seen.anonBytes, 1024 * Number(anonKb ?? 0)) }
   } catch {
     return seen
   }
@@ -165,8 +170,12 @@ class Run {
   usage: PairOutcome['usage'] | undefined
   readonly joined: Promise<void>
   readonly ended: Promise<number>
+  readonly look: () => void
 
   constructor(client: PagerClient, look: (last: PairOutcome['usage'] | undefined) => PairOutcome['usage']) {
+    this.look = () => {
+      this.usage = look(this.usage)
+    }
     let startedMs = 0
     let reason = ''
     let joined = () => {}
@@ -187,7 +196,7 @@ class Run {
       else if (event.kind === 'started') startedMs = performance.now()
       else if (event.kind === 'stats') {
         this.stats = event.stats
-        this.usage = look(this.usage)
+        this.look()
       } else if (event.kind === 'exited') {
         if (event.how === 'exit' && event.code === 0) ended(performance.now() - startedMs)
         else fail(`the program ended with ${event.how} ${event.code} ${event.message} ${reason}`)

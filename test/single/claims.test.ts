@@ -17,8 +17,8 @@ import { startCluster } from '../matrix/matrix.js'
 
 const TIMEOUT_MS = 180_000
 const SLACK = 1.05
-/** Equal runs of the hot pages' program differ by 4 %; a pager that finds no page in use pulls a quarter more. */
-const SLACK_HOT = 1.12
+/** Equal runs of the hot pages' program differ by up to 13 %; a pager that finds no page in use pulls a third more. */
+const SLACK_HOT = 1.2
 const SEQUENTIAL_PAGES_PER_PULL_MIN = 16
 const RANDOM_PAGES_PER_PULL_MAX = 1.2
 

@@ -121,6 +121,11 @@ class Engine {
   bool room_may_come();
   void check_waiters(uint64_t page);
   void place(uint64_t first, const uint8_t* data, uint64_t count);
+  // engine_fresh.cpp
+  bool plenty() const;  // of memory: what is filled for nothing is in nobody's way
+  PageRun fresh_block(uint64_t page, const Region& region, uint64_t least) const;  // count 0: none
+  void fill_fresh(PageRun block, uint64_t wanted);
+  void fill_run(uint64_t first, uint64_t count, uint64_t wanted, const Region* backed);
   // engine_serve.cpp
   void serve_get(Node& node, const FrameHeader& header);
   void serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand, uint64_t version);

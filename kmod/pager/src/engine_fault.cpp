@@ -92,24 +92,19 @@ void Engine::fault_untouched(const FaultEvent& fault, PageEntry& e) {
   if (config_.self != kHome) return fault_remote(fault, e);
   if (!make_room(1)) return starve(fault);
   host_.on_local_fault(fault);
+  counters_.first_touches++;
   Prefetch::Plan plan = prefetch_.on_fault(page);
-  plan.count = std::min({plan.count, kZeroAheadMax, static_cast<uint64_t>(std::max<int64_t>(1, room()))});
+  plan.count = std::min({plan.count, plenty() ? Prefetch::kWindowMax : kZeroAheadMax,
+                         static_cast<uint64_t>(std::max<int64_t>(1, room()))});
+  if (const PageRun block = fresh_block(page, *region, plan.count); block.count > 0) {
+    prefetch_.fetched(block.page, block.count);
+    return fill_fresh(block, page);
+  }
   uint64_t first = page;
   const uint64_t count = run_length(
       plan, [this](uint64_t p) { return table_.peek(p).state() == PageState::untouched; }, first);
   prefetch_.fetched(first, count);
-  counters_.first_touches++;
-  counters_.pages_touched += count;
-  for (uint64_t i = 0; i < count; i++) {
-    if (region->backing && host_.fill_from_backing(first + i, buffer_.data()))
-      memory_.place(first + i, buffer_.data(), 1);
-    else
-      memory_.place_zero(first + i, 1);
-    table_.insert_front(first + i, first + i == page);
-    check_waiters(first + i);
-  }
-  placed_since_age_ += count;
-  counters_.peak_resident = std::max(counters_.peak_resident, table_.resident());
+  fill_run(first, count, page, region->backing ? region : nullptr);
 }
 
 void Engine::fault_spilled(uint64_t page) {

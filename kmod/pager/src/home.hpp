@@ -157,6 +157,7 @@ class Home : public EngineHost, public LaneEvents {
   void serve_file_pages(Node& node, const FrameHeader& header);
   // home_stops.cpp
   void on_child_events();
+  void take_stops();
   void on_stop(pid_t pid, int status);
   void on_task_end(pid_t pid, int status);
   void on_thread_stop(Thread& thread, int status);

@@ -94,10 +94,15 @@ void Home::forget_thread(pid_t tid) {
   threads_.erase(tid);
 }
 
+// The injector's stops, which its calls wait for themselves, raise the signal as well: what has come of it
+// while stops were answered is taken at the end, so that it does not make a round of the loop.
 void Home::on_child_events() {
-  signalfd_siginfo info[16];
-  while (read(signal_fd_.get(), info, sizeof info) > 0) {
-  }
+  take_stops();
+  signalfd_siginfo info;
+  if (read(signal_fd_.get(), &info, sizeof info) > 0) take_stops();
+}
+
+void Home::take_stops() {
   for (;;) {
     int status = 0;
     const pid_t pid = waitpid(-1, &status, __WALL | WNOHANG);

@@ -12,12 +12,18 @@ namespace elastic {
 
 namespace {
 constexpr uint64_t kSweepUs = 100'000;
+constexpr size_t kLayoutBytes = 16 << 10;       // waits at most for others: a record's worth
 constexpr size_t kAcknowledgeBytes = 64 << 10;  // received, with nothing to send that would say so
 
 bool is_image_free(FrameType type) {
   return type == FrameType::hello || type == FrameType::status || type == FrameType::stats ||
          type == FrameType::bye || type == FrameType::reset || type == FrameType::layout_ack ||
          type == FrameType::echo || type == FrameType::echo_reply;
+}
+
+// What may wait for the next other frame on the connection, because whoever needs it sends or awaits one.
+bool is_layout(FrameType type) {
+  return type == FrameType::map || type == FrameType::drop || type == FrameType::protect;
 }
 
 // One round may queue more than the bound at once: the other side gets the time to read that, and is judged
@@ -229,6 +235,8 @@ void Lanes::sweep() {
   for (const auto& [index, reason] : not_resumed(now))
     if (Node* node = find(index)) lose(*node, reason);
   end_silent(now);
+  for (const auto& [index, node] : nodes_)
+    if (node->urgent && node->urgent->queued_bytes() > 0) node->hurries = true;
   loop_.at(now + kSweepUs, [this] { sweep(); });
 }
 
@@ -239,6 +247,7 @@ bool Lanes::send(Node& node, FrameType type, FrameHeader header, std::span<const
   header.epoch = epoch;
   header.image = image;
   lane->send(header, parts);
+  if (!bulk && (node.threads_there > 0 || !is_layout(type))) node.hurries = true;
   return true;
 }
 
@@ -308,11 +317,13 @@ void Lanes::flush() {
     for (const bool bulk : {false, true}) {
       Lane* lane = node->lane(bulk);
       if (lane == nullptr || lane->queued_bytes() == 0) continue;
+      if (!bulk && node->up && !node->hurries && lane->queued_bytes() < kLayoutBytes) continue;
       if (lane->established()) {
         if (lane->flush() != LaneIo::ok) {
           broken.emplace_back(index, "connection closed");
           break;
         }
+        if (!bulk) node->hurries = lane->queued_bytes() > 0;
         loop_.change(lane->fd(), wanted_events(*node, bulk));
       }
       if (keeps_too_much(*lane, node->kept_bounds[bulk])) {

@@ -70,6 +70,7 @@ struct Node {
   std::array<size_t, 2> kept_bounds{};  // urgent, bulk: not 0 while more than kQueueBytesMax is kept
   std::array<Heard, 2> heard{};         // urgent, bulk
   bool up = false;
+  bool hurries = true;      // on urgent lies what somebody waits for, or has lain for long enough
   bool left = false;        // said bye: its end is no loss
   bool synced = false;      // speaks of the same image as we do
   uint32_t image_said = 0;  // in our hello
@@ -119,7 +120,7 @@ class Lanes {
   void cut(uint16_t index, const std::string& reason);     // the same, as if they had been lost
 
   // Stamps epoch and image. False if the node is not up. Frames leave with the end of the loop's round, or
-  // flush().
+  // flush(); layout that no thread there can need waits for others, or a tenth of a second.
   bool send(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts = {},
             bool bulk = false);
   bool send_text(Node& node, FrameType type, const std::string& text, FrameHeader header = {});

@@ -16,6 +16,7 @@ std::optional<LaneKey> Lanes::key_of(const std::string& identity) {
 }
 
 void Lanes::greet(Node& node, Lane& lane, bool bulk, bool resumed) {
+  node.hurries = true;
   HelloPayload hello;
   hello.node = self_;
   hello.lane_kind = bulk ? 1 : 0;

@@ -263,6 +263,53 @@ void test_repeated_fault_waits_once(const std::string& directory) {
   s.drive_until([&] { return s.table.peek(last).state() == PageState::resident; });
 }
 
+void test_layout_waits_for_others(const std::string& directory) {
+  Scene s(kHome, 1, directory);
+  s.join();
+  s.settle();
+  Node& node = *s.lanes.find(1);
+  const auto unmap = [&](uint64_t page) {
+    FrameHeader header;
+    header.page = page;
+    header.count = header.argument = 1;
+    s.lanes.send(node, FrameType::drop, header);
+    s.lanes.flush();
+    return node.urgent->queued_bytes();
+  };
+  s.lanes.acknowledge(node, false);
+  s.lanes.flush();
+  CHECK(unmap(kPage) > 0 && unmap(kPage + 2) > sizeof(FrameHeader));
+  s.drive_until([&] { return s.seen[FrameType::drop] == 2; });  // on their own, in a while
+  CHECK(unmap(kPage) > 0);
+  s.lanes.acknowledge(node, false);  // any other frame takes them along
+  s.lanes.flush();
+  CHECK(node.urgent->queued_bytes() == 0);
+  node.threads_there = 1;
+  CHECK(unmap(kPage) == 0);
+}
+
+// A heap is filled ahead while memory is plentiful; what is used here and there, was dropped, or would take
+// the second half of the limit, is not.
+void test_first_touches_fill_ahead(const std::string& directory) {
+  Scene s(kHome, 1, directory);
+  const auto touch = [&](uint64_t first, uint64_t end, uint64_t step) {
+    const uint64_t before = s.counters.first_touches;
+    for (uint64_t page = first; page < end; page += step)
+      if (s.table.peek(page).state() == PageState::untouched) s.fault(page);
+    return s.counters.first_touches - before;
+  };
+  const uint64_t in_heap = touch(kPage, kPage + 512, 4) + touch(kPage + 2, kPage + 512, 4);
+  CHECK(in_heap < 128 && s.table.resident() >= 256 && s.table.resident() <= 512 + Prefetch::kWindowMax);
+  const uint64_t before = s.table.resident();
+  CHECK(touch(kPage + 768, kPage + 1408, 32) == 20 && s.table.resident() == before + 20);
+  s.engine.forget(kPage, kPage + 768);
+  s.fault(kPage + 100);
+  CHECK(s.table.resident() == 21);
+  CHECK(touch(kPage + 1536, kPage + 3584, 1) < 100);
+  const uint64_t half = s.table.resident();
+  CHECK(half >= 1800 && touch(kPage + 770, kPage + 1410, 4) == 160 && s.table.resident() == half + 160);
+}
+
 // Against std::set, with pages in and around the blocks that the set is made of.
 void test_page_set(const std::string&) {
   PageSet set;
@@ -306,6 +353,8 @@ int run_engine_tests(const std::string& directory) {
       {"pushes have ended when both connections say so", test_pushes_have_ended},
       {"marked pages are told of before they change", test_marked_pages_are_told_of},
       {"a fault that is repeated waits once", test_repeated_fault_waits_once},
+      {"layout waits for others", test_layout_waits_for_others},
+      {"first touches fill ahead", test_first_touches_fill_ahead},
       {"a set of pages is one", test_page_set},
   };
   for (const auto& test : tests) {
