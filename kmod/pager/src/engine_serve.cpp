@@ -7,8 +7,6 @@ namespace elastic {
 
 namespace {
 constexpr size_t kDeferredMax = 4096;
-constexpr size_t kLikelyPagesMax = 8;     // each costs some 10 µs of the jump
-constexpr size_t kJumpPagesMax = 64;      // with those that were missed after earlier jumps
 constexpr uint64_t kUrgentPagesMax = 16;  // larger answers take the bulk connection
 // docs/architecture.md, "Ownership": a page just received is held from 30 µs, doubling while the same nodes
 // fight.
@@ -251,19 +249,11 @@ void Engine::send_pages(Node& to, FrameType type, const std::vector<PageMeta>& m
     lanes_.send(to, type, header, whole, bulk);
 }
 
-void Engine::ship_with_jump(Node& node, const std::vector<uint64_t>& likely, const std::vector<uint64_t>& hot,
-                            bool all_stopped) {
-  std::vector<uint64_t> pages;
-  const auto add = [&](const std::vector<uint64_t>& wanted, size_t most) {
-    for (const uint64_t page : wanted) {
-      if (pages.size() >= most) return;
-      const PageEntry& e = table_.peek(page);
-      if (e.state() != PageState::resident || e.pinned || e.replica) continue;
-      if (std::find(pages.begin(), pages.end(), page) == pages.end()) pages.push_back(page);
-    }
-  };
-  add(likely, kLikelyPagesMax);
-  add(hot, kJumpPagesMax);
+void Engine::ship_with_jump(Node& node, std::vector<uint64_t> pages, bool all_stopped) {
+  std::erase_if(pages, [this](uint64_t page) {
+    const PageEntry& e = table_.peek(page);
+    return e.state() != PageState::resident || e.pinned || e.replica;
+  });
   if (!pages.empty()) push(node, pages, false, all_stopped);
   counters_.pages_with_jumps += pages.size();
 }

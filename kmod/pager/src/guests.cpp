@@ -267,8 +267,7 @@ void Guests::go(Guest& guest, BackReason why, uint16_t to) {
   // Through home goes the context alone; its pages take the direct lane, if there is one.
   Node* next = why == BackReason::jump && to != kHome ? lanes_.find(to) : home;
   if (next != nullptr && next->up && next->synced && !next->left && next->status.pages_limit > 0)
-    engine_->ship_with_jump(*next, guest.working_set.likely(context.registers, guest.fault_page),
-                            guest.working_set.hot(), false);
+    engine_->ship_with_jump(*next, guest.working_set.wanted(context.registers.rsp), false);
   guest.working_set.on_jump();
   const std::vector<uint8_t> bytes = encode_jump(guest.rule, guest.working_set, context);
   const iovec part{const_cast<uint8_t*>(bytes.data()), bytes.size()};

@@ -325,7 +325,7 @@ class Home : public EngineHost, public LaneEvents {
   void try_finish_jump(Thread& thread, int status);
   void jump_out(Thread& thread);
   void send_context(Node& node, Thread& thread, const Context& context);
-  void park(Thread& thread);
+  void park(Thread& thread, user_regs_struct registers);
   void on_back(Node& node, const Frame& frame);
   void resume_at_home(Thread& thread, Context& context);
   void recall(Thread& thread);

@@ -82,15 +82,14 @@ void Home::jump_out(Thread& thread) {
   send_context(*node, thread, context);
   lanes_->flush();
   engine_->drop_shipped();
-  park(thread);
+  park(thread, context.registers);
 }
 
 void Home::send_context(Node& node, Thread& thread, const Context& context) {
   const bool only_thread_here = std::none_of(threads_.begin(), threads_.end(), [&](const auto& each) {
     return each.second.get() != &thread && each.second->state != ThreadState::away;
   });
-  engine_->ship_with_jump(node, thread.working_set.likely(context.registers, thread.fault_page),
-                          thread.working_set.hot(), only_thread_here);
+  engine_->ship_with_jump(node, thread.working_set.wanted(context.registers.rsp), only_thread_here);
   thread.working_set.on_jump();
   const std::vector<uint8_t> bytes = encode_jump(thread.rule, thread.working_set, context);
   FrameHeader header;
@@ -105,9 +104,7 @@ void Home::send_context(Node& node, Thread& thread, const Context& context) {
 }
 
 // The task waits in pause(), called from the trampoline: a signal shows as a stop, and nothing runs.
-void Home::park(Thread& thread) {
-  user_regs_struct r{};
-  if (!get_registers(thread.tid, r)) return;
+void Home::park(Thread& thread, user_regs_struct r) {
   r.rip = kParkAt;
   r.rax = SYS_pause;
   r.orig_rax = ~0ull;

@@ -13,7 +13,6 @@ constexpr uint64_t kHotJumps = 8, kHotJumpsMax = 64;
 }  // namespace
 
 void WorkingSet::on_fault(uint64_t page) {
-  last_[last_next_++ % last_.size()] = page;
   const auto known = std::find_if(hot_.begin(), hot_.end(), [page](const Hot& h) { return h.page == page; });
   if (known != hot_.end()) {
     known->jumps = std::min<uint64_t>(known->jumps * 2u, kHotJumpsMax);
@@ -36,23 +35,14 @@ void WorkingSet::on_jump() {
   for (Hot& hot : hot_) hot.jumps_left -= hot.jumps_left > 0 ? 1 : 0;
 }
 
-std::vector<uint64_t> WorkingSet::likely(const user_regs_struct& r, uint64_t leaves_for) const {
-  std::vector<uint64_t> pages{page_of(r.rsp), page_of(r.rsp) + 1, page_of(r.fs_base), page_of(r.rbp)};
-  for (const uint64_t value :
-       {r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15})
-    if (value >= kPageBytes && value < kUserSpaceEnd) pages.push_back(page_of(value));
-  pages.insert(pages.end(), last_.begin(), last_.end());
-  // Any register may hold anything, the stack pointer and base too.
-  std::erase_if(pages, [leaves_for](uint64_t page) {
-    return page == 0 || page == leaves_for || page >= page_of(kUserSpaceEnd);
-  });
-  return pages;
-}
-
-std::vector<uint64_t> WorkingSet::hot() const {
+std::vector<uint64_t> WorkingSet::wanted(uint64_t stack_pointer) const {
+  const uint64_t stack = page_of(stack_pointer);  // a register may hold anything
   std::vector<uint64_t> pages;
+  if (stack < page_of(kUserSpaceEnd)) pages.push_back(stack);
   for (const Hot& hot : hot_)
-    if (hot.jumps_left > 0 && hot.page < page_of(kUserSpaceEnd)) pages.push_back(hot.page);
+    if (hot.jumps_left > 0 && hot.page != stack && hot.page < page_of(kUserSpaceEnd))
+      pages.push_back(hot.page);
+  std::sort(pages.begin(), pages.end());
   return pages;
 }
 

@@ -23,19 +23,17 @@ enum class BackReason : uint16_t {
 
 // Which pages a thread takes along, learnt from its faults alone; it travels with the thread.
 //
-// What it faulted on last goes along once. A page that it faults on again after having had it lately was left
-// behind: it is *hot* and goes along with the next jumps, 8 of them, and twice as many (up to 64) each time
-// it is missed again after that. A scan never faults twice on a page, so its pages stay where they are; an
-// interpreter's some dozens of pages follow it. (Measured with python, --jump-every 7, half its footprint:
-// with the last eight faults alone it was not done in 120 s.) Plain data, as it lies, in jump frames.
+// A page that it faults on again after having had it lately was left behind: it is *hot* and goes along with
+// the next jumps, 8 of them, and twice as many (up to 64) each time it is missed again after that. A scan
+// never faults twice on a page, so its pages stay where they are; an interpreter's some dozens of pages
+// follow it. (Measured with python, --jump-every 7, half its footprint: with the last eight faults alone it
+// was not done in 120 s.) Plain data, as it lies, in jump frames.
 class WorkingSet {
  public:
   void on_fault(uint64_t page);
   void on_jump();  // called when the pages have been chosen
-  // What it may need at once, most wanted first: its stack, thread-local storage, what its registers point
-  // to, its last faults; not `leaves_for`, which is where it goes.
-  std::vector<uint64_t> likely(const user_regs_struct& registers, uint64_t leaves_for) const;
-  std::vector<uint64_t> hot() const;
+  // The page of its stack and the hot ones, ascending.
+  std::vector<uint64_t> wanted(uint64_t stack_pointer) const;
 
  private:
   struct Hot {
@@ -44,10 +42,9 @@ class WorkingSet {
     uint64_t jumps : 8 = 0;
   };
   static_assert(sizeof(Hot) == 8);
-  std::array<uint64_t, 8> last_{};
   std::array<Hot, 56> hot_{};
   std::array<uint16_t, 256> seen_{};  // hashes: a page taken for another travels for nothing, no more
-  uint32_t last_next_ = 0, seen_next_ = 0;
+  uint64_t seen_next_ = 0;
 };
 
 std::vector<uint8_t> encode_jump(const ThreadRule& rule, const WorkingSet& set, const Context& context);
