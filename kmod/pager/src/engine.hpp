@@ -158,6 +158,7 @@ class Engine {
   void answer_offers(Node& node);
   // engine_arrive.cpp
   void on_pages(Node& node, const Frame& frame, bool asked);
+  void tell_home_of(const std::vector<std::pair<uint64_t, bool>>& came);
   void on_answer_without_page(Node& node, const PageMeta& meta);
   bool accept(const PageMeta& meta, uint16_t from);
   void arrived(uint64_t page, bool demanded);

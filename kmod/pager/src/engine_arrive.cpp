@@ -110,18 +110,23 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
   if (asked) counters_.pages_pulled += here.size();
   placed_since_age_ += here.size();
   note_peak();
-  if (config_.self != kHome && node.index != kHome && !here.empty())
-    if (Node* home = lanes_.find(kHome))
-      for (const auto& [page, demanded] : here) {
-        FrameHeader note;
-        note.page = page;
-        note.count = 1;
-        note.version = table_.peek(page).version;
-        note.argument = config_.self;
-        lanes_.send(*home, FrameType::owner, note);
-      }
+  if (config_.self != kHome && node.index != kHome) tell_home_of(here);
   for (const auto& [page, demanded] : here)
     if (table_.peek(page).state() == PageState::resident) arrived(page, demanded);
+}
+
+// Home has not seen these move.
+void Engine::tell_home_of(const std::vector<std::pair<uint64_t, bool>>& came) {
+  Node* home = lanes_.find(kHome);
+  if (home == nullptr) return;
+  for (const auto& [page, demanded] : came) {
+    FrameHeader note;
+    note.page = page;
+    note.count = 1;
+    note.version = table_.peek(page).version;
+    note.argument = config_.self;
+    lanes_.send(*home, FrameType::owner, note);
+  }
 }
 
 void Engine::on_answer_without_page(Node& node, const PageMeta& meta) {

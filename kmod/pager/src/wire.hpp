@@ -80,7 +80,7 @@ enum PageFlags : uint32_t {
   kPageOffered = 32,
 };
 
-// Flag of a GET of home: the pages will be read, copies of them are worth keeping. Of its answer: they are kept.
+// Flag of a GET of home: the pages will be read, copies are worth keeping. Of its answer: they are kept.
 constexpr uint16_t kKeepsCopies = 1;
 
 struct PageMeta {
