@@ -175,7 +175,8 @@ test('an agent that says what it likes harms neither agents nor runs', async t =
   t.true(lines(cluster) - linesBefore < LINES_MAX, said)
   t.regex(cluster.log('b'), /stream to \S+ ended: malformed message/)
   await Promise.all(hostile.map(peer => peer.stop()))
-  const free = async () => (await cluster.processes('b')).length === 1
+  const ofRunAlone = async (name: string) => (await cluster.processes(name)).length === 1
+  const free = async () => (await ofRunAlone('a')) && (await ofRunAlone('b'))
   await until('its leases to end', free, GIVEN_BACK_WITHIN_MS)
   await expectProgress(t, scene)
   scene.running.child.kill('SIGTERM')
