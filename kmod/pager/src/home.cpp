@@ -140,7 +140,7 @@ void Home::start_application() {
   }
   application_ = launched.pid;
   keep_privileges(kTracerKeeps);  // not before: the application has all that it would have alone
-  raise_descriptor_limit();  // not the application's: each child takes one here
+  raise_descriptor_limit();       // not the application's: each child takes one here
   add_thread(application_, true);
   prepare_image();
   control_->to_all({ControlType::started, {application_}, {}});

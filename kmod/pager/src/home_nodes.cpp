@@ -161,8 +161,7 @@ void Home::on_frame(Node& node, const Frame& frame, bool) {
       if (!decode_counters(frame.payload, node.counters)) return;
       node.pages_peak = std::max(node.pages_peak, node.counters.peak_resident);
       return;
-    case FrameType::bye:
-      return on_bye(node, frame);
+    case FrameType::bye: return on_bye(node, frame);
     case FrameType::back: return on_back(node, frame);
     case FrameType::layout_ack: return on_layout_ack(frame.header.argument, node.index);
     case FrameType::give_back:
@@ -184,8 +183,8 @@ void Home::on_frame(Node& node, const Frame& frame, bool) {
 
 void Home::on_bye(Node& node, const Frame& frame) {
   node.left = true;
-  const std::string reason = "left: " + std::string(reinterpret_cast<const char*>(frame.payload.data()),
-                                                    frame.payload.size());
+  const std::string reason =
+      "left: " + std::string(reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size());
   if (frame.header.argument == 1 && !ending_)  // pages that were at nobody: the table cannot know of them
     throw Failure(format("node %s was lost (%s)", node.name.c_str(), reason.c_str()));
   if (node.pages_owned_hint > 0 || node.threads_there > 0) lost(node, reason);

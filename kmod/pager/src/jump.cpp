@@ -43,6 +43,7 @@ std::vector<uint64_t> WorkingSet::wanted(uint64_t stack_pointer) const {
     if (hot.jumps_left > 0 && hot.page != stack && hot.page < page_of(kUserSpaceEnd))
       pages.push_back(hot.page);
   std::sort(pages.begin(), pages.end());
+  pages.erase(std::unique(pages.begin(), pages.end()), pages.end());  // a frame may have said one twice
   return pages;
 }
 

@@ -22,7 +22,7 @@ constexpr uint64_t kFirstLaneUs = 10'000'000;  // no home within this time: nobo
 constexpr uint64_t kSilentUs = 4'000'000;
 constexpr uint64_t kAskAgainUs = 1'000'000;
 constexpr uint64_t kNamedByHomeUs = 500'000;  // if the other node is dead, home says so better
-constexpr size_t kRegionsMax = 65530;  // vm.max_map_count as the kernel has it: home has no more
+constexpr size_t kRegionsMax = 65530;         // vm.max_map_count as the kernel has it: home has no more
 }  // namespace
 
 Peer::Peer(PeerOptions options)
@@ -187,8 +187,8 @@ void Peer::on_down(Node& node, const std::string& reason) {
   // Who left in order has answered all it ever will, but reads no more; else an answer may have been on the
   // lane.
   if (!node.moves_lost && (asked == 0 || node.left)) return;
-  const std::string text = format("the lane to node %s was lost (%s) with pages on their way",
-                                  node.name.c_str(), reason.c_str());
+  const std::string text =
+      format("the lane to node %s was lost (%s) with pages on their way", node.name.c_str(), reason.c_str());
   loop_.at(now_us() + kNamedByHomeUs, [this, text] {
     pages_lost_ = true;
     throw Failure(text);
@@ -231,8 +231,7 @@ void Peer::on_home_frame(Node& home, const Frame& frame) {
       return guests_.set_rule(
           std::string(reinterpret_cast<const char*>(frame.payload.data()), frame.payload.size()),
           frame.header.argument);
-    case FrameType::jump:
-      return guests_.on_jump(home, frame, may_host(home) ? lease_threads_ : 0);
+    case FrameType::jump: return guests_.on_jump(home, frame, may_host(home) ? lease_threads_ : 0);
     case FrameType::give_back:
       if (!draining_) start_draining();
       return;

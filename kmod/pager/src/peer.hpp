@@ -87,7 +87,7 @@ class Peer : public EngineHost, public LaneEvents {
   uint64_t lease_report_us_ = 0;
   bool home_seen_ = false;
   bool draining_ = false;
-  bool telling_ = false;  // a pass of owner notes is not out yet
+  bool telling_ = false;     // a pass of owner notes is not out yet
   bool pages_lost_ = false;  // with a lane to another participant: nobody can go on
   int exit_status_ = 0;
   std::map<uint16_t, uint64_t> lane_wanted_us_;

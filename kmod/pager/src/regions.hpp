@@ -46,7 +46,7 @@ struct Region {
   uint64_t backing_page = 0;             // file page of `start`, in either
   bool wipe_on_fork = false;
   bool skip_on_fork = false;
-  bool locked = false;  // by mlock: advice does not take its contents away
+  bool locked = false;                                   // by mlock: advice does not take its contents away
   bool read_backing(uint64_t page, uint8_t* out) const;  // false: there is none; throws Failure
 };
 
