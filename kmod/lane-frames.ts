@@ -57,7 +57,7 @@ export const FrameType = {
   ack: 25,
 } as const
 
-export const PageFlag = { data: 1, zero: 2, moved: 4, absent: 8, pinned: 16 } as const
+export const PageFlag = { data: 1, zero: 2, moved: 4, absent: 8, pinned: 16, offered: 32 } as const
 export const RegionKind = { elastic: 1, replica: 2 } as const
 
 export interface FrameHeader {
@@ -350,7 +350,7 @@ const CHECKS: ReadonlyMap<number, Check> = new Map<number, Check>([
   [FrameType.hello, helloProblem],
   [FrameType.get, requestProblem],
   [FrameType.pages, (header, payload) => pagesProblem(header, payload, ANY_PAGE_FLAG)],
-  [FrameType.push, (header, payload) => pagesProblem(header, payload, PageFlag.data | PageFlag.zero)],
+  [FrameType.push, (header, payload) => pagesProblem(header, payload, PageFlag.data | PageFlag.zero | PageFlag.offered)],
   [FrameType.map, (_, payload) => regionProblem(payload)],
   [FrameType.drop, dropProblem],
   [FrameType.protect, protectProblem],

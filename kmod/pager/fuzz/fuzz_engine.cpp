@@ -1,7 +1,7 @@
 // The ownership engine between its own node's threads and another node: sequences of faults, frames and calls
 // in any order, on home and on a participant. What has to hold all the while: a page is given away only by
 // who has it, each time under a newer version, with the bytes that it came with; and it is here as long as it
-// was not given away.
+// was not given away. What is offered without its bytes is what the other end has kept.
 #include <unordered_map>
 
 #include "../test/engine_test_kit.hpp"
@@ -46,6 +46,10 @@ class World {
   void came(const PageMeta& meta, uint64_t word);
   void hear();
   void hear_frame(const Frame& frame);
+  void offer_step(fuzz::Input& in, uint64_t page);
+  void answered(const PageMeta& meta);
+  void hear_offer(const PageMeta& meta);
+  void write(uint64_t page);
   void left(const PageMeta& meta, const uint8_t* data);
   void check();
   uint64_t newer_version(fuzz::Input& in, uint64_t page);
@@ -55,6 +59,7 @@ class World {
   uint64_t first_;
   Node* node_;
   std::unordered_map<uint64_t, Known> known_;
+  std::unordered_map<uint64_t, Known> copies_;  // what the other end, or a lender here, has kept
   uint64_t words_ = 1;
 };
 
@@ -68,6 +73,8 @@ void World::restart() {
   node_->synced = true;
   node_->status.pages_limit = 1 << 20;  // more than it can be sent
   known_.clear();
+  copies_.clear();
+  scene_.host.stay = self_ == kHome;
   for (uint64_t page = first_; page < first_ + kPages; page++) known_[page].here = self_ == kHome;
 }
 
@@ -107,6 +114,7 @@ void World::say_pages(fuzz::Input& in, FrameType type, uint64_t page) {
     if (scene_.table.peek(i).deferred) header.count = 1;
   std::vector<PageMeta> metas(header.count);
   std::vector<uint8_t> data;
+  if (type == FrameType::pages && in.below(2) == 0) header.flags = kKeepsCopies;
   for (uint32_t i = 0; i < header.count; i++) {
     const uint64_t kind = in.below(type == FrameType::push ? 2 : 8);
     PageMeta& meta = metas[i];
@@ -114,6 +122,7 @@ void World::say_pages(fuzz::Input& in, FrameType type, uint64_t page) {
     if (kind > 4) {  // an answer without the page
       meta.flags = static_cast<uint16_t>(kPageMoved << (kind - 5));
       meta.owner = static_cast<uint16_t>(in.below(4));
+      answered(meta);
       continue;
     }
     const uint64_t word = kind == 0 ? 0 : words_++;
@@ -123,6 +132,8 @@ void World::say_pages(fuzz::Input& in, FrameType type, uint64_t page) {
       memcpy(data.data() + data.size() - kPageBytes, &word, sizeof word);
     }
     came(meta, word);
+    if (header.flags == kKeepsCopies && word != 0 && known_[meta.page].word == word)
+      copies_[meta.page] = known_[meta.page];
   }
   std::vector<uint8_t> payload(metas.size() * sizeof(PageMeta));
   memcpy(payload.data(), metas.data(), payload.size());
@@ -131,7 +142,8 @@ void World::say_pages(fuzz::Input& in, FrameType type, uint64_t page) {
 }
 
 void World::local_step(fuzz::Input& in, uint64_t page) {
-  switch (in.below(8)) {
+  switch (in.below(9)) {
+    case 8: return write(page);
     case 0:
       if (self_ != kHome) return;
       for (uint64_t i = page; i < std::min(page + 4, first_ + kPages); i++)
@@ -155,9 +167,11 @@ void World::step(fuzz::Input& in) {
   header.page = page;
   header.count = static_cast<uint32_t>(1 + in.below(4));
   header.version = newer_version(in, page);
-  switch (in.below(8)) {
+  switch (in.below(9)) {
+    case 8: return offer_step(in, page);
     case 0:
     case 1:
+      if (in.below(2) == 0) header.flags = kKeepsCopies;
       header.version = in.rarely() ? header.version : scene_.table.peek(page).version;
       header.argument = static_cast<uint32_t>(in.below(header.count + 1));
       return say(FrameType::get, header);
@@ -172,6 +186,63 @@ void World::step(fuzz::Input& in) {
         if (scene_.table.peek(i).state() == PageState::untouched) known_[i].here = false;
       return;
     default: local_step(in, page);
+  }
+}
+
+// A thread writes to a page; where that is protected it first faults, and may have to wait.
+void World::write(uint64_t page) {
+  if (self_ != kHome || scene_.table.peek(page).state() != PageState::resident) return;
+  if (scene_.table.peek(page).copy_at() != 0) {
+    FaultEvent event;
+    event.page = page;
+    event.tid = 1;
+    event.write = event.write_protected = true;
+    scene_.engine.on_fault(event);
+    if (scene_.table.peek(page).copy_at() != 0) return;
+  }
+  known_[page].word = words_++;
+  REQUIRE(pwrite(scene_.memory.file(), &known_[page].word, sizeof(uint64_t),
+                 static_cast<off_t>(address_of(page))) == sizeof(uint64_t));
+}
+
+void World::offer_step(fuzz::Input& in, uint64_t page) {
+  FrameHeader header;
+  header.page = page;
+  header.count = 1;
+  PageMeta meta{page, in.rarely() ? newer_version(in, page) : scene_.table.peek(page).version + 1, 0, 0, 0};
+  if (self_ != kHome) {
+    meta.flags = kPageOffered;
+  } else {
+    meta.flags = in.below(2) == 0 ? kPageMoved : kPageAbsent;
+    meta.owner = kOtherNode;
+    answered(meta);
+  }
+  const auto* bytes = reinterpret_cast<const uint8_t*>(&meta);
+  say(self_ == kHome ? FrameType::pages : FrameType::push, header,
+      std::vector<uint8_t>(bytes, bytes + sizeof meta));
+}
+
+// What home is about to hear of a page that it may have offered.
+void World::answered(const PageMeta& meta) {
+  const PageEntry& e = scene_.table.peek(meta.page);
+  const bool taken = self_ == kHome && e.offered() && meta.flags == kPageMoved && meta.owner == kOtherNode &&
+                     meta.version == e.version + 1;
+  if (!taken) return;
+  REQUIRE(copies_[meta.page].word == known_[meta.page].word);
+  known_[meta.page].here = false;
+  known_[meta.page].version = meta.version;
+}
+
+// An offer of home, or the answer of a lender that has taken one.
+void World::hear_offer(const PageMeta& meta) {
+  Known& known = known_[meta.page];
+  const Known& copy = copies_[meta.page];
+  REQUIRE(copy.version + 1 == meta.version);
+  if (self_ == kHome) {
+    REQUIRE(known.here && known.word == copy.word);
+  } else {
+    REQUIRE(!known.here);
+    known = {true, meta.version, copy.word};
   }
 }
 
@@ -207,8 +278,12 @@ void World::hear_frame(const Frame& frame) {
   for (uint32_t i = 0; i < frame.header.count; i++) {
     PageMeta meta;
     memcpy(&meta, frame.payload.data() + i * sizeof meta, sizeof meta);
+    const bool taken = self_ != kHome && meta.flags == kPageMoved && meta.owner == self_;
+    if (meta.flags == kPageOffered || taken) hear_offer(meta);
     if (meta.flags == kPageData || meta.flags == kPageZero)
       left(meta, meta.flags == kPageData ? data : nullptr);
+    if (self_ != kHome && meta.flags == kPageData && frame.header.flags == kKeepsCopies)
+      copies_[meta.page] = known_[meta.page];
     if (meta.flags == kPageData) data += kPageBytes;
   }
 }

@@ -32,10 +32,11 @@ class EngineHost {
   virtual bool threads_here() const = 0;     // does a thread run on this node's pages (or wait to)?
   virtual bool threads_may_run() const = 0;  // can anybody write to this node's pages now?
   virtual bool fill_from_backing(uint64_t page, uint8_t* out) = 0;  // home: false if the page starts as zeros
-  virtual void must_go_home(uint64_t page) = 0;  // participants: waiting threads cannot have it here
-  virtual void want_lane(uint16_t node) = 0;     // participants: no lane to that node yet
-  virtual void out_of_room(uint64_t page) = 0;   // nothing can make room for this page
-  virtual void tell_room() = 0;                  // a status to every node, now
+  virtual void must_go_home(uint64_t page) = 0;        // participants: waiting threads cannot have it here
+  virtual void want_lane(uint16_t node) = 0;           // participants: no lane to that node yet
+  virtual void out_of_room(uint64_t page) = 0;         // nothing can make room for this page
+  virtual void tell_room() = 0;                        // a status to every node, now
+  virtual bool threads_stay() const { return false; }  // home: no thread ever runs elsewhere
   // Home: a page that is marked as shared changes or goes after this; it is not marked any more.
   virtual void before_change(uint64_t) {}
 };
@@ -90,11 +91,13 @@ class Engine {
   uint32_t next_birth() { return ++birth_; }
   bool read_copy(uint64_t page, uint8_t* out);  // contents without moving; false if not here
   void release_replicas(uint64_t first, uint64_t end);
+  void discard_copies() { trim_copies(INT64_MAX); }  // participants: threads will run here
 
  private:
   friend class EngineTest;
   struct Deferred {  // a GET that waits here
     uint16_t from;
+    bool keep;  // copies
     uint64_t page, count, demand, version, not_before_us;
   };
   struct Held {
@@ -114,13 +117,13 @@ class Engine {
   void fault_remote(const FaultEvent& fault, PageEntry& e);
   template <typename Same>
   uint64_t run_length(Prefetch::Plan plan, const Same& same, uint64_t& first);
-  void ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand);
+  void ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand, bool keep = false);
   void ask_file_pages(uint64_t page);
   bool bring(uint64_t page);  // starts making one page resident; true if it is at once
   void starve(const FaultEvent& fault);
   bool room_may_come();
   void check_waiters(uint64_t page);
-  void place(uint64_t first, const uint8_t* data, uint64_t count);
+  void place(uint64_t first, const uint8_t* data, uint64_t count, bool clean = false);
   // engine_fresh.cpp
   bool plenty() const;  // of memory: what is filled for nothing is in nobody's way
   PageRun fresh_block(uint64_t page, const Region& region, uint64_t least) const;  // count 0: none
@@ -128,7 +131,7 @@ class Engine {
   void fill_run(uint64_t first, uint64_t count, uint64_t wanted, const Region* backed);
   // engine_serve.cpp
   void serve_get(Node& node, const FrameHeader& header);
-  void serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand, uint64_t version);
+  void serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand, uint64_t version, bool keep);
   bool must_defer(uint64_t page, uint64_t version, uint64_t& not_before_us);
   void defer(Deferred deferred);
   void retry_deferred(uint64_t page);
@@ -138,9 +141,24 @@ class Engine {
   void copy_out(uint64_t page, uint8_t* out, uint64_t count, bool protect);
   void serve_page(Node& to, uint64_t page, bool demanded, PageMeta& meta, uint8_t* out);
   void fill_meta_of_owned(Node& to, uint64_t page, PageMeta& meta, uint8_t* out);
-  void send_pages(Node& to, FrameType type, const std::vector<PageMeta>& metas, size_t data_pages, bool bulk);
+  void send_pages(Node& to, FrameType type, const std::vector<PageMeta>& metas, size_t data_pages, bool bulk,
+                  uint16_t flags = 0);
+  // engine_copies.cpp
+  bool wants_copies(const FaultEvent& fault);
+  bool come_clean(const Frame& frame) const;
+  void on_write_to_clean(PageEntry& e);
+  bool offer(std::vector<uint64_t>& victims);
+  bool on_offer_answered(Node& node, const PageMeta& meta);
+  void end_offer(uint64_t page);
+  bool keeps_copies() const;
+  void keep_copy(uint64_t page);
+  void discard_copy(uint64_t page);
+  void trim_copies(int64_t room_wanted);
+  void take_offered(Node& node, const PageMeta& meta);
+  void answer_offers(Node& node);
   // engine_arrive.cpp
   void on_pages(Node& node, const Frame& frame, bool asked);
+  void tell_home_of(const std::vector<std::pair<uint64_t, bool>>& came);
   void on_answer_without_page(Node& node, const PageMeta& meta);
   bool accept(const PageMeta& meta, uint16_t from);
   void arrived(uint64_t page, bool demanded);
@@ -151,7 +169,11 @@ class Engine {
   // engine_evict.cpp
   int64_t room() const {
     return static_cast<int64_t>(config_.pages_limit) - static_cast<int64_t>(pages_in_buffers_) -
-           static_cast<int64_t>(table_.resident()) - expected_ - unconfirmed_;
+           static_cast<int64_t>(table_.resident()) - expected_ - unconfirmed_ + offered_;
+  }
+  void note_peak() {
+    const uint64_t resident = table_.resident() - static_cast<uint64_t>(offered_);
+    counters_.peak_resident = std::max(counters_.peak_resident, resident);
   }
   void count_buffers();
   int64_t pushers() const;  // nodes that may push here
@@ -164,6 +186,7 @@ class Engine {
   void add_idle_neighbours(std::vector<uint64_t>& victims, size_t wanted, uint64_t page, uint64_t now);
   void age();
   Node* choose_target(size_t pages, bool& wait);
+  bool takes_pages(const Node& node) const;
   bool node_has_room(const Node& node, size_t pages) const;
   void push(Node& to, const std::vector<uint64_t>& pages, bool bulk, bool drop_later = false);
   // engine_spill.cpp
@@ -208,6 +231,15 @@ class Engine {
   uint64_t spill_broken_until_us_ = 0;
   bool spill_doubtful_ = false;
   int64_t unconfirmed_ = 0;
+  // Home: pages offered and not answered, which are as good as gone; writers that wait for the answer.
+  int64_t offered_ = 0;
+  std::vector<uint64_t> offer_waiters_;
+  int copies_pay_ = 0;
+  uint64_t copies_declined_ = 0;
+  // Participants: copied pages, those kept first in front; some of these are not copied any more.
+  std::deque<uint64_t> copies_;
+  uint64_t copied_ = 0;
+  std::vector<PageMeta> offer_answers_;
   uint64_t tell_from_ = 0;  // where the notes of tell_owned go on
   std::deque<Deferred> deferred_;
   uint64_t held_timer_us_ = 0;

@@ -20,7 +20,9 @@ bool Engine::accept(const PageMeta& meta, uint16_t) {
   if (config_.self == kHome && e.state() != PageState::remote && e.state() != PageState::in_flight)
     return false;
   leave_remote(e);
-  if (e.state() == PageState::resident) {  // an older life of this address, not yet dropped here
+  if (e.state() == PageState::copied) {
+    discard_copy(meta.page);
+  } else if (e.state() == PageState::resident) {  // an older life of this address, not yet dropped here
     memory_.drop(meta.page, 1);
     table_.remove(meta.page);
     if (e.replica) replicas_--;  // of a mapping whose end is still on its way here
@@ -52,10 +54,11 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
   const uint8_t* data = frame.payload.data() + count * sizeof(PageMeta);
   std::vector<std::pair<uint64_t, bool>>& here = came_;
   here.clear();
+  const bool clean = asked && come_clean(frame);
   uint64_t run_page = 0, run_count = 0;
   const uint8_t* run_data = nullptr;
   const auto place_run = [&] {
-    if (run_count > 0) place(run_page, run_data, run_count);
+    if (run_count > 0) place(run_page, run_data, run_count, clean);
     run_count = 0;
   };
   for (uint32_t i = 0; i < count; i++) {
@@ -64,6 +67,10 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
     const bool has_data = meta.flags == kPageData;
     const uint8_t* bytes = data;
     if (has_data) data += kPageBytes;
+    if (meta.flags == kPageOffered) {
+      take_offered(node, meta);
+      continue;
+    }
     if (!has_data && meta.flags != kPageZero) {
       place_run();  // what follows may send pages away again: those of this frame must be there
       on_answer_without_page(node, meta);
@@ -80,6 +87,7 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
     }
     table_.insert_front(meta.page, demanded);
     here.emplace_back(meta.page, demanded);
+    if (clean && has_data) table_.entry(meta.page).left_at = node.index;
     if (has_data && run_count > 0 && run_page + run_count == meta.page &&
         run_data + (run_count << kPageShift) == bytes) {
       run_count++;
@@ -97,24 +105,32 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
     }
   }
   place_run();
+  drop_shipped();
+  answer_offers(node);
   if (asked) counters_.pages_pulled += here.size();
   placed_since_age_ += here.size();
-  counters_.peak_resident = std::max(counters_.peak_resident, table_.resident());
-  if (config_.self != kHome && node.index != kHome && !here.empty())
-    if (Node* home = lanes_.find(kHome))
-      for (const auto& [page, demanded] : here) {
-        FrameHeader note;
-        note.page = page;
-        note.count = 1;
-        note.version = table_.peek(page).version;
-        note.argument = config_.self;
-        lanes_.send(*home, FrameType::owner, note);
-      }
+  note_peak();
+  if (config_.self != kHome && node.index != kHome) tell_home_of(here);
   for (const auto& [page, demanded] : here)
     if (table_.peek(page).state() == PageState::resident) arrived(page, demanded);
 }
 
+// Home has not seen these move.
+void Engine::tell_home_of(const std::vector<std::pair<uint64_t, bool>>& came) {
+  Node* home = lanes_.find(kHome);
+  if (home == nullptr) return;
+  for (const auto& [page, demanded] : came) {
+    FrameHeader note;
+    note.page = page;
+    note.count = 1;
+    note.version = table_.peek(page).version;
+    note.argument = config_.self;
+    lanes_.send(*home, FrameType::owner, note);
+  }
+}
+
 void Engine::on_answer_without_page(Node& node, const PageMeta& meta) {
+  if (config_.self == kHome && on_offer_answered(node, meta)) return;
   PageEntry& e = table_.entry(meta.page);
   if (e.state() != PageState::in_flight || e.where != node.index) return;
   const bool demanded = !e.prefetched;
@@ -207,6 +223,8 @@ void Engine::apply_drop(const FrameHeader& header) {
       table_.remove(page);
       if (e.replica) replicas_--;
       e.replica = 0;
+    } else if (e.state() == PageState::copied) {
+      discard_copy(page);
     } else if (e.state() == PageState::spilled) {
       spill_.free_slot(e.where);
     } else if (e.state() == PageState::in_flight) {
@@ -256,14 +274,17 @@ void Engine::forget(uint64_t first, uint64_t end) {
     flush();
     run = {page, 1};
   };
-  std::vector<uint64_t> deferred, watched;
+  std::vector<uint64_t> deferred, watched, offered;
   table_.for_each_touched(first, end, [&](uint64_t page, PageEntry& e) {
     if (e.shared) host_.before_change(page);
     if (e.watched) watched.push_back(page);  // it will not come: whoever waits for it goes on without
     if (e.state() == PageState::untouched) return;
+    const bool is_offered = e.offered();
+    if (is_offered) offered.push_back(page);
     const bool here = e.state() == PageState::resident || e.state() == PageState::spilled;
     // Others may be told of pages that they never had, so that few frames are enough.
-    if (here && drop.count > 0 && drop.page + drop.count == page) extend(drop, page, flush_drop);
+    if (is_offered || (here && drop.count > 0 && drop.page + drop.count == page))
+      extend(drop, page, flush_drop);
     if (e.state() == PageState::resident) {
       table_.remove(page);
       extend(punch, page, flush_punch);
@@ -282,7 +303,8 @@ void Engine::forget(uint64_t first, uint64_t end) {
   });
   flush_punch();
   flush_drop();
-  for (const uint64_t page : deferred) retry_deferred(page);
+  for (const uint64_t page : offered) end_offer(page);
+  for (const uint64_t page : deferred) retry_if_deferred(page);
   for (const uint64_t page : watched) check_waiters(page);
 }
 
@@ -297,7 +319,7 @@ void Engine::adopt(uint64_t page, const uint8_t* data) {
   table_.insert_front(page);
   counters_.pages_touched++;
   placed_since_age_++;
-  counters_.peak_resident = std::max(counters_.peak_resident, table_.resident());
+  note_peak();
 }
 
 void Engine::rename(uint64_t from, uint64_t to) {
@@ -358,6 +380,10 @@ void Engine::reset() {
   deferred_.clear();
   starved_.clear();
   waiters_.clear();
+  offered_ = 0;
+  offer_waiters_.clear();
+  copies_.clear();
+  copied_ = 0;
   held_.fill({});
 }
 

@@ -40,6 +40,7 @@ void Engine::count_buffers() {
 // While over the limit, as much leaves as others have pushed here, as far as lanes and disk take it.
 void Engine::reclaim_ahead() {
   count_buffers();
+  trim_copies(0);
   while (pushed_here_ > kBatch && room() < 0 && evict_batch(kBatch)) {
     pushed_here_ -= kBatch;
     lanes_.flush();  // a queue takes a few batches
@@ -134,7 +135,8 @@ void Engine::age() {
 bool Engine::may_leave(uint64_t page, uint64_t now) const {
   const PageEntry& e = table_.peek(page);
   const Held& held = held_[page % held_.size()];
-  return e.state() == PageState::resident && !e.pinned && (held.page != page || held.until_us <= now);
+  return e.state() == PageState::resident && !e.pinned && !e.offered() &&
+         (held.page != page || held.until_us <= now);
 }
 
 // What was used lately is spared, but not for ever: a batch must not become a walk over all of memory. With a
@@ -171,9 +173,13 @@ void Engine::add_idle_neighbours(std::vector<uint64_t>& victims, size_t wanted, 
   }
 }
 
-bool Engine::node_has_room(const Node& node, size_t pages) const {
+bool Engine::takes_pages(const Node& node) const {
   if (!node.up || node.left || node.draining || !node.synced) return false;
-  if (node.index != kHome && (node.lease.revoked || now_us() > node.lease.expires_us)) return false;
+  return node.index == kHome || (!node.lease.revoked && now_us() <= node.lease.expires_us);
+}
+
+bool Engine::node_has_room(const Node& node, size_t pages) const {
+  if (!takes_pages(node)) return false;
   const uint64_t limit =
       node.index == kHome ? node.status.pages_limit : std::min(node.lease.pages_max, node.status.pages_limit);
   const uint64_t used = node.status.pages_resident + pages_on_the_way(node);
@@ -228,6 +234,8 @@ bool Engine::evict_batch(size_t pages) {
   victims.erase(elastic_end, victims.end());
   if (victims.empty()) return dropped;
   std::sort(victims.begin(), victims.end());
+  const bool gone = offer(victims) || dropped;
+  if (victims.empty()) return gone;
   bool wait = false;
   if (Node* target = choose_target(victims.size(), wait)) {
     push(*target, victims, true);
@@ -235,8 +243,8 @@ bool Engine::evict_batch(size_t pages) {
     counters_.pages_pushed += victims.size();
     return true;
   }
-  if (wait) return dropped;
-  return spill_pages(victims) || dropped;
+  if (wait) return gone;
+  return spill_pages(victims) || gone;
 }
 
 // `pages` ascending or not; all resident. Ownership moves with the frame.

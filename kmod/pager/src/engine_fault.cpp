@@ -42,6 +42,8 @@ void Engine::on_fault(const FaultEvent& fault) {
   switch (e.state()) {
     case PageState::resident:  // came while the event was queued, or is protected by a scan
       if (fault.write_protected) {
+        if (e.offered()) return offer_waiters_.push_back(fault.page);
+        if (e.copy_at() != 0) on_write_to_clean(e);
         if (e.shared) host_.before_change(fault.page);
         memory_.unprotect(fault.page, 1);
       } else {
@@ -51,6 +53,7 @@ void Engine::on_fault(const FaultEvent& fault) {
     case PageState::in_flight:
       e.prefetched = 0;  // somebody waits for it now
       return;
+    case PageState::copied: discard_copy(fault.page); [[fallthrough]];
     case PageState::remote: return fault_remote(fault, e);
     case PageState::spilled:
       if (!make_room(1)) return starve(fault);
@@ -142,12 +145,12 @@ void Engine::fault_spilled(uint64_t page) {
     if (table_.peek(first + i).deferred) retry_deferred(first + i);
   }
   placed_since_age_ += count;
-  counters_.peak_resident = std::max(counters_.peak_resident, table_.resident());
+  note_peak();
 }
 
 // What comes back here from elsewhere or the disk: write-protected where somebody has to be told of a change.
-void Engine::place(uint64_t first, const uint8_t* data, uint64_t count) {
-  bool shared = false;
+void Engine::place(uint64_t first, const uint8_t* data, uint64_t count, bool clean) {
+  bool shared = clean;
   for (uint64_t page = first; page < first + count; page++) shared = shared || table_.peek(page).shared;
   memory_.place(first, data, count, shared);
 }
@@ -175,12 +178,13 @@ void Engine::fault_remote(const FaultEvent& fault, PageEntry& e) {
       },
       first);
   prefetch_.fetched(first, count);
-  ask(owner, first, count, page);
+  ask(owner, first, count, page, wants_copies(fault));
 }
 
-void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand) {
+void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand, bool keep) {
   Node* node = lanes_.find(owner);
   FrameHeader header;
+  header.flags = keep ? kKeepsCopies : 0;
   header.page = first;
   header.count = static_cast<uint32_t>(count);
   header.version = table_.peek(demand).version;
@@ -229,7 +233,7 @@ void Engine::starve(const FaultEvent& fault) {
 }
 
 bool Engine::room_may_come() {
-  if (spill_.buffers_busy() || unconfirmed_ > 0 || expected_ > 0) return true;
+  if (spill_.buffers_busy() || unconfirmed_ > 0 || expected_ > 0 || offered_ > 0) return true;
   for (const auto& [index, node] : lanes_.all())
     if (node->up && (!lanes_.bulk_has_room(*node) || !lanes_.urgent_has_room(*node))) return true;
   std::vector<uint64_t> victims;
@@ -253,7 +257,10 @@ void Engine::on_drained() {
 
 bool Engine::bring(uint64_t page) {
   PageEntry& e = table_.entry(page);
-  if (e.state() == PageState::resident) return true;
+  if (e.state() == PageState::resident) {
+    e.watched = e.offered();
+    return !e.watched;
+  }
   if (e.state() == PageState::in_flight) {
     e.prefetched = 0;
     e.watched = 1;
@@ -262,6 +269,7 @@ bool Engine::bring(uint64_t page) {
   FaultEvent fault;
   fault.page = page;
   fault.tid = 0;
+  fault.write = true;
   e.watched = 1;
   on_fault(fault);
   return table_.peek(page).state() == PageState::resident;
@@ -272,7 +280,12 @@ void Engine::make_resident(std::vector<uint64_t> pages, bool pin, std::function<
   for (const uint64_t page : pages) {
     const Region* region = regions_.find(page);
     if (region == nullptr || region->kind != RegionKind::elastic) continue;
-    if (pin) table_.entry(page).pinned = 1;
+    PageEntry& e = table_.entry(page);
+    if (pin) e.pinned = 1;
+    if (pin && e.copy_at() != 0 && !e.offered()) {
+      on_write_to_clean(e);
+      if (!e.shared) memory_.unprotect(page, 1);
+    }
     if (!bring(page)) waiter.missing.push_back(page);
   }
   if (waiter.missing.empty()) return done();

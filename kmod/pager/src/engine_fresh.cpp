@@ -67,7 +67,7 @@ void Engine::fill_run(uint64_t first, uint64_t count, uint64_t wanted, const Reg
   }
   counters_.pages_touched += count;
   placed_since_age_ += count;
-  counters_.peak_resident = std::max(counters_.peak_resident, table_.resident());
+  note_peak();
 }
 
 }  // namespace elastic

@@ -36,7 +36,8 @@ bool Engine::on_frame(Node& node, const Frame& frame) {
 
 void Engine::serve_get(Node& node, const FrameHeader& header) {
   if (header.count == 0 || header.count > Prefetch::kWindowMax || header.argument >= header.count) return;
-  serve(node.index, header.page, header.count, header.page + header.argument, header.version);
+  const bool keep = header.flags == kKeepsCopies && node.index == kHome;
+  serve(node.index, header.page, header.count, header.page + header.argument, header.version, keep);
 }
 
 bool Engine::must_defer(uint64_t page, uint64_t version, uint64_t& not_before_us) {
@@ -46,6 +47,7 @@ bool Engine::must_defer(uint64_t page, uint64_t version, uint64_t& not_before_us
   // Named owner, but the page is still on its way here; or an older life of this address, whose end is.
   if (e.version < version) return true;
   if (e.state() != PageState::resident) return false;
+  if (e.offered()) return true;
   const Held& held = held_[page % held_.size()];
   if (held.page != page || held.until_us <= now_us() || !host_.threads_here()) return false;
   not_before_us = held.until_us;
@@ -79,7 +81,7 @@ void Engine::retry_deferred(uint64_t page) {
     now.push_back(*it);
     it = deferred_.erase(it);
   }
-  for (const Deferred& d : now) serve(d.from, d.page, d.count, d.demand, d.version);
+  for (const Deferred& d : now) serve(d.from, d.page, d.count, d.demand, d.version, d.keep);
 }
 
 void Engine::retry_held() {
@@ -163,7 +165,7 @@ void Engine::fill_meta_of_owned(Node& to, uint64_t page, PageMeta& meta, uint8_t
 // Resident and free to go now.
 bool Engine::leaves_memory(uint64_t page, bool demanded) {
   const PageEntry& e = table_.peek(page);
-  if (e.state() != PageState::resident || e.pinned || e.replica) return false;
+  if (e.state() != PageState::resident || e.pinned || e.replica || e.offered()) return false;
   uint64_t ignored = 0;
   return demanded || !must_defer(page, 0, ignored);
 }
@@ -175,7 +177,7 @@ void Engine::serve_page(Node& to, uint64_t page, bool demanded, PageMeta& meta, 
   const bool elastic = region != nullptr && region->kind == RegionKind::elastic;  // as far as home goes
   meta.page = page;
   meta.flags = demanded ? kPagePinned : kPageAbsent;
-  if (e.state() == PageState::remote) {
+  if (e.state() == PageState::remote || e.state() == PageState::copied) {
     meta.flags = kPageMoved;
     meta.owner = static_cast<uint16_t>(e.where);
     meta.version = e.version;
@@ -187,15 +189,18 @@ void Engine::serve_page(Node& to, uint64_t page, bool demanded, PageMeta& meta, 
     fill_meta_of_owned(to, page, meta, out);
 }
 
-void Engine::serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand, uint64_t version) {
+void Engine::serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand, uint64_t version,
+                   bool keep) {
   Node* to = lanes_.find(from);
   if (to == nullptr || !to->up) return;
   uint64_t not_before = 0;
-  if (must_defer(demand, version, not_before)) return defer({from, page, count, demand, version, not_before});
+  if (must_defer(demand, version, not_before))
+    return defer({from, keep, page, count, demand, version, not_before});
   std::vector<PageMeta>& metas = metas_;
   metas.assign(count, {});
   size_t data_pages = 0;
   const bool protect = host_.threads_may_run();
+  keep = keep && keeps_copies();
   for (uint64_t i = 0; i < count;) {
     uint8_t* base = buffer_.data() + (data_pages << kPageShift);
     uint64_t end = i;
@@ -207,12 +212,17 @@ void Engine::serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand
       continue;
     }
     // Runs of resident pages leave with one protect, one read, one punch; zero pages are then closed up.
-    copy_out(page + i, base, end - i, protect);
+    if (keep)
+      memory_.read(page + i, base, end - i);
+    else
+      copy_out(page + i, base, end - i, protect);
     for (uint64_t k = i; k < end; k++) {
       uint8_t* copied = base + ((k - i) << kPageShift);
       metas[k].page = page + k;
       fill_meta_of_owned(*to, page + k, metas[k], copied);
+      if (keep && metas[k].flags == kPageZero) shipped_.push_back({page + k, 1});
       if (metas[k].flags != kPageData) continue;
+      if (keep) keep_copy(page + k);
       uint8_t* target = buffer_.data() + (data_pages << kPageShift);
       if (target != copied) memmove(target, copied, kPageBytes);
       data_pages++;
@@ -220,7 +230,7 @@ void Engine::serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand
     i = end;
   }
   const bool bulk = data_pages > kUrgentPagesMax;
-  send_pages(*to, FrameType::pages, metas, data_pages, bulk);
+  send_pages(*to, FrameType::pages, metas, data_pages, bulk, keep ? kKeepsCopies : 0);
   lanes_.send_now(*to, bulk);
   drop_shipped();  // nobody waits for that
 }
@@ -235,13 +245,16 @@ void Engine::copy_out(uint64_t page, uint8_t* out, uint64_t count, bool protect)
 
 // `metas` and the first `data_pages` pages of the staging buffer.
 void Engine::send_pages(Node& to, FrameType type, const std::vector<PageMeta>& metas, size_t data_pages,
-                        bool bulk) {
+                        bool bulk, uint16_t flags) {
   FrameHeader header;
+  header.flags = flags;
   header.page = metas.front().page;
   header.count = static_cast<uint32_t>(metas.size());
   const iovec parts[2] = {{const_cast<PageMeta*>(metas.data()), metas.size() * sizeof(PageMeta)},
                           {buffer_.data(), data_pages << kPageShift}};
-  const auto moves = [](const PageMeta& meta) { return meta.flags == kPageData || meta.flags == kPageZero; };
+  const auto moves = [](const PageMeta& meta) {
+    return (meta.flags & (kPageData | kPageZero | kPageOffered)) != 0;
+  };
   const std::span<const iovec> whole{parts, data_pages > 0 ? 2u : 1u};
   if (std::any_of(metas.begin(), metas.end(), moves))
     lanes_.send_moving(to, type, header, whole, bulk);

@@ -22,7 +22,7 @@ bool Engine::spill_pages(const std::vector<uint64_t>& pages) {
                    [this, pages, slots](SpillError result) { on_spilled(pages, *slots, result); });
   if (error != SpillError::none) {
     for (const uint64_t page : pages)
-      if (!table_.peek(page).shared) memory_.unprotect(page, 1);
+      if (!table_.peek(page).shared && table_.peek(page).copy_at() == 0) memory_.unprotect(page, 1);
     return false;
   }
   for (size_t i = 0; i < pages.size();) {

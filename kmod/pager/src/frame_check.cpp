@@ -131,7 +131,7 @@ Problem payload_problem(const FrameHeader& header, std::span<const uint8_t> payl
     case FrameType::get: return request_problem(header, payload);
     case FrameType::pages:
       return pages_problem(header, payload, kPageData | kPageZero | kPageMoved | kPageAbsent | kPagePinned);
-    case FrameType::push: return pages_problem(header, payload, kPageData | kPageZero);
+    case FrameType::push: return pages_problem(header, payload, kPageData | kPageZero | kPageOffered);
     case FrameType::map: return region_problem(payload);
     case FrameType::drop: return drop_problem(header, payload);
     case FrameType::protect: return protect_problem(header, payload);

@@ -52,6 +52,7 @@ void Guests::set_rule(const std::string& policy, uint64_t jump_every) {
 }
 
 void Guests::make_shell() {
+  engine_->discard_copies();
   shell_ = start_shell(memory_);
   if (!shell_.weakness.empty()) warn_(shell_.weakness);
   regions_.visit(0, page_of(kUserSpaceEnd), [this](const Region& region) {

@@ -116,6 +116,7 @@ class Home : public EngineHost, public LaneEvents {
   void on_local_fault(const FaultEvent& fault) override;
   bool threads_here() const override;
   bool threads_may_run() const override { return true; }
+  bool threads_stay() const override { return !rule_.may_jump(); }
   bool fill_from_backing(uint64_t page, uint8_t* out) override;
   void must_go_home(uint64_t) override {}
   void want_lane(uint16_t) override {}

@@ -46,7 +46,9 @@ void Home::before_change(uint64_t page) {
 // For pages that the kernel is about to write. One that nobody wants may be protected, too, if it came back
 // together with one that is.
 void Home::unshare(uint64_t page) {
-  if (table_.peek(page).shared) before_change(page);
+  PageEntry& e = table_.entry(page);
+  if (e.shared) before_change(page);
+  if (e.copy_at() != 0) e.left_at = 0;
   memory_.unprotect(page, 1);
 }
 
@@ -155,7 +157,7 @@ void Home::tidy_snapshots() {
   table_.for_each_touched(0, page_of(kUserSpaceEnd), [&](uint64_t page, PageEntry& e) {
     if (!e.shared) return;
     e.shared = 0;
-    if (e.state() != PageState::resident) return;
+    if (e.state() != PageState::resident || e.copy_at() != 0) return;
     if (run.count == 0 || run.page + run.count != page) {
       unprotect();
       run.page = page;

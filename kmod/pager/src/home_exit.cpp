@@ -49,7 +49,7 @@ bool Home::keep_for_end(pid_t caller, const std::vector<pid_t>& ends, const Robu
       kept.push_back(page);
     }
     table_.entry(page).pinned = 1;
-    if (table_.peek(page).state() != PageState::resident)
+    if (table_.peek(page).state() != PageState::resident || table_.peek(page).offered())
       missing.push_back(page);
     else
       unshare(page);

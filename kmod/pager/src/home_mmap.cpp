@@ -295,7 +295,7 @@ void Home::move_mapping(Thread& thread, uint64_t from, uint64_t old_pages, uint6
       reached = std::min(reached, page);
       return;
     }
-    if (e.state() == PageState::resident || e.state() == PageState::spilled)
+    if ((e.state() == PageState::resident && !e.offered()) || e.state() == PageState::spilled)
       here.push_back(page);
     else if (e.state() != PageState::untouched)
       away.push_back(page);

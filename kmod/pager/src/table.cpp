@@ -101,6 +101,7 @@ void PageTable::insert_front(uint64_t page, bool wanted) {
   frames_[index].uses = is_ghost ? kUsesOfGhost : 0;
   frames_[index].scan = (wanted ? scan_ : scan_ - 1) % kScans;
   link_front(index);
+  e.left_at = 0;
   e.set_state(PageState::resident);
   e.where = index;
   resident_++;

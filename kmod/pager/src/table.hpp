@@ -29,14 +29,18 @@ enum class PageState : uint32_t {
   spilled = 2,    // here, in the spill file (`where` = slot)
   remote = 3,     // elsewhere (`where` = node that is said to own it)
   in_flight = 4,  // asked for (`where` = node)
+  copied = 5,  // given to `where`, which is home, and its bytes kept here: a page that comes back unwritten
+               // need not bring them
 };
 
 constexpr unsigned kPlaceBits = 26, kTickBits = 7;  // of `where`, of `left_at`
+constexpr uint64_t kOfferedBit = 1u << (kTickBits - 1);
 
 struct PageEntry {
-  uint64_t version;              // birth << 32 | moves; raised at every change of owner
-  uint64_t where : kPlaceBits;   // resident: index into the order; else see PageState
-  uint64_t left_at : kTickBits;  // the table's tick when it last left memory, 0 if it never did
+  uint64_t version;             // birth << 32 | moves; raised at every change of owner
+  uint64_t where : kPlaceBits;  // resident: index into the order; else see PageState
+  uint64_t left_at
+      : kTickBits;  // the table's tick when it last left memory, 0 if it never did; see copy_at()
   uint64_t state_bits : 3;
   uint64_t last_written_cut : 22;
   uint64_t pinned : 1;      // stays here (argv, robust lists, words the kernel writes without waiting)
@@ -45,6 +49,12 @@ struct PageEntry {
   uint64_t watched : 1;     // a waiter of this pager wants to know when the page is resident
   uint64_t prefetched : 1;  // came unasked with another page
   uint64_t shared : 1;      // home: a child may have it pending (snapshot.hpp); if resident, write-protected
+
+  // Resident pages, for which left_at has no other use. Of home's: the node that keeps a copy of what the
+  // page holds, 0 if none does, and whether it has been offered to that node. Write-protected as long as one
+  // does.
+  uint16_t copy_at() const { return state() == PageState::resident ? left_at & (kOfferedBit - 1) : 0; }
+  bool offered() const { return state() == PageState::resident && (left_at & kOfferedBit) != 0; }
 
   PageState state() const { return static_cast<PageState>(state_bits); }
   void set_state(PageState state) { state_bits = static_cast<uint64_t>(state); }

@@ -75,7 +75,13 @@ enum PageFlags : uint32_t {
   kPageMoved = 4,    // not here: `owner` is where it went, `version` what it had then
   kPageAbsent = 8,   // the asked node has never seen it or will not give it (only for prefetched pages)
   kPagePinned = 16,  // stays where it is: the asking thread has to go there
+  // In a push from home: unwritten since the receiver gave it, so it comes without its bytes. The answer is
+  // kPageMoved if the receiver still has them and is the owner from now on, or kPageAbsent.
+  kPageOffered = 32,
 };
+
+// Flag of a GET of home: the pages will be read, copies are worth keeping. Of its answer: they are kept.
+constexpr uint16_t kKeepsCopies = 1;
 
 struct PageMeta {
   uint64_t page = 0;

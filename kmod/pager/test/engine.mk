@@ -8,7 +8,7 @@ LIBRARIES := -lssl -lcrypto -pthread
 ENGINE := $(wildcard ../src/engine*.cpp ../src/lane*.cpp ../src/spill*.cpp) \
 	$(addprefix ../src/,loop.cpp table.cpp page_set.cpp regions.cpp memory.cpp prefetch.cpp uffd.cpp injector.cpp tracee.cpp \
 	stats.cpp frame_check.cpp privileges.cpp proc_text.cpp util.cpp)
-ENGINE_TEST := $(ENGINE) engine_test.cpp
+ENGINE_TEST := $(ENGINE) engine_test.cpp engine_copies_test.cpp
 RESUME_TEST := $(ENGINE) lanes_resume_test.cpp
 TABLE_TEST := table.cpp util.cpp table_test.cpp
 

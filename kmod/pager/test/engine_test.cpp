@@ -362,6 +362,7 @@ int run_engine_tests(const std::string& directory) {
     std::fflush(stdout);
     test.run(directory);
   }
+  run_copies_tests(directory);
   std::printf("all engine tests passed\n");
   return 0;
 }

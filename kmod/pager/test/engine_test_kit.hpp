@@ -27,6 +27,8 @@ struct FakeHost : EngineHost {
   void on_local_fault(const FaultEvent&) override {}
   bool threads_here() const override { return false; }
   bool threads_may_run() const override { return false; }
+  bool threads_stay() const override { return stay; }
+  bool stay = false;
   bool fill_from_backing(uint64_t, uint8_t*) override { return false; }
   void must_go_home(uint64_t) override {}
   void want_lane(uint16_t) override {}
@@ -37,6 +39,8 @@ struct FakeHost : EngineHost {
   std::function<void(uint64_t)> told = [](uint64_t) {};
   int out_of_room_calls = 0;
 };
+
+void run_copies_tests(const std::string& directory);  // engine_copies_test.cpp
 
 // Another node beside the one under test: pushes as far as the last status allows, as fast as it can.
 struct Pusher {
