@@ -350,7 +350,10 @@ const CHECKS: ReadonlyMap<number, Check> = new Map<number, Check>([
   [FrameType.hello, helloProblem],
   [FrameType.get, requestProblem],
   [FrameType.pages, (header, payload) => pagesProblem(header, payload, ANY_PAGE_FLAG)],
-  [FrameType.push, (header, payload) => pagesProblem(header, payload, PageFlag.data | PageFlag.zero | PageFlag.offered)],
+  [
+    FrameType.push,
+    (header, payload) => pagesProblem(header, payload, PageFlag.data | PageFlag.zero | PageFlag.offered),
+  ],
   [FrameType.map, (_, payload) => regionProblem(payload)],
   [FrameType.drop, dropProblem],
   [FrameType.protect, protectProblem],
