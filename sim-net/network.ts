@@ -1,0 +1,327 @@
+/**
+ * A simulated network of agents: who finds whom, streams between them, gossip, and the faults of links and hosts, all
+ * from one seed and in virtual time.
+ *
+ * Agents of one network key find each other within half a second of the later one's start, as over LAN discovery, and
+ * again whenever they can reach each other and have no stream. Beyond `viewMax` agents each has streams to some others
+ * that are drawn; gossip still comes from all.
+ *
+ * Limits: bandwidth is counted on streams only. A cut loses what is sent from then on; what is under way arrives.
+ */
+
+import type { Load } from '../agent/machines/membership.js'
+import { REMEDY_OTHER_KEY } from '../agent/net/discovery.js'
+import { CONNECTIONS_MAX } from '../agent/net/node.js'
+import { type AgentSite, SimAgent } from './agent.js'
+import { VirtualClock } from './clock.js'
+import { Gossip } from './gossip.js'
+import { type HostOptions, SimHost } from './host.js'
+import { SeededRng } from './rng.js'
+import { StreamEnd } from './stream.js'
+import { LAN, type LinkProfile, Topology } from './topology.js'
+import { Trace } from './trace.js'
+import type { World } from './world.js'
+
+export interface SimNetworkOptions {
+  readonly seed: number
+  /** All links that are not set one by one. */
+  readonly link?: LinkProfile
+  /** Streams an agent has at most. */
+  readonly viewMax?: number
+  /** Whether to keep a list of what happens, for pictures. */
+  readonly record?: boolean
+}
+
+/** `reset`: its kernel closes its connections. `silent`: it says nothing more, like a host without power. */
+export type CrashKind = 'reset' | 'silent'
+
+const FOUND_MS = 500
+/** The dialer's pauses; handshakes take three round trips. */
+const REDIAL_MS = 250
+const REDIAL_MS_MAX = 10_000
+const HANDSHAKE_TRIPS = 6
+/** How often discovery tells of an agent that may not join. */
+const STRANGERS_MS = 4_000
+
+/** Two hosts that know of each other. */
+interface Pair {
+  readonly one: SimHost
+  readonly other: SimHost
+  open: boolean
+  dialling: boolean
+  apartSince: number
+}
+
+export class SimNetwork {
+  readonly clock = new VirtualClock()
+  readonly trace: Trace
+  readonly rng: SeededRng
+  readonly #topology: Topology
+  readonly #world: World
+  readonly #gossip: Gossip
+  readonly #discovery: SeededRng
+  readonly #viewMax: number
+  readonly #hosts: SimHost[] = []
+  readonly #agents = new Map<SimHost, SimAgent>()
+  readonly #pairs = new Map<SimHost, Pair[]>()
+  readonly #strangers: Pair[] = []
+  readonly #site: (host: SimHost) => AgentSite
+
+  constructor({ seed, link = LAN, viewMax = CONNECTIONS_MAX, record = false }: SimNetworkOptions) {
+    this.rng = new SeededRng(seed)
+    this.trace = new Trace({ record })
+    this.#topology = new Topology(link)
+    this.#world = { clock: this.clock, topology: this.#topology, trace: this.trace }
+    this.#gossip = new Gossip(this.#world, this.rng.fork('gossip'))
+    this.#discovery = this.rng.fork('discovery')
+    this.#viewMax = viewMax
+    this.#site = host => ({
+      soon: act => this.clock.at(this.clock.now(), () => host.run(act)),
+      gossip: (agent, load, bytes) => this.#gossip.publish(agent, load, bytes),
+      left: agent => this.#end(agent, 'stopped'),
+    })
+  }
+
+  /** Loads that agents have heard. */
+  get loadsHeard(): number {
+    return this.#gossip.delivered
+  }
+
+  /** A new machine; what it draws depends on seed and name alone. */
+  host(name: string, options: HostOptions = {}): SimHost {
+    const host = new SimHost(this.#hosts.length, name, this.clock, this.rng.fork(`host/${name}`), options)
+    this.#introduce(host)
+    this.#hosts.push(host)
+    return host
+  }
+
+  /** Starts an agent on a host, on which none runs; again after a crash. */
+  start(host: SimHost, load: Load): SimAgent {
+    if (host.isUp) throw new Error(`an agent runs on ${host.name} already`)
+    const agent = new SimAgent(host, this.#site(host), load)
+    host.isUp = true
+    this.#agents.set(host, agent)
+    this.#gossip.add(agent)
+    this.#topology.changed()
+    this.#note('start', host)
+    for (const pair of this.#pairsOf(host)) {
+      this.#endOf(peerIn(pair, host), host)?.noteHeal()
+      this.#dialIn(pair, this.#discovery.between(FOUND_MS / 10, FOUND_MS))
+    }
+    return agent
+  }
+
+  crash(host: SimHost, how: CrashKind): void {
+    const agent = this.#agents.get(host)
+    if (agent === undefined) return
+    const ends = [...agent.ends.values()]
+    agent.end()
+    for (const end of ends) {
+      if (how === 'reset') end.abort('crashed')
+      else end.vanish()
+    }
+    this.#end(agent, how)
+  }
+
+  /** Nothing runs on the host for so long; then all that has come meanwhile. */
+  stall(host: SimHost, ms: number): void {
+    this.#note('stall', host, undefined, String(ms))
+    host.stall(ms)
+  }
+
+  jumpClock(host: SimHost, ms: number): void {
+    this.#note('clock', host, undefined, String(ms))
+    host.jumpClock(ms)
+  }
+
+  /** What `from` sends to `to` vanishes from now on. */
+  cut(from: SimHost, to: SimHost): void {
+    this.#note('cut', from, to)
+    this.#topology.cut(from.number, to.number)
+    for (const [host, peer] of [
+      [from, to],
+      [to, from],
+    ] as const)
+      this.#endOf(host, peer)?.noteBreak()
+  }
+
+  /** Undoes a cut. */
+  mend(from: SimHost, to: SimHost): void {
+    this.#note('mend', from, to)
+    this.#topology.mend(from.number, to.number)
+    for (const pair of this.#pairsOf(from)) if (peerIn(pair, from) === to) this.#reunite(pair)
+  }
+
+  /** Only hosts of the same group reach each other; those that are in none are one group. */
+  partition(groups: readonly (readonly SimHost[])[]): void {
+    this.trace.note(this.clock.now(), 'partition', -1, -1, groups.map(group => group.length).join(' '))
+    this.#topology.partition(groups.map(group => group.map(host => host.number)))
+    this.#forAllPairs(pair => {
+      this.#endOf(pair.one, pair.other)?.noteBreak()
+      this.#endOf(pair.other, pair.one)?.noteBreak()
+      this.#reunite(pair)
+    })
+  }
+
+  /** Ends all cuts and partitions. */
+  heal(): void {
+    this.trace.note(this.clock.now(), 'heal')
+    this.#topology.heal()
+    this.#forAllPairs(pair => this.#reunite(pair))
+  }
+
+  /** Sets both directions of one link. */
+  setLink(one: SimHost, other: SimHost, profile: LinkProfile): void {
+    this.#note('link', one, other)
+    this.#topology.setLink(one.number, other.number, profile)
+    this.#topology.setLink(other.number, one.number, profile)
+  }
+
+  /** Sets all links that were not set one by one. */
+  setLinks(profile: LinkProfile): void {
+    this.trace.note(this.clock.now(), 'links')
+    this.#topology.setDefault(profile)
+  }
+
+  #end(agent: SimAgent, how: string): void {
+    const { host } = agent
+    host.endLife()
+    this.#agents.delete(host)
+    this.#gossip.remove(agent)
+    this.#topology.changed()
+    this.#note(how, host)
+  }
+
+  /** Draws whom a new host knows. */
+  #introduce(host: SimHost): void {
+    const others = this.#hosts.filter(other => other.self !== host.self)
+    const most = others.length <= this.#viewMax ? others.length : Math.max(1, this.#viewMax >> 1)
+    const rng = this.#discovery
+    // Shuffled as far as needed (Fisher and Yates); who has enough already is passed over.
+    for (let i = 0, known = 0; i < others.length && known < most; i++) {
+      const j = i + rng.below(others.length - i)
+      const other = others[j] as SimHost
+      others[j] = others[i] as SimHost
+      if (this.#pairsOf(other).length >= this.#viewMax) continue
+      known++
+      const pair = { one: other, other: host, open: false, dialling: false, apartSince: 0 }
+      if ((refusal(host, other) ?? refusal(other, host)) !== undefined) this.#addStrangers(pair)
+      else for (const of of [host, other]) this.#addPair(of, pair)
+    }
+  }
+
+  #addPair(host: SimHost, pair: Pair): void {
+    const pairs = this.#pairs.get(host)
+    if (pairs === undefined) this.#pairs.set(host, [pair])
+    else pairs.push(pair)
+  }
+
+  #addStrangers(pair: Pair): void {
+    this.#strangers.push(pair)
+    if (this.#strangers.length > 1) return
+    const tell = () => {
+      for (const { one, other } of this.#strangers) {
+        this.#tellStranger(one, other)
+        this.#tellStranger(other, one)
+      }
+      this.clock.at(this.clock.now() + STRANGERS_MS, tell)
+    }
+    this.clock.at(this.clock.now() + FOUND_MS, tell)
+  }
+
+  #tellStranger(host: SimHost, seen: SimHost): void {
+    const agent = this.#agents.get(host)
+    const remedy = refusal(host, seen)
+    if (agent === undefined || remedy === undefined || !seen.isUp) return
+    if (!this.#topology.isOpen(seen.number, host.number)) return
+    const { self: id, name } = seen
+    const address = this.#agents.get(seen)?.addresses()[0] ?? ''
+    host.run(() => agent.onStranger({ id, name, address, remedy }))
+  }
+
+  #reunite(pair: Pair): void {
+    this.#endOf(pair.one, pair.other)?.noteHeal()
+    this.#endOf(pair.other, pair.one)?.noteHeal()
+    if (pair.open || pair.dialling) return
+    const apartMs = this.clock.now() - pair.apartSince
+    const most = Math.min(Math.max(apartMs, REDIAL_MS), REDIAL_MS_MAX)
+    this.#dialIn(pair, this.#discovery.between(0, most))
+  }
+
+  /** One dial; who cannot reach the other is dialled again when that changes. */
+  #dialIn(pair: Pair, ms: number): void {
+    if (pair.open || pair.dialling || !this.#canMeet(pair)) return
+    pair.dialling = true
+    const { latencyMs } = this.#topology.link(pair.one.number, pair.other.number)
+    this.clock.at(this.clock.now() + ms + HANDSHAKE_TRIPS * latencyMs, () => {
+      pair.dialling = false
+      if (this.#canMeet(pair)) this.#open(pair)
+    })
+  }
+
+  #canMeet({ one, other }: Pair): boolean {
+    if (!one.isUp || !other.isUp) return false
+    return this.#topology.isOpen(one.number, other.number) && this.#topology.isOpen(other.number, one.number)
+  }
+
+  #open(pair: Pair): void {
+    const [one, other] = [this.#agents.get(pair.one), this.#agents.get(pair.other)]
+    if (one === undefined || other === undefined || pair.open) return
+    pair.open = true
+    this.#note('open', pair.one, pair.other)
+    const ends = StreamEnd.pair(this.#world, one, other, (end, reason) => this.#onClosed(pair, end, reason))
+    for (const end of ends) {
+      end.agent.ends.get(end.peer.self)?.abort('replaced by a new stream')
+      end.agent.ends.set(end.peer.self, end)
+    }
+    for (const end of ends) end.send(end.agent.hello)
+  }
+
+  #onClosed(pair: Pair, end: StreamEnd, reason: string): void {
+    const { agent, peer } = end
+    this.trace.note(this.clock.now(), 'closed', agent.host.number, peer.host.number, reason)
+    if (agent.ends.get(peer.self) === end) agent.ends.delete(peer.self)
+    const lost = { kind: 'lost', peer: peer.self } as const
+    if (end.joined) this.#site(agent.host).soon(() => agent.emit(lost))
+    if (this.#isOpen(pair)) return
+    pair.open = false
+    pair.apartSince = this.clock.now()
+    this.#dialIn(pair, REDIAL_MS * this.#discovery.between(0.8, 1.2))
+  }
+
+  /** Whether one of two hosts still believes in their stream. */
+  #isOpen({ one, other }: Pair): boolean {
+    return this.#endOf(one, other) !== undefined || this.#endOf(other, one) !== undefined
+  }
+
+  /** The open end that `host` has of its stream to `peer`. */
+  #endOf(host: SimHost, peer: SimHost): StreamEnd | undefined {
+    const end = this.#agents.get(host)?.ends.get(peer.self)
+    return end?.peer.host === peer ? end : undefined
+  }
+
+  #pairsOf(host: SimHost): readonly Pair[] {
+    return this.#pairs.get(host) ?? []
+  }
+
+  #forAllPairs(act: (pair: Pair) => void): void {
+    for (const host of this.#hosts) {
+      for (const pair of this.#pairsOf(host)) if (pair.one === host) act(pair)
+    }
+  }
+
+  #note(what: string, host: SimHost, other?: SimHost, detail = ''): void {
+    this.trace.note(this.clock.now(), what, host.number, other?.number ?? -1, detail)
+  }
+}
+
+function peerIn(pair: Pair, host: SimHost): SimHost {
+  return pair.one === host ? pair.other : pair.one
+}
+
+/** Why two agents do not join, as the first is told of the second; undefined when they do. */
+function refusal(host: SimHost, seen: SimHost): string | undefined {
+  if (host.key !== seen.key) return REMEDY_OTHER_KEY
+  if (!host.allows(seen.self)) return `it is not on the allow list here: add --allow ${seen.self}`
+  return undefined
+}
