@@ -13,7 +13,7 @@ import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
 import { yamux } from '@libp2p/yamux'
-import { createLibp2p, type Libp2p } from 'libp2p'
+import { createLibp2p, type Libp2p, type Libp2pOptions as NodeOptions } from 'libp2p'
 import type { NetworkKey } from '../key.js'
 import type { Load, Stranger } from '../machines/membership.js'
 import type { PeerId } from '../machines/types.js'
@@ -43,6 +43,8 @@ export interface Libp2pOptions {
   readonly load: Load
   readonly log: Logger
   readonly discovery?: DiscoveryFactory
+  /** TCP unless others are given, as tests do that stay in their process. */
+  readonly transports?: NonNullable<NodeOptions['transports']>
 }
 
 /** A node that is not started yet. `onStranger` hears of peers that the allow list keeps out. */
@@ -50,7 +52,7 @@ export async function makeNode(
   options: Libp2pOptions,
   onStranger: (stranger: Stranger) => void,
 ): Promise<Node> {
-  const { allow, discovery } = options
+  const { allow, discovery, transports = [tcp()] } = options
   const denied = (peer: { toString(): string }, address: { toString(): string }): boolean => {
     const id = peer.toString()
     if (allow.length === 0 || allow.some(allowed => allowed === id)) return false
@@ -63,7 +65,7 @@ export async function makeNode(
     nodeInfo: { userAgent: 'elasticos' },
     privateKey: options.identity,
     addresses: { listen: [...options.listen] },
-    transports: [tcp()],
+    transports,
     connectionProtector: preSharedKey({
       psk: new TextEncoder().encode(options.key.file),
       timeout: DIAL_TIMEOUT_MS,

@@ -44,7 +44,8 @@ export class PeerStream {
   send(message: PeerMessage): boolean {
     if (this.#closed) return false
     if (this.#unsent >= UNSENT_MAX) {
-      this.#finish('the peer does not read')
+      // Not from within: who sends is not told of anything meanwhile.
+      queueMicrotask(() => this.#finish('the peer does not read'))
       return false
     }
     this.#unsent++
