@@ -11,7 +11,7 @@ export class Hash {
   #one = 0x9747b28c
   #two = 0x3c6ef372
 
-  /** Any number, by its bits: 0 and -0 differ. */
+  /** Any number. */
   number(value: number): void {
     if ((value | 0) === value) {
       this.#word(value | 0)

@@ -47,7 +47,6 @@ const STRANGERS_MS = 4_000
 interface Pair {
   readonly one: SimHost
   readonly other: SimHost
-  open: boolean
   dialling: boolean
   apartSince: number
 }
@@ -204,7 +203,7 @@ export class SimNetwork {
       others[j] = others[i] as SimHost
       if (this.#pairsOf(other).length >= this.#viewMax) continue
       known++
-      const pair = { one: other, other: host, open: false, dialling: false, apartSince: 0 }
+      const pair = { one: other, other: host, dialling: false, apartSince: 0 }
       if ((refusal(host, other) ?? refusal(other, host)) !== undefined) this.#addStrangers(pair)
       else for (const of of [host, other]) this.#addPair(of, pair)
     }
@@ -242,7 +241,7 @@ export class SimNetwork {
   #reunite(pair: Pair): void {
     this.#endOf(pair.one, pair.other)?.noteHeal()
     this.#endOf(pair.other, pair.one)?.noteHeal()
-    if (pair.open || pair.dialling) return
+    if (pair.dialling || this.#isOpen(pair)) return
     const apartMs = this.clock.now() - pair.apartSince
     const most = Math.min(Math.max(apartMs, REDIAL_MS), REDIAL_MS_MAX)
     this.#dialIn(pair, this.#discovery.between(0, most))
@@ -250,7 +249,7 @@ export class SimNetwork {
 
   /** One dial; who cannot reach the other is dialled again when that changes. */
   #dialIn(pair: Pair, ms: number): void {
-    if (pair.open || pair.dialling || !this.#canMeet(pair)) return
+    if (pair.dialling || this.#isOpen(pair) || !this.#canMeet(pair)) return
     pair.dialling = true
     const { latencyMs } = this.#topology.link(pair.one.number, pair.other.number)
     this.clock.at(this.clock.now() + ms + HANDSHAKE_TRIPS * latencyMs, () => {
@@ -266,8 +265,7 @@ export class SimNetwork {
 
   #open(pair: Pair): void {
     const [one, other] = [this.#agents.get(pair.one), this.#agents.get(pair.other)]
-    if (one === undefined || other === undefined || pair.open) return
-    pair.open = true
+    if (one === undefined || other === undefined || this.#isOpen(pair)) return
     this.#note('open', pair.one, pair.other)
     const ends = StreamEnd.pair(this.#world, one, other, (end, reason) => this.#onClosed(pair, end, reason))
     for (const end of ends) {
@@ -284,7 +282,6 @@ export class SimNetwork {
     const lost = { kind: 'lost', peer: peer.self } as const
     if (end.joined) this.#site(agent.host).soon(() => agent.emit(lost))
     if (this.#isOpen(pair)) return
-    pair.open = false
     pair.apartSince = this.clock.now()
     this.#dialIn(pair, REDIAL_MS * this.#discovery.between(0.8, 1.2))
   }
