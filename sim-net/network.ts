@@ -10,8 +10,7 @@
  */
 
 import type { Load } from '../agent/machines/membership.js'
-import { REMEDY_OTHER_KEY } from '../agent/net/discovery.js'
-import { CONNECTIONS_MAX } from '../agent/net/node.js'
+import { CONNECTIONS_MAX, REMEDY_OTHER_KEY, remedyNotAllowed } from '../agent/net/limits.js'
 import { type AgentSite, SimAgent } from './agent.js'
 import { VirtualClock } from './clock.js'
 import { Gossip } from './gossip.js'
@@ -319,6 +318,6 @@ function peerIn(pair: Pair, host: SimHost): SimHost {
 /** Why two agents do not join, as the first is told of the second; undefined when they do. */
 function refusal(host: SimHost, seen: SimHost): string | undefined {
   if (host.key !== seen.key) return REMEDY_OTHER_KEY
-  if (!host.allows(seen.self)) return `it is not on the allow list here: add --allow ${seen.self}`
+  if (!host.allows(seen.self)) return remedyNotAllowed(seen.self)
   return undefined
 }

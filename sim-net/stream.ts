@@ -8,7 +8,7 @@
  * Limits: 256 KiB under way, as yamux has it; then UNSENT_MAX messages wait, and one more ends the stream.
  */
 
-import { UNSENT_MAX } from '../agent/net/peer-stream.js'
+import { PING_MS, UNSENT_MAX } from '../agent/net/limits.js'
 import type { SimAgent } from './agent.js'
 import type { Parcel } from './parcel.js'
 import type { World } from './world.js'
@@ -18,8 +18,6 @@ const WINDOW_BYTES = 256 * 1024
 const RETRANSMIT_MS = 200
 const RETRANSMIT_MS_MAX = 120_000
 const LOSSES_MAX = 8
-/** As agents' libp2p nodes have it. */
-const PING_MS = 30_000
 const PING_TIMEOUT_MS = 10_000
 /** Agents gossip once a second: until then a stream that the other host does not know is noticed. */
 const RESET_MS = 1_000

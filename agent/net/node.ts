@@ -20,16 +20,15 @@ import type { PeerId } from '../machines/types.js'
 import { AgentError, type Logger } from '../service.js'
 import type { DialOutcome } from './dialer.js'
 import type { DiscoveryFactory } from './discovery.js'
+import { CONNECTIONS_MAX, PING_MS, remedyNotAllowed } from './limits.js'
 import { LOAD_BYTES_MAX } from './messages.js'
 
 export const LOAD_TOPIC = 'elasticos/load/1'
 export const ADDRESSES_MAX = 8
-export const CONNECTIONS_MAX = 512
 /** One address: a handshake takes 0.1 s, ten times that on a busy machine. A wrong key may only show as silence. */
 export const ADDRESS_TIMEOUT_MS = 4_000
 /** All addresses of a peer. */
 export const DIAL_TIMEOUT_MS = 10_000
-const PING_MS = 30_000
 
 export type Node = Libp2p<{ identify: unknown; ping: unknown; pubsub: GossipSub }>
 
@@ -56,8 +55,7 @@ export async function makeNode(
   const denied = (peer: { toString(): string }, address: { toString(): string }): boolean => {
     const id = peer.toString()
     if (allow.length === 0 || allow.some(allowed => allowed === id)) return false
-    const remedy = `it is not on the allow list here: add --allow ${id}`
-    onStranger({ id, name: '', address: address.toString(), remedy })
+    onStranger({ id, name: '', address: address.toString(), remedy: remedyNotAllowed(id) })
     return true
   }
   return createLibp2p({
@@ -81,7 +79,6 @@ export async function makeNode(
       addressDialTimeout: ADDRESS_TIMEOUT_MS,
       reconnectRetries: 0,
     },
-    // Each ping is a new stream; that a peer is gone is noticed by its silence in the gossip long before.
     connectionMonitor: { pingInterval: PING_MS },
     connectionGater: {
       denyInboundEncryptedConnection: (peer, connection) => denied(peer, connection.remoteAddr),

@@ -107,7 +107,7 @@ class Scene {
       bad: () => (i % 2 === 0 ? network.setLinks(BAD) : network.setLink(one, other, BAD)),
       good: () => network.setLinks(LAN),
       send: () => this.send(one, other, 1 + (ms % 50)),
-      flood: () => this.send(one, other, 3_000),
+      flood: () => this.send(one, other, 500 + (ms % 1_000)),
       publish: () => void this.present.get(one)?.publish(loadOf(one.name, 1, ms + 1)),
     }
     acts[action]()
@@ -243,6 +243,26 @@ test('a host that is stalled says nothing, hears nothing, and then all in order'
   network.clock.runFor(200)
   t.is(present.get(b)?.events.length, (before ?? 0) + 10)
   t.is(timer, 1)
+})
+
+test('what is sent into a cut arrives once it is mended, and ends the stream when it is not', t => {
+  const scene = settled(2)
+  const { network, hosts, present } = scene
+  const [a, b] = hosts as [SimHost, SimHost]
+  const [atA, atB] = [present.get(a), present.get(b)]
+  if (atA === undefined || atB === undefined) return t.fail()
+  network.cut(a, b)
+  scene.send(a, b, 5)
+  network.clock.runFor(5_000)
+  t.deepEqual(numbersFrom(atB, a.self), [])
+  network.mend(a, b)
+  network.clock.runFor(6_000)
+  t.deepEqual(numbersFrom(atB, a.self), [0, 1, 2, 3, 4])
+  t.is(count(atA, 'lost', b.self), 0)
+  network.cut(a, b)
+  network.clock.runFor(60_000)
+  t.is(count(atA, 'lost', b.self), 1)
+  return t.is(count(atB, 'lost', a.self), 1)
 })
 
 test('a clock that is set jumps for the time of day only, and clocks of hosts have nothing in common', t => {
