@@ -26,6 +26,18 @@ const NONE = -1
 
 const NOTHING = () => {}
 
+class RowTimer implements Timer {
+  constructor(
+    readonly clock: VirtualClock,
+    readonly row: number,
+    readonly order: number,
+  ) {}
+
+  cancel(): void {
+    this.clock.cancel(this.row, this.order)
+  }
+}
+
 export class VirtualClock implements Clock {
   #times = new Float64Array(ROWS_FIRST)
   /** How much was asked for before it: tells those of one time apart, and a row's present use from earlier ones. */
@@ -76,7 +88,7 @@ export class VirtualClock implements Clock {
     const slot = slotOf(due)
     if (slot <= this.#slot) this.#rise(this.#heap.length, row)
     else this.#wait(slot, row)
-    return { cancel: () => this.#cancel(row, order) }
+    return new RowTimer(this, row, order)
   }
 
   /** Lets the next thing happen; false when there is none. */
@@ -119,7 +131,8 @@ export class VirtualClock implements Clock {
     return true
   }
 
-  #cancel(row: number, order: number): void {
+  /** For `RowTimer`: cancels what was asked for in this order, if it is still to happen. */
+  cancel(row: number, order: number): void {
     const place = this.#places[row] as number
     if (place === FREE || this.#orders[row] !== order || this.#acts[row] === NOTHING) return
     this.#pending--

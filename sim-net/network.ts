@@ -46,6 +46,8 @@ const STRANGERS_MS = 4_000
 interface Pair {
   readonly one: SimHost
   readonly other: SimHost
+  /** Of their last stream, each open or closed. */
+  ends: readonly StreamEnd[]
   dialling: boolean
   apartSince: number
 }
@@ -60,6 +62,8 @@ export class SimNetwork {
   readonly #discovery: SeededRng
   readonly #viewMax: number
   readonly #hosts: SimHost[] = []
+  /** Those that can know more others. */
+  readonly #roomy: SimHost[] = []
   readonly #agents = new Map<SimHost, SimAgent>()
   readonly #pairs = new Map<SimHost, Pair[]>()
   readonly #strangers: Pair[] = []
@@ -90,6 +94,7 @@ export class SimNetwork {
     const host = new SimHost(this.#hosts.length, name, this.clock, this.rng.fork(`host/${name}`), options)
     this.#introduce(host)
     this.#hosts.push(host)
+    this.#roomy.push(host)
     return host
   }
 
@@ -103,7 +108,7 @@ export class SimNetwork {
     this.#topology.changed()
     this.#note('start', host)
     for (const pair of this.#pairsOf(host)) {
-      this.#endOf(peerIn(pair, host), host)?.noteHeal()
+      for (const end of pair.ends) end.noteHeal()
       this.#dialIn(pair, this.#discovery.between(FOUND_MS / 10, FOUND_MS))
     }
     return agent
@@ -136,18 +141,14 @@ export class SimNetwork {
   cut(from: SimHost, to: SimHost): void {
     this.#note('cut', from, to)
     this.#topology.cut(from.number, to.number)
-    for (const [host, peer] of [
-      [from, to],
-      [to, from],
-    ] as const)
-      this.#endOf(host, peer)?.noteBreak()
+    for (const pair of this.#pairsBetween(from, to)) for (const end of pair.ends) end.noteBreak()
   }
 
   /** Undoes a cut. */
   mend(from: SimHost, to: SimHost): void {
     this.#note('mend', from, to)
     this.#topology.mend(from.number, to.number)
-    for (const pair of this.#pairsOf(from)) if (peerIn(pair, from) === to) this.#reunite(pair)
+    for (const pair of this.#pairsBetween(from, to)) this.#reunite(pair)
   }
 
   /** Only hosts of the same group reach each other; those that are in none are one group. */
@@ -155,8 +156,7 @@ export class SimNetwork {
     this.trace.note(this.clock.now(), 'partition', -1, -1, groups.map(group => group.length).join(' '))
     this.#topology.partition(groups.map(group => group.map(host => host.number)))
     this.#forAllPairs(pair => {
-      this.#endOf(pair.one, pair.other)?.noteBreak()
-      this.#endOf(pair.other, pair.one)?.noteBreak()
+      for (const end of pair.ends) end.noteBreak()
       this.#reunite(pair)
     })
   }
@@ -192,20 +192,35 @@ export class SimNetwork {
 
   /** Draws whom a new host knows. */
   #introduce(host: SimHost): void {
-    const others = this.#hosts.filter(other => other.self !== host.self)
-    const most = others.length <= this.#viewMax ? others.length : Math.max(1, this.#viewMax >> 1)
-    const rng = this.#discovery
-    // Shuffled as far as needed (Fisher and Yates); who has enough already is passed over.
-    for (let i = 0, known = 0; i < others.length && known < most; i++) {
-      const j = i + rng.below(others.length - i)
-      const other = others[j] as SimHost
-      others[j] = others[i] as SimHost
-      if (this.#pairsOf(other).length >= this.#viewMax) continue
-      known++
-      const pair = { one: other, other: host, dialling: false, apartSince: 0 }
-      if ((refusal(host, other) ?? refusal(other, host)) !== undefined) this.#addStrangers(pair)
-      else for (const of of [host, other]) this.#addPair(of, pair)
+    const all = this.#roomy
+    const most = this.#hosts.length <= this.#viewMax ? all.length : Math.max(1, this.#viewMax >> 1)
+    const count = Math.min(most, all.length)
+    // Those that are drawn go to the front (Fisher and Yates); who knows enough others then leaves.
+    for (let i = 0; i < count; i++) this.#swap(i, i + this.#discovery.below(all.length - i))
+    for (let i = count - 1; i >= 0; i--) {
+      const other = all[i] as SimHost
+      if (other.self !== host.self) this.#acquaint(other, host)
+      if (this.#pairsOf(other).length < this.#viewMax) continue
+      this.#swap(i, all.length - 1)
+      all.pop()
     }
+  }
+
+  #swap(i: number, j: number): void {
+    const all = this.#roomy
+    const one = all[i] as SimHost
+    all[i] = all[j] as SimHost
+    all[j] = one
+  }
+
+  #acquaint(one: SimHost, other: SimHost): void {
+    const pair = { one, other, ends: [], dialling: false, apartSince: 0 }
+    if ((refusal(one, other) ?? refusal(other, one)) !== undefined) {
+      this.#addStrangers(pair)
+      return
+    }
+    this.#addPair(one, pair)
+    this.#addPair(other, pair)
   }
 
   #addPair(host: SimHost, pair: Pair): void {
@@ -238,9 +253,8 @@ export class SimNetwork {
   }
 
   #reunite(pair: Pair): void {
-    this.#endOf(pair.one, pair.other)?.noteHeal()
-    this.#endOf(pair.other, pair.one)?.noteHeal()
-    if (pair.dialling || this.#isOpen(pair)) return
+    for (const end of pair.ends) end.noteHeal()
+    if (pair.dialling || isOpen(pair)) return
     const apartMs = this.clock.now() - pair.apartSince
     const most = Math.min(Math.max(apartMs, REDIAL_MS), REDIAL_MS_MAX)
     this.#dialIn(pair, this.#discovery.between(0, most))
@@ -248,7 +262,7 @@ export class SimNetwork {
 
   /** One dial; who cannot reach the other is dialled again when that changes. */
   #dialIn(pair: Pair, ms: number): void {
-    if (pair.dialling || this.#isOpen(pair) || !this.#canMeet(pair)) return
+    if (pair.dialling || isOpen(pair) || !this.#canMeet(pair)) return
     pair.dialling = true
     const { latencyMs } = this.#topology.link(pair.one.number, pair.other.number)
     this.clock.at(this.clock.now() + ms + HANDSHAKE_TRIPS * latencyMs, () => {
@@ -264,9 +278,10 @@ export class SimNetwork {
 
   #open(pair: Pair): void {
     const [one, other] = [this.#agents.get(pair.one), this.#agents.get(pair.other)]
-    if (one === undefined || other === undefined || this.#isOpen(pair)) return
+    if (one === undefined || other === undefined || isOpen(pair)) return
     this.#note('open', pair.one, pair.other)
     const ends = StreamEnd.pair(this.#world, one, other, (end, reason) => this.#onClosed(pair, end, reason))
+    pair.ends = ends
     for (const end of ends) {
       end.agent.ends.get(end.peer.self)?.abort('replaced by a new stream')
       end.agent.ends.set(end.peer.self, end)
@@ -280,24 +295,17 @@ export class SimNetwork {
     if (agent.ends.get(peer.self) === end) agent.ends.delete(peer.self)
     const lost = { kind: 'lost', peer: peer.self } as const
     if (end.joined) this.#site(agent.host).soon(() => agent.emit(lost))
-    if (this.#isOpen(pair)) return
+    if (isOpen(pair)) return
     pair.apartSince = this.clock.now()
     this.#dialIn(pair, REDIAL_MS * this.#discovery.between(0.8, 1.2))
   }
 
-  /** Whether one of two hosts still believes in their stream. */
-  #isOpen({ one, other }: Pair): boolean {
-    return this.#endOf(one, other) !== undefined || this.#endOf(other, one) !== undefined
-  }
-
-  /** The open end that `host` has of its stream to `peer`. */
-  #endOf(host: SimHost, peer: SimHost): StreamEnd | undefined {
-    const end = this.#agents.get(host)?.ends.get(peer.self)
-    return end?.peer.host === peer ? end : undefined
-  }
-
   #pairsOf(host: SimHost): readonly Pair[] {
     return this.#pairs.get(host) ?? []
+  }
+
+  #pairsBetween(one: SimHost, other: SimHost): readonly Pair[] {
+    return this.#pairsOf(one).filter(pair => pair.one === other || pair.other === other)
   }
 
   #forAllPairs(act: (pair: Pair) => void): void {
@@ -311,8 +319,9 @@ export class SimNetwork {
   }
 }
 
-function peerIn(pair: Pair, host: SimHost): SimHost {
-  return pair.one === host ? pair.other : pair.one
+/** Whether one of two hosts still believes in their stream. */
+function isOpen({ ends }: Pair): boolean {
+  return ends.some(end => !end.closed)
 }
 
 /** Why two agents do not join, as the first is told of the second; undefined when they do. */
