@@ -222,6 +222,7 @@ class Engine {
   bool in_order_of_arrival_ = false;  // for measurements: what a plain queue would do
   uint64_t zap_from_ = 0;
   bool reclaiming_ = false;
+  uint64_t asked_since_trickle_ = 0;
   int64_t room_told_ = 0;     // when the last status went out
   uint64_t pushed_here_ = 0;  // pages of PUSH frames for which as many have still to leave
   uint16_t last_target_ = 0;

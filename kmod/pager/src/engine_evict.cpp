@@ -9,6 +9,10 @@ namespace elastic {
 
 namespace {
 constexpr size_t kBatch = 32, kSmallBatch = 16;
+// As many leave as were asked for, so many at a time, while a thread waits for a page or two: what is in the
+// way of one answer is then in the way of no other.
+constexpr size_t kTrickle = 8;
+constexpr uint64_t kAgeEveryMin = 16, kAgeEveryMax = 64, kAgeRoundMin = 128;  // new pages
 constexpr size_t kPassedMax = 4096;  // pages that cannot leave, in one search for victims
 constexpr size_t kSparedMax = 4096;  // pages that were used lately, in the same
 constexpr uint64_t kReserveMin = 32, kReserveMax = 1024;
@@ -47,6 +51,11 @@ void Engine::reclaim_ahead() {
   }
   if (room() >= 0 || pushed_here_ <= kBatch) pushed_here_ = 0;
   const auto target = static_cast<int64_t>(reserve());
+  if (asked_since_trickle_ >= kTrickle && expected_ > 0 && expected_ <= static_cast<int64_t>(kTrickle) &&
+      room() > 0) {
+    if (room() < target) evict_batch(kTrickle);
+    asked_since_trickle_ = 0;
+  }
   if (room() < target / 2) reclaiming_ = true;
   if (reclaiming_ && table_.resident() > 0 && room() < target) {
     if (evict_batch(expected_ > 0 && room() > 0 ? kSmallBatch : kBatch))
@@ -95,9 +104,12 @@ bool Engine::make_room(uint64_t pages) {
 }
 
 // Learns which resident pages were used since last time, and forgets the marks (measured: dropping
-// translations and looking which come back is the cheapest exact way; about 1.3 µs for each page in use).
+// translations and looking which come back is the cheapest exact way; about 1.3 µs for each page in use). All
+// of memory once for as many new pages as an eighth of it, but little at a time: somebody may wait.
 void Engine::age() {
-  table_.begin_scan();
+  const uint64_t round = std::max(kAgeRoundMin, table_.resident() / 8);
+  const uint64_t chunks = table_.touched_chunks() * placed_since_age_ / round + 1;
+  placed_since_age_ = 0;
   std::vector<PageRun> used;
   const auto scan = [&](uint64_t first, uint64_t end) {
     memory_.scan_used(first, end, [&](PageRun run) {
@@ -107,7 +119,7 @@ void Engine::age() {
     });
   };
   uint64_t first = 0, end = 0;  // touched chunks, joined while they follow one another
-  table_.for_each_touched_chunk([&](uint64_t from, uint64_t to) {
+  table_.scan_on(chunks, [&](uint64_t from, uint64_t to) {
     if (from != end) {
       if (end > first) scan(first, end);
       first = from;
@@ -129,7 +141,6 @@ void Engine::age() {
       continue;  // native there: not ours to touch
     memory_.forget_use(from, to - from);
   }
-  placed_since_age_ = 0;
 }
 
 bool Engine::may_leave(uint64_t page, uint64_t now) const {
@@ -215,7 +226,8 @@ Node* Engine::choose_target(size_t pages, bool& wait) {
 }
 
 bool Engine::evict_batch(size_t pages) {
-  if (!in_order_of_arrival_ && placed_since_age_ >= std::max<uint64_t>(128, table_.resident() / 8)) age();
+  const uint64_t part = std::clamp(table_.resident() / 64, kAgeEveryMin, kAgeEveryMax);
+  if (!in_order_of_arrival_ && placed_since_age_ >= part) age();
   std::vector<uint64_t>& victims = victims_;
   victims.clear();
   if (pick_victims(victims, pages) == 0) return false;

@@ -196,6 +196,7 @@ void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand
     e.prefetched = page != demand;
   }
   expected_ += static_cast<int64_t>(count);
+  asked_since_trickle_ += count;
   asked_[demand % asked_.size()] = {demand, now_ns()};
   counters_.pulls++;
   lanes_.send(*node, FrameType::get, header);

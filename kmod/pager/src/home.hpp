@@ -282,7 +282,7 @@ class Home : public EngineHost, public LaneEvents {
   void convert_image();
   void convert_range(const Region& part, int prot);  // private file pages that become writable
   void copy_all(uint64_t first, uint64_t end);
-  void copy_in(uint64_t first, uint64_t end, bool present_only);
+  void copy_in(const Region& region, bool present_only);
   void move_arguments(uint64_t stack_first, uint64_t stack_end);
   // home_fork.cpp
   void call_clone(Thread& thread);

@@ -62,8 +62,25 @@ void PageTable::for_each_touched_chunk(const std::function<void(uint64_t, uint64
   }
 }
 
+void PageTable::scan_on(uint64_t chunks, const std::function<void(uint64_t, uint64_t)>& visit) {
+  auto word = touched_words_.lower_bound(scanned_to_ >> 15);
+  for (; chunks > 0 && word != touched_words_.end(); ++word) {
+    uint64_t bits = touched_[*word];
+    if (*word == scanned_to_ >> 15) bits &= ~0ull << ((scanned_to_ >> 9) & 63);
+    for (; chunks > 0 && bits != 0; bits &= bits - 1, chunks--) {
+      const uint64_t chunk = *word * 64 + static_cast<uint64_t>(std::countr_zero(bits));
+      scanned_to_ = (chunk + 1) << 9;
+      visit(chunk << 9, scanned_to_);
+    }
+  }
+  if (chunks == 0) return;
+  scanned_to_ = 0;
+  scan_++;
+}
+
 void PageTable::clear() {
   touched_words_.clear();
+  chunks_ = scanned_to_ = 0;
   madvise(entries_, kPages * sizeof(PageEntry), MADV_DONTNEED);
   madvise(touched_, kTouchedWords * sizeof(uint64_t), MADV_DONTNEED);
   madvise(frames_, kFramesMax * sizeof(OrderFrame), MADV_DONTNEED);
@@ -99,7 +116,7 @@ void PageTable::insert_front(uint64_t page, bool wanted) {
   const bool is_ghost = e.left_at != 0 && age <= kTicks;
   frames_[index].page = page;
   frames_[index].uses = is_ghost ? kUsesOfGhost : 0;
-  frames_[index].scan = (wanted ? scan_ : scan_ - 1) % kScans;
+  frames_[index].scan = (wanted ? scan_ : scan_ - 2) % kScans;
   link_front(index);
   e.left_at = 0;
   e.set_state(PageState::resident);

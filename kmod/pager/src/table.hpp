@@ -73,23 +73,32 @@ class PageTable {
   PageEntry& entry(uint64_t page) {
     uint64_t& word = touched_[page >> 15];
     if (word == 0) touched_words_.insert(page >> 15);
-    word |= 1ull << ((page >> 9) & 63);
+    const uint64_t bit = 1ull << ((page >> 9) & 63);
+    if ((word & bit) == 0) chunks_++;
+    word |= bit;
     return entries_[page];
   }
   // Calls `visit` for every page of [first, end) that lies in a touched chunk.
   void for_each_touched(uint64_t first, uint64_t end, const std::function<void(uint64_t, PageEntry&)>& visit);
   // Calls `visit(first, end)` for every touched chunk, ascending.
   void for_each_touched_chunk(const std::function<void(uint64_t, uint64_t)>& visit);
+  uint64_t touched_chunks() const { return chunks_; }
   void clear();  // everything untouched with version 0 (exec)
 
   // The order of resident pages. Indices are stable while a page is resident.
   // entry(page) becomes resident, the last to leave. `wanted`: somebody waited for it, it is not a guess.
   void insert_front(uint64_t page, bool wanted = true);
-  void remove(uint64_t page);     // no longer resident; the caller sets the new state
-  void begin_scan() { scan_++; }  // of which pages were in use since the last one
+  void remove(uint64_t page);  // no longer resident; the caller sets the new state
+  //
+  // Which of them are in use is found out by scans of all touched chunks, in parts: calls `visit(first, end)`
+  // for the next `chunks`, and begins anew after the last.
+  void scan_on(uint64_t chunks, const std::function<void(uint64_t, uint64_t)>& visit);
   void mark_used(uint64_t page);  // the scan found it in use: one more round
-  // Nobody is known to have used it since the last scan. Resident pages only.
-  bool is_idle(uint64_t page) const { return frames_[entries_[page].where].scan != scan_ % kScans; }
+  // Nobody is known to have used it since it was last scanned. Resident pages only.
+  bool is_idle(uint64_t page) const {
+    const uint64_t ago = (scan_ + kScans - frames_[entries_[page].where].scan) % kScans;
+    return ago > (page < scanned_to_ ? 0 : 1);
+  }
   bool spare(uint64_t index);  // true: it had a round left, and is now the last to leave
   void pass(uint64_t index);   // now the last to leave
   uint64_t last() const { return frames_[0].previous; }  // index of the first to leave, 0 if none
@@ -118,7 +127,8 @@ class PageTable {
   OrderFrame* frames_;
   uint64_t departures_ = 0;  // since the last tick
   uint32_t tick_ = 1;  // one for each eighth of what is resident that leaves; 1 to kTicksMax and round again
-  uint64_t scan_ = 0;
+  uint64_t scan_ = 0, scanned_to_ = 0;  // pages below have been looked at in this scan
+  uint64_t chunks_ = 0;
   uint32_t free_head_ = 0;
   uint32_t frames_used_ = 1;
   uint64_t resident_ = 0;

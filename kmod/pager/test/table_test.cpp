@@ -121,7 +121,7 @@ void test_order() {
         table.mark_used(at->page);
         at->uses = std::min(3u, at->uses + 1);
         break;
-      case 5: table.begin_scan(); break;
+      case 5: table.scan_on(random(3), [](uint64_t, uint64_t) {}); break;
       case 6:
         CHECK(table.spare(index) == (at->uses > 0));
         if (at->uses == 0) break;
@@ -137,11 +137,40 @@ void test_order() {
     }
     CHECK(index_now == 0 && table.resident() == model.size());
   }
-  table.begin_scan();
-  for (const Model& each : model) table.mark_used(each.page);
-  for (const Model& each : model) CHECK(!table.is_idle(each.page));
-  table.begin_scan();
-  for (const Model& each : model) CHECK(table.is_idle(each.page));
+}
+
+// In parts of any size, a scan comes by every touched chunk once; a page that it found in use is so until the
+// next one has come by and not found it.
+void test_scans() {
+  constexpr uint64_t kChunks = 200, kChunkPages = 512;
+  PageTable table;
+  std::vector<bool> in_use(kChunks);
+  const auto page_of_chunk = [](uint64_t i) {
+    return (kFirst / kChunkPages + i * (1 + i % 3)) * kChunkPages;
+  };
+  std::vector<uint64_t> pages;
+  for (uint64_t i = 0; i < kChunks; i++) pages.push_back(page_of_chunk(i));
+  std::sort(pages.begin(), pages.end());
+  pages.erase(std::unique(pages.begin(), pages.end()), pages.end());
+  for (const uint64_t page : pages) table.insert_front(page, false);
+  CHECK(table.touched_chunks() == pages.size());
+  uint64_t state = 7;
+  size_t next = 0;
+  for (int part = 0; part < 2000; part++) {
+    state = state * 6364136223846793005ull + 1442695040888963407ull;
+    const uint64_t chunks = (state >> 33) % 9;
+    size_t visited = 0;
+    table.scan_on(chunks, [&](uint64_t first, uint64_t end) {
+      CHECK(next < pages.size() && first == pages[next] && end == first + kChunkPages);
+      in_use[next] = (state >> (next % 30)) & 1;
+      if (in_use[next]) table.mark_used(first);
+      next++;
+      visited++;
+    });
+    CHECK(visited == std::min<size_t>(chunks, visited) && (visited == chunks || next == pages.size()));
+    for (size_t i = 0; i < pages.size(); i++) CHECK(table.is_idle(pages[i]) == !in_use[i]);
+    if (visited < chunks) next = 0;
+  }
 }
 
 }  // namespace
@@ -151,5 +180,6 @@ int main() {
   elastic::test::test_memory();
   elastic::test::test_ghosts();
   elastic::test::test_order();
+  elastic::test::test_scans();
   std::puts("all table tests passed");
 }
