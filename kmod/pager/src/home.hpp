@@ -355,9 +355,8 @@ class Home : public EngineHost, public LaneEvents {
   bool reaps_soon_ = false;
   bool reads_stop_ = false;  // by the second filter
   JumpRule rule_;
-  Fd signal_fd_;  // SIGCHLD
-  Fd park_timer_;
-  bool parking_ = false;  // it is set
+  bool parking_ = false;  // the timer is set
+  Fd signal_fd_;          // SIGCHLD
   Fd group_signals_;      // kHandedOn
   SignalSet group_had_ = 0;
   pid_t application_ = 0;
