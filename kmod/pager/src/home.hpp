@@ -269,6 +269,7 @@ class Home : public EngineHost, public LaneEvents {
   void after_native_mmap(Thread& thread, int64_t result);
   void call_munmap(Thread& thread);
   int64_t unmap_range(uint64_t first, uint64_t end);
+  bool native_call_in_progress() const;
   void replaced(uint64_t first, uint64_t end);
   void call_mremap(Thread& thread);
   void after_native_mremap(const Thread& thread, int64_t result);
