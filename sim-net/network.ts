@@ -25,7 +25,7 @@ export interface SimNetworkOptions {
   readonly seed: number
   /** All links that are not set one by one. */
   readonly link?: LinkProfile
-  /** Streams an agent has at most. */
+  /** Up to so many agents all know each other; of more, each new one knows half as many others, nobody over 1.5 times. */
   readonly viewMax?: number
   /** Whether to keep a list of what happens, for pictures. */
   readonly record?: boolean
@@ -34,6 +34,8 @@ export interface SimNetworkOptions {
 /** `reset`: its kernel closes its connections. `silent`: it says nothing more, like a host without power. */
 export type CrashKind = 'reset' | 'silent'
 
+/** Then nobody has more streams than libp2p's connections. */
+const VIEW_MAX = Math.floor((2 / 3) * CONNECTIONS_MAX)
 const FOUND_MS = 500
 /** The dialer's pauses; handshakes take three round trips. */
 const REDIAL_MS = 250
@@ -69,7 +71,7 @@ export class SimNetwork {
   readonly #strangers: Pair[] = []
   readonly #site: (host: SimHost) => AgentSite
 
-  constructor({ seed, link = LAN, viewMax = CONNECTIONS_MAX, record = false }: SimNetworkOptions) {
+  constructor({ seed, link = LAN, viewMax = VIEW_MAX, record = false }: SimNetworkOptions) {
     this.rng = new SeededRng(seed)
     this.trace = new Trace({ record })
     this.#topology = new Topology(link)
@@ -200,7 +202,7 @@ export class SimNetwork {
     for (let i = count - 1; i >= 0; i--) {
       const other = all[i] as SimHost
       if (other.self !== host.self) this.#acquaint(other, host)
-      if (this.#pairsOf(other).length < this.#viewMax) continue
+      if (this.#pairsOf(other).length < 1.5 * this.#viewMax) continue
       this.#swap(i, all.length - 1)
       all.pop()
     }

@@ -228,6 +228,25 @@ test('another seed gives another trace', t => {
   t.not(run(1, 3, []).network.trace.hash, run(2, 3, []).network.trace.hash)
 })
 
+test('beyond its view an agent hears gossip only', t => {
+  const [agents, viewMax] = [60, 8]
+  const network = new SimNetwork({ seed: 3, viewMax })
+  const hosts = Array.from({ length: agents }, (_, i) => network.host(`h${i}`))
+  const present = hosts.map(host => new WatchedAgent(network.start(host, loadOf(host.name, 1, 1))))
+  network.clock.runFor(2_000)
+  for (const agent of present) {
+    const joined = agent.events.filter(event => event.kind === 'joined').length
+    t.true(joined >= viewMax / 2 && joined <= 1.5 * viewMax, `${joined} joined`)
+  }
+  for (const [i, agent] of present.entries()) void agent.publish(loadOf(`h${i}`, 1, 2))
+  network.clock.runFor(2_000)
+  for (const agent of present) {
+    const loads = agent.events.flatMap(event => (event.kind === 'load' ? [event.peer] : []))
+    t.is(new Set(loads).size, agents - 1)
+  }
+  t.is(network.loadsHeard, agents * (agents - 1))
+})
+
 test('a host that is stalled says nothing, hears nothing, and then all in order', t => {
   const scene = settled(2)
   const { network, hosts, present } = scene
