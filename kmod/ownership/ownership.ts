@@ -143,7 +143,7 @@ export class Ownership {
     })
   }
 
-  /** Pages that go ahead of a jump. */
+  /** Distinct pages that go ahead of a jump. */
   ship(pages: readonly PageNumber[], to: NodeIndex, now: Micros): Effects {
     return this.#at(now, s => {
       const here = (page: PageNumber) => s.peek(page).state === 'resident' && !s.peek(page).pinned
