@@ -107,7 +107,7 @@ export class Ownership {
     return this.#at(now, s => {
       switch (frame.type) {
         case 'get':
-          return onGet(s, { ...frame, from })
+          return onGet(s, from, frame)
         case 'pages':
           return onPages(s, from, frame.metas, true, frame.kept && s.self === HOME)
         case 'push':

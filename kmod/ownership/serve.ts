@@ -3,17 +3,17 @@
 import { HOME, invariant, type NodeIndex, type PageNumber } from '../../placement/ids.js'
 import type { Micros } from '../../placement/units.js'
 import type { Deferred, State } from './state.js'
-import { type PageMeta, type Request, type Version, versionOfBirth } from './types.js'
+import { type PageFrame, type PageMeta, type Request, type Version, versionOfBirth } from './types.js'
 
 const DEFERRED_MAX = 4096
 const GET_PAGES_MAX = 64
 /** Larger answers take the bulk connection. */
 const URGENT_PAGES_MAX = 16
 
-export function onGet(s: State, request: Request): void {
-  const { first, count, demand } = request
+export function onGet(s: State, from: NodeIndex, frame: PageFrame & { type: 'get' }): void {
+  const { first, count, demand, version } = frame
   if (count === 0 || count > GET_PAGES_MAX || demand < first || demand >= first + count) return
-  serve(s, { ...request, keep: request.keep && request.from === HOME })
+  serve(s, { from, first, count, demand, version, keep: frame.keep && from === HOME })
 }
 
 /** Why a GET cannot be answered now: `wait` for what will happen to the page, or until its hold ends. */

@@ -47,6 +47,7 @@ const HOLD_US = 30
 const HOLD_MAX_US = 10_000
 const FIGHT_US = 20_000
 
+const NOTHING: readonly Effect[] = []
 const ONE_PAGE: Prefetch = { plan: () => ({ count: 1, down: false }), fetched: () => undefined }
 
 function untouched(): Page {
@@ -130,6 +131,7 @@ export class State {
   }
 
   takeEffects(): readonly Effect[] {
+    if (this.#effects.length === 0) return NOTHING
     const effects = this.#effects
     this.#effects = []
     return effects
