@@ -118,6 +118,20 @@ static void reserved(void) {
   shmctl(large, IPC_RMID, NULL);
 }
 
+/* What the program's file says, after advice that it is not needed as it is; and what was never written. */
+static void own_data(void) {
+  enum { WORDS = 4 * PAGE_BYTES / sizeof(int) };
+  static _Alignas(PAGE_BYTES) int data[WORDS] = {[1] = 5, [WORDS / 2] = 6, [WORDS - 1] = 7};
+  for (int round = 0; round < 2; round++) {
+    for (int i = 0; i < WORDS; i++)
+      if (data[i] != (i == 1) * 5 + (i == WORDS / 2) * 6 + (i == WORDS - 1) * 7) fail("%d is %d", i, data[i]);
+    for (int i = 0; i < WORDS; i++) data[i] = -i;
+    for (int i = 0; i < WORDS; i++)
+      if (data[i] != -i) fail("%d is %d, after it was written", i, data[i]);
+    if (madvise(data, sizeof data, MADV_DONTNEED) != 0) fail("madvise: %s", strerror(errno));
+  }
+}
+
 /* Files of huge pages; how many there are to touch does not matter. */
 static void huge(void) {
   const int file = memfd_create("huge", MFD_HUGETLB);
@@ -196,8 +210,8 @@ static void fork_advice(void) {
 }
 
 static const struct test_case cases[] = {
-    {"fresh", fresh},       {"convert", convert},         {"reserved", reserved}, {"huge", huge},
-    {"promises", promises}, {"fork-advice", fork_advice}, {NULL, NULL},
+    {"fresh", fresh},       {"convert", convert},   {"reserved", reserved},       {"huge", huge},
+    {"own-data", own_data}, {"promises", promises}, {"fork-advice", fork_advice}, {NULL, NULL},
 };
 
 int main(int argc, char** argv) { return run_case(cases, argc, argv); }

@@ -50,6 +50,7 @@ const CASES: readonly Case[] = [
   memory('fresh', 'new memory is zeros, whatever the kernel mapped there in between'),
   memory('convert', 'a file mapping that becomes writable is read by another thread all the while'),
   memory('reserved', "the pager's own pages are out of the application's reach"),
+  memory('own-data', "a program's own data is as in its file after MADV_DONTNEED"),
   memory('huge', 'files of huge pages'),
   memory('promises', 'promises about paging are refused where the kernel refuses them'),
   memory('fork-advice', 'what is said of a mapping for forks holds for what grows out of it'),

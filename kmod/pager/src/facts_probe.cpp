@@ -139,6 +139,14 @@ Outcome check_overcommit() {
           "sudo sysctl vm.overcommit_memory=0"};
 }
 
+// By it a jump is judged: how long a thread has run since the last one.
+Outcome check_processor_time() {
+  const std::string text = read_setting("/proc/thread-self/schedstat");
+  if (!text.empty() && text != "0 0 0") return {true, "the processor time of threads is known", ""};
+  return {false, "there is no /proc/PID/schedstat: threads that jump pull more pages than they need to",
+          "use a kernel with CONFIG_SCHED_INFO"};
+}
+
 Outcome check_map_count() {
   const std::string most = read_setting("/proc/sys/vm/max_map_count");
   const std::string detail = "vm.max_map_count = " + most;
@@ -224,6 +232,7 @@ std::vector<Check> run_checks(const std::string& spill_dir) {
   add("memfd", true, probe_memfd);
   add("overcommit", true, check_overcommit);
   add("PAGEMAP_SCAN", false, probe_page_scan);
+  add("processor time", false, check_processor_time);
   add("map count", false, check_map_count);
   add("user namespaces", false, check_namespaces);
   add("privileges", false, check_privileges);

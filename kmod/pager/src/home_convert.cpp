@@ -21,7 +21,6 @@ namespace {
 
 constexpr uint64_t kArgumentBytesMax = 8u << 20;  // the kernel's own limit is 6 MB
 constexpr uint64_t kConvertPages = 16;            // few enough that none is evicted before it is mapped
-const uint8_t kZeros[kPageBytes] = {};
 
 bool is_special(const Mapping& mapping) {
   const std::string& name = mapping.file.path;
@@ -39,10 +38,18 @@ Region region_of(const Mapping& mapping) {
   return region;
 }
 
+// The file that was executed, if its user may read it.
+std::shared_ptr<BackingFile> executed_file(pid_t pid) {
+  auto file = std::make_shared<BackingFile>();
+  file->fd.reset(open(format("/proc/%d/exe", pid).c_str(), O_RDONLY | O_CLOEXEC));
+  return file->fd ? file : nullptr;
+}
+
 }  // namespace
 
 void Home::convert_image() {
   const std::vector<Mapping> maps = read_maps(application_, memory_.injector());
+  const std::shared_ptr<BackingFile> executed = executed_file(application_);
   mmap_top_ = page_of(kUserSpaceEnd) - kStackGapPages;
   stack_first_ = stack_end_ = 0;
   locks_new_ = false;
@@ -58,7 +65,8 @@ void Home::convert_image() {
       regions_.insert(region);
       continue;
     }
-    copy_in(region.start, region.end, mapping.anonymous());
+    if (executed && mapping.file == file_name(executed->fd.get())) region.backing = executed;
+    copy_in(region, mapping.anonymous());
     if (const int error = memory_.map(region.start, region.end - region.start, region.prot); error != 0)
       throw Failure(format("cannot map elastic memory at %#" PRIx64 ": %s", address_of(region.start),
                            strerror(-error)));
@@ -71,9 +79,11 @@ void Home::convert_image() {
   move_arguments(stack_first_, stack_end_);
 }
 
-// Copies contents into the memory file and the table; pages of zeros stay untouched. `present_only`:
-// anonymous memory, where what is not present is zero (reading it would populate it).
-void Home::copy_in(uint64_t first, uint64_t end, bool present_only) {
+// Copies contents into the memory file and the table; pages that hold what untouched ones would stay
+// untouched. `present_only`: anonymous memory, where what is not present is zero (reading it would populate
+// it).
+void Home::copy_in(const Region& region, bool present_only) {
+  const uint64_t first = region.start, end = region.end;
   std::vector<bool> wanted(end - first, !present_only);
   if (present_only) {
     const Fd pagemap(open(format("/proc/%d/pagemap", application_).c_str(), O_RDONLY | O_CLOEXEC));
@@ -87,13 +97,14 @@ void Home::copy_in(uint64_t first, uint64_t end, bool present_only) {
       page += static_cast<uint64_t>(got) / 8;
     }
   }
-  uint8_t bytes[kPageBytes];
+  uint8_t bytes[kPageBytes], untouched[kPageBytes] = {};
   for (uint64_t page = first; page < end; page++) {
     if (!wanted[page - first]) continue;
     if (pread(memory_view_.get(), bytes, kPageBytes, static_cast<off_t>(address_of(page))) !=
         static_cast<ssize_t>(kPageBytes))
       continue;
-    if (memcmp(bytes, kZeros, kPageBytes) != 0) engine_->adopt(page, bytes);
+    region.read_backing(page, untouched);
+    if (memcmp(bytes, untouched, kPageBytes) != 0) engine_->adopt(page, bytes);
   }
 }
 

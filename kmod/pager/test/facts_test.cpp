@@ -248,7 +248,7 @@ void test_lookup(const std::string& dir, uint64_t seed, uint64_t rounds) {
 
 void test_facts(const std::string&, uint64_t, uint64_t) {
   const std::string json = elastic::facts_json();
-  for (const char* part : {"\"protocolVersion\":1", "\"arch\":\"x86_64\"", "\"pageSize\":4096",
+  for (const char* part : {"\"protocolVersion\":2", "\"arch\":\"x86_64\"", "\"pageSize\":4096",
                            "\"xcr0\":\"0x", "\"cpuFeatures\":[\"sse3\"", "\"cx16\"", "\"kernel\":\""}) {
     check(json.find(part) != std::string::npos, std::string(part) + " is not in " + json);
   }
@@ -267,7 +267,7 @@ void test_facts(const std::string&, uint64_t, uint64_t) {
 
 void test_checks(const std::string& dir, uint64_t, uint64_t) {
   const auto checks = elastic::run_checks(dir);
-  check(checks.size() == 12, "twelve checks");
+  check(checks.size() == 13, "thirteen checks");
   for (const elastic::Check& one : checks) {
     check(!one.name.empty() && !one.detail.empty(), "a check says what it found: " + one.name);
     check(one.detail != "the probe died" && one.detail.find("no answer") == std::string::npos,
@@ -280,7 +280,7 @@ void test_checks(const std::string& dir, uint64_t, uint64_t) {
   const auto nowhere = elastic::run_checks(dir + "/nowhere").back();
   check(!nowhere.ok && nowhere.remedy.find("mkdir") != std::string::npos,
         "a missing directory: " + nowhere.detail);
-  check(elastic::run_checks("").size() == 11, "without a directory it is not checked");
+  check(elastic::run_checks("").size() == 12, "without a directory it is not checked");
   const std::string json = elastic::checks_json({{"a\"b\\", true, false, "line\nbreak\x01", ""}});
   check(json ==
             "[{\"name\":\"a\\\"b\\\\\",\"ok\":true,\"needed\":false,\"detail\":\"line\\u000abreak\\u0001\","
