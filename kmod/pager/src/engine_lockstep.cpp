@@ -60,8 +60,9 @@ class World {
 };
 
 Member& World::member(uint16_t index) {
+  if (index >= members_.size()) throw Failure(format("there is no node %u", index));
   touched_.insert(index);
-  return *members_.at(index);
+  return *members_[index];
 }
 
 bool World::begin(Words& in) {
@@ -98,11 +99,12 @@ bool World::move(char kind, Words& in) {
   std::vector<uint64_t> pages;
   for (uint64_t page = 0; in >> page;) pages.push_back(page);
   Member& from = member(index);
-  Node* target = to == "d" ? nullptr : &from.peer(static_cast<uint16_t>(std::stoul(to)));
+  Node* target =
+      to == "d" ? nullptr : &from.peer(static_cast<uint16_t>(std::strtoul(to.c_str(), nullptr, 10)));
   if (kind == 'e')
     EngineLockstep::evict(from.engine, from.spill, target, pages);
   else
-    from.engine.ship_with_jump(*target, pages, false);
+    from.engine.ship_with_jump(*target, pages);
   from.engine.drop_shipped();
   return true;
 }
@@ -124,7 +126,8 @@ bool World::deliver(Words& in) {
   uint16_t from = 0, to = 0;
   char connection = 0;
   if (!(in >> from >> to >> connection)) return false;
-  auto& queue = members_.at(from)->lanes.queues[to][connection == 'b'];
+  if (from >= members_.size()) return false;
+  auto& queue = members_[from]->lanes.queues[to][connection == 'b'];
   if (queue.empty()) return false;
   const Sent sent = std::move(queue.front());
   queue.pop_front();
