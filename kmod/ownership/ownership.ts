@@ -160,7 +160,7 @@ export class Ownership {
   }
 
   /** Home: asks for what `node` owns, in part. */
-  fetch(node: NodeIndex, now: Micros): Effects {
+  fetchFrom(node: NodeIndex, now: Micros): Effects {
     return this.#at(now, s => {
       if (s.expectedPages >= FETCH_PAGES_MAX / 2) return
       const there: PageNumber[] = []

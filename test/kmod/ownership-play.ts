@@ -72,7 +72,7 @@ export class Play {
   }
 
   fetch(from: NodeIndex): void {
-    this.#do(HOME, this.world.node(HOME).fetch(from, this.world.now))
+    this.#do(HOME, this.world.node(HOME).fetchFrom(from, this.world.now))
   }
 
   pass(us: number): void {

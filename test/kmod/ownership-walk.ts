@@ -279,7 +279,7 @@ export class Walk {
       this.#note(`q ${page}`, world.apply(HOME, home.unpin(page, world.now)), [HOME])
     } else if (kind === 5) {
       const to = this.#peerOf(HOME)?.to
-      if (to !== undefined) this.#note(`g ${to}`, world.apply(HOME, home.fetch(to, world.now)), [HOME])
+      if (to !== undefined) this.#note(`g ${to}`, world.apply(HOME, home.fetchFrom(to, world.now)), [HOME])
     } else if (kind === 6) {
       world.node(node).discardCopies()
       this.#note(`c ${node}`, [], [node])
