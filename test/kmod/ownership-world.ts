@@ -28,7 +28,6 @@ export interface WorldOptions {
   /** No thread ever leaves home. */
   readonly stay: boolean
   readonly pages: number
-  readonly prefetch?: boolean
 }
 
 /** A chunk of the pager's table begins here. */
@@ -45,13 +44,8 @@ export class World {
     const regionOf = (page: PageNumber) =>
       page >= this.region.first && page < this.region.end ? this.region : undefined
     this.nodes = Array.from({ length: options.nodes }, (_, i) => {
-      const prefetch = options.prefetch === false ? {} : { prefetch: new StreamPrefetch() }
-      return new Ownership({
-        self: nodeIndex(i),
-        regionOf,
-        threadsStay: options.stay && i === HOME,
-        ...prefetch,
-      })
+      const threadsStay = options.stay && i === HOME
+      return new Ownership({ self: nodeIndex(i), regionOf, threadsStay, prefetch: new StreamPrefetch() })
     })
     for (let i = 1; i < options.nodes; i++) this.connect(HOME, nodeIndex(i))
   }
