@@ -8,7 +8,6 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
-#include <sys/timerfd.h>
 #include <sys/wait.h>
 
 #include <cerrno>
@@ -65,9 +64,6 @@ Home::Home(HomeOptions options) : options_(std::move(options)), rule_(options_.p
   });
   loop_.watch(signal_fd_.get(), EPOLLIN, [this](uint32_t) { on_child_events(); });
   loop_.watch(spill_->event_fd(), EPOLLIN, [this](uint32_t) { spill_->drain(); });
-  park_timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
-  if (!park_timer_) fail_errno("timerfd_create");
-  loop_.watch(park_timer_.get(), EPOLLIN, [this](uint32_t) { park_all(); });
   loop_.at(now_us() + kTickUs, [this] { tick(); });
 }
 
@@ -174,6 +170,7 @@ void Home::on_faults() {
       thread->fault_page = events[i].page;
       thread->working_set.on_fault(events[i].page);
     }
+    if (memory_.is_vacant(events[i].page)) memory_.unmap_vacant();
     engine_->on_fault(events[i]);
   }
 }

@@ -269,6 +269,7 @@ class Home : public EngineHost, public LaneEvents {
   void after_native_mmap(Thread& thread, int64_t result);
   void call_munmap(Thread& thread);
   int64_t unmap_range(uint64_t first, uint64_t end);
+  bool native_call_in_progress() const;
   void replaced(uint64_t first, uint64_t end);
   void call_mremap(Thread& thread);
   void after_native_mremap(const Thread& thread, int64_t result);
@@ -355,9 +356,8 @@ class Home : public EngineHost, public LaneEvents {
   bool reaps_soon_ = false;
   bool reads_stop_ = false;  // by the second filter
   JumpRule rule_;
-  Fd signal_fd_;  // SIGCHLD
-  Fd park_timer_;
-  bool parking_ = false;  // it is set
+  bool parking_ = false;  // the timer is set
+  Fd signal_fd_;          // SIGCHLD
   Fd group_signals_;      // kHandedOn
   SignalSet group_had_ = 0;
   pid_t application_ = 0;

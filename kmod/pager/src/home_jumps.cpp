@@ -3,7 +3,6 @@
 // here. See home.hpp; the other side is guests.cpp.
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
-#include <sys/timerfd.h>
 #include <sys/wait.h>
 
 #include <csignal>
@@ -18,7 +17,7 @@ namespace {
 constexpr uint64_t kSpinUs = 40;
 constexpr uint32_t kStayFaults = 16;
 constexpr uint64_t kParkAt = kTrampoline;
-constexpr long kParkNs = 1'000'000;  // so long a signal for one that has left may wait
+constexpr uint64_t kParkUs = 1'000;  // so long a signal for one that has left may wait
 constexpr int kStopped = PTRACE_EVENT_STOP << 16 | SIGTRAP << 8 | 0x7f;
 }  // namespace
 
@@ -110,13 +109,10 @@ void Home::send_context(Node& node, Thread& thread, const Context& context) {
 void Home::park_soon() {
   if (parking_) return;
   parking_ = true;
-  constexpr itimerspec kOnce{{0, 0}, {0, kParkNs}};
-  if (timerfd_settime(park_timer_.get(), 0, &kOnce, nullptr) != 0) fail_errno("timerfd_settime");
+  loop_.at(now_us() + kParkUs, [this] { park_all(); });
 }
 
 void Home::park_all() {
-  uint64_t times = 0;
-  if (read(park_timer_.get(), &times, sizeof times) < 0) return;
   parking_ = false;
   for (const auto& [tid, thread] : threads_)
     if (thread->state == ThreadState::away || thread->state == ThreadState::recalling) park(*thread);
