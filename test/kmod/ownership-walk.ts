@@ -78,7 +78,6 @@ function pageText(page: Readonly<Page>): string {
   const where = inFlight || state === 'remote' || state === 'copied' ? page.where : page.copyAt
   const flags = [pinned, deferred, watched, inFlight && page.prefetched, offered]
   const bits = flags.reduce((sum, flag, i) => sum + (flag ? 1 << i : 0), 0)
-  // What is not in memory has left no bytes there, either.
   const contents = state === 'resident' || state === 'copied' ? page.contents : 0
   return [STATES.indexOf(state), version, where, lastWrittenCut, bits, contents].join(',')
 }

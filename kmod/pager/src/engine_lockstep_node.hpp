@@ -188,7 +188,7 @@ inline Seen Member::look(uint64_t page) const {
   const bool flags[] = {e.pinned != 0, e.deferred != 0, e.watched != 0, in_flight && e.prefetched,
                         e.offered()};
   for (size_t i = 0; i < std::size(flags); i++) now.flags |= static_cast<uint32_t>(flags[i]) << i;
-  // What is not in memory has left no bytes there, either.
+  if (state != PageState::resident && state != PageState::copied) return now;
   if (pread(memory.file(), &now.word, sizeof now.word, static_cast<off_t>(address_of(page))) !=
       sizeof now.word)
     fail_errno("reading a page");
