@@ -47,7 +47,7 @@ function folderOf(path: string): string {
 }
 
 function isPure({ path }: Source): boolean {
-  return /^(placement|checkpoint\/planners|agent\/machines)\//.test(path)
+  return /^(placement|checkpoint\/planners|agent\/machines|kmod\/ownership)\//.test(path)
 }
 
 test('there is something to look at', t => {
