@@ -13,6 +13,7 @@ import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
 import { Records } from './executor/records.js'
+import { contract, leases, stretch } from './executor/reshape.js'
 import { loadOrMakeIdentity, lockDirectory } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
@@ -28,6 +29,7 @@ import {
   type AgentOptions,
   type AgentService,
   type HomeAttachment,
+  type LeaseInfo,
   type NodeInfo,
   type ProcessInfo,
 } from './service.js'
@@ -199,6 +201,18 @@ class Agent implements AgentService {
 
   refusals(id: string): string[] {
     return this.#homes?.get(id)?.refusals() ?? []
+  }
+
+  async leases(id: string): Promise<LeaseInfo[]> {
+    return leases(this.#homes, id)
+  }
+
+  async contract(id: string, node: string | undefined): Promise<LeaseInfo[]> {
+    return contract(this.#homes, id, node)
+  }
+
+  stretch(id: string, node: string): Promise<string> {
+    return stretch(this.#homes, this.#membership, id, node)
   }
 
   stop(): Promise<void> {

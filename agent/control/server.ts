@@ -164,6 +164,12 @@ class Connection {
         return { participants: this.#watch(request.processId) }
       case 'refusals':
         return this.#service.refusals(request.processId)
+      case 'leases':
+        return await this.#service.leases(request.processId)
+      case 'contract':
+        return await this.#service.contract(request.processId, request.node)
+      case 'stretch':
+        return await this.#service.stretch(request.processId, request.node)
       case 'stop':
         await this.#stop(request.processId, request.reason)
         return null

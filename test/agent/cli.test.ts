@@ -39,7 +39,20 @@ test('usage errors are one line and status 2', async t => {
 test('every command has help with an example', async t => {
   const box = new Sandbox()
   t.teardown(() => box.remove())
-  for (const command of ['agent', 'run', 'ps', 'nodes', 'stop', 'doctor', 'demo', 'clean', 'key']) {
+  const commands = [
+    'agent',
+    'run',
+    'ps',
+    'nodes',
+    'stretch',
+    'contract',
+    'stop',
+    'doctor',
+    'demo',
+    'clean',
+    'key',
+  ]
+  for (const command of commands) {
     const got = await box.elasticos([command, '--help'])
     t.is(got.status, 0)
     t.regex(got.stdout, new RegExp(`Examples?:\\n {2}elasticos ${command}`), command)

@@ -64,6 +64,7 @@ struct Ending {
 // What a participant did, in all its stays.
 struct Contribution {
   std::string name;
+  uint64_t pages = 0;  // that are there now
   uint64_t peak_pages = 0, jumps_to = 0, threads_peak = 0;
 };
 

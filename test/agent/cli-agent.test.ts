@@ -1,0 +1,51 @@
+/**
+ * Commands that talk to an agent, around a fake one: what they print, how they fail, how long they wait.
+ */
+
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { ControlServer } from '../../agent/control/server.js'
+import { ownLines, Sandbox } from './cli-harness.js'
+import { FakeService, LEASE } from './fake-service.js'
+
+const ID = '0123456789abcdef'
+
+async function agent(t: ExecutionContext) {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  const service = new FakeService()
+  const hello = { name: 'n', version: '', pid: 1, dataDir: '/d', runtimeDir: '/r', spillMaxBytes: 5 }
+  const server = await ControlServer.listen(join(box.directory, 'agent.sock'), hello, service)
+  t.teardown(() => server.close())
+  const cli = (...args: string[]) => box.elasticos([...args, '--control', 'agent.sock'])
+  return { box, service, cli }
+}
+
+test('stretch', async t => {
+  const { box, service, cli } = await agent(t)
+  t.is((await cli('stretch', ID, 'b')).stdout, `${ID} is stretched over b\n`)
+  t.deepEqual(JSON.parse((await cli('stretch', ID, 'b', '--json')).stdout), { id: ID, node: 'b' })
+  const refused = await cli('stretch', ID, 'c')
+  t.deepEqual([refused.status, ownLines(refused.stderr)], [1, ['elasticos: c does not take part: full']])
+  t.is((await cli('stretch', ID)).status, 2)
+  t.is((await cli('stretch', ID, 'b', '--all')).status, 2)
+  t.regex((await box.elasticos(['stretch', ID, 'b'])).stderr, /no agent listens at .*; start one/)
+  t.deepEqual(service.asked, ['stretch b', 'stretch b'])
+})
+
+test('contract waits until what it let go is gone, and no longer than it may', async t => {
+  const { service, cli } = await agent(t)
+  setTimeout(() => service.leasesNow.pop(), 2_000)
+  const done = await cli('contract', ID, 'b')
+  t.deepEqual([done.status, done.stdout], [0, `${ID} is contracted: b let go\n`], done.stderr)
+  t.deepEqual(service.leasesNow, [])
+  t.is((await cli('contract', ID)).stdout, `${ID} is contracted: nobody took part\n`)
+  service.leasesNow.push(LEASE)
+  const late = await cli('contract', ID, '--wait', '300ms')
+  t.is(late.status, 1)
+  t.regex(
+    late.stderr,
+    /^elasticos: b still had 5 pages after 300 ms; they go on coming back, see `elasticos ps`\n$/,
+  )
+  t.is((await cli('contract', ID, '--wait', 'long')).status, 2)
+})
