@@ -17,6 +17,7 @@ import { addDoctorCommand } from './doctor.js'
 import { CliFailure, EXIT_FAILURE, EXIT_RUN_FAILED, EXIT_USAGE, reportFailure } from './failure.js'
 import { addKeyCommand } from './key.js'
 import { addNodesCommand } from './nodes.js'
+import { addPagesCommand } from './pages.js'
 import { addPsCommand } from './ps.js'
 import { addRunCommand } from './run.js'
 import { addStopCommand } from './stop.js'
@@ -102,6 +103,7 @@ function buildProgram(finish: Finish): Command {
     addRunCommand,
     addPsCommand,
     addNodesCommand,
+    addPagesCommand,
     addStretchCommand,
     addContractCommand,
     addStopCommand,

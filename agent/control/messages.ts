@@ -37,6 +37,7 @@ const requestBodySchema = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('attach'), home: homeAttachmentSchema }),
   z.strictObject({ op: z.literal('watch'), processId: processIdSchema }),
   z.strictObject({ op: z.literal('refusals'), processId: processIdSchema }),
+  z.strictObject({ op: z.literal('pages'), processId: processIdSchema }),
   z.strictObject({ op: z.literal('leases'), processId: processIdSchema }),
   z.strictObject({ op: z.literal('contract'), processId: processIdSchema, node: nodeNameSchema.optional() }),
   z.strictObject({ op: z.literal('stretch'), processId: processIdSchema, node: nodeNameSchema }),
@@ -78,6 +79,14 @@ const leaseSchema = z.object({
   pages: count,
 })
 
+const pageMapSchema = z.object({
+  nodes: z
+    .array(z.object({ node: text, resident: count, spilled: count, remote: count, inFlight: count }))
+    .max(LIST_MAX),
+  ranges: z.array(z.object({ first: count, pages: count, place: count, spilled: z.boolean() })).max(LIST_MAX),
+  leftOut: z.object({ ranges: count, pages: count }),
+})
+
 /** `hello` is checked by hand, see reply.ts. */
 export type CheckedOp = Exclude<ControlRequest['op'], 'hello'>
 
@@ -88,6 +97,7 @@ export const answerSchemas = {
   attach: z.null(),
   watch: z.strictObject({ participants: count }),
   refusals: z.array(text).max(LIST_MAX),
+  pages: pageMapSchema,
   leases: z.array(leaseSchema).max(LIST_MAX),
   contract: z.array(leaseSchema).max(LIST_MAX),
   stretch: text,

@@ -2,6 +2,7 @@
  * Commands that talk to an agent, around a fake one: what they print, how they fail, how long they wait.
  */
 
+import { once } from 'node:events'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { ControlServer } from '../../agent/control/server.js'
@@ -20,6 +21,29 @@ async function agent(t: ExecutionContext) {
   const cli = (...args: string[]) => box.elasticos([...args, '--control', 'agent.sock'])
   return { box, service, cli }
 }
+
+test('pages of a run without an agent', async t => {
+  const box = new Sandbox()
+  t.teardown(() => box.remove())
+  const run = box.spawn(['run', '--participants', '1', '--', 'sh', '-c', 'echo up; exec sleep 100'])
+  t.teardown(() => run.kill('SIGTERM'))
+  await once(run.stdout ?? run, 'data')
+  const [{ id }] = JSON.parse((await box.elasticos(['ps', '--json'])).stdout) as [{ id: string }]
+  const shown = await box.elasticos(['pages', id])
+  t.is(shown.status, 0, shown.stderr)
+  t.deepEqual(shown.stdout.split('\n').slice(-4), [
+    '0x555000    8K  here (disk)',
+    '0x557000    4K  b',
+    'and 1 smaller ranges, 12K together, left out',
+    '',
+  ])
+  const json = JSON.parse((await box.elasticos(['pages', id, '--json'])).stdout)
+  t.deepEqual(json.ranges[1], { start: '0x557000', pages: 1, node: 'b', spilled: false })
+  t.is((await box.elasticos(['pages', 'x'])).status, 2)
+  const other = await box.elasticos(['pages', ID])
+  t.is(other.status, 1)
+  t.regex(other.stderr, /^elasticos: no agent listens at [^\n]*\n$/)
+})
 
 test('stretch', async t => {
   const { box, service, cli } = await agent(t)
@@ -48,4 +72,8 @@ test('contract waits until what it let go is gone, and no longer than it may', a
     /^elasticos: b still had 5 pages after 300 ms; they go on coming back, see `elasticos ps`\n$/,
   )
   t.is((await cli('contract', ID, '--wait', 'long')).status, 2)
+  t.regex(
+    (await cli('pages', ID)).stderr,
+    /no elastic process 0123456789abcdef has its home here; see `elasticos ps`/,
+  )
 })

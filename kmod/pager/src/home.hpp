@@ -27,6 +27,7 @@
 #include "facts.hpp"
 #include "holder.hpp"
 #include "jump.hpp"
+#include "page_summary.hpp"
 #include "policy.hpp"
 #include "proc_maps.hpp"
 #include "signals.hpp"
@@ -335,6 +336,8 @@ class Home : public EngineHost, public LaneEvents {
   void stay_and_pull(Thread& thread);
   // home_stats.cpp
   std::string stats_json() const;
+  void request_summary(std::function<void(const ControlMessage&)> reply);
+  void continue_summary();
 
   HomeOptions options_;
   Loop loop_;
@@ -385,6 +388,8 @@ class Home : public EngineHost, public LaneEvents {
   std::vector<Contribution> departed_;   // of participants that are gone, the last one at the end
   Counters departed_counters_;
   uint64_t next_room_report_us_ = 0;
+  PageSummary summary_;
+  std::vector<std::function<void(const ControlMessage&)>> summary_waiters_;  // while it is made
   Snapshots snapshots_;
   bool sharing_ = false;           // pages may be marked as shared
   std::vector<pid_t> held_calls_;  // forks, and calls that wait for their end

@@ -1,5 +1,5 @@
-// The statistics of a run as one JSON object: the field names of the command line's --stats file. See
-// home.hpp.
+// The statistics of a run as one JSON object, with the field names of the command line's --stats file; and
+// where its pages are. See home.hpp.
 #include <algorithm>
 #include <cstdio>
 
@@ -8,6 +8,9 @@
 namespace elastic {
 
 namespace {
+
+constexpr uint64_t kSummaryPauseUs = 1000;  // between two slices
+constexpr size_t kSummaryWaitersMax = 64;
 
 Contribution contribution_of(const Node& node) {
   return {node.name, node.pages_owned_hint, node.pages_peak, node.counters.jumps_here,
@@ -94,6 +97,25 @@ std::string Home::stats_json() const {
                 sum.jump_ns.percentile_us(0.99));
   out += format("\"running\":%s,", started_ && !ending_ ? "true" : "false");
   return out + "\"participants\":[" + nodes + "]}";
+}
+
+void Home::request_summary(std::function<void(const ControlMessage&)> reply) {
+  if (summary_waiters_.size() >= kSummaryWaitersMax) return;
+  summary_waiters_.push_back(std::move(reply));
+  if (summary_waiters_.size() > 1) return;
+  summary_ = PageSummary();
+  continue_summary();
+}
+
+void Home::continue_summary() {
+  if (!summary_.look_on(table_)) {
+    loop_.at(now_us() + kSummaryPauseUs, [this] { continue_summary(); });
+    return;
+  }
+  std::map<uint16_t, std::string> names{{kHome, options_.node_name}};
+  for (const auto& [index, node] : lanes_->all()) names.emplace(index, node->name);
+  const ControlMessage answer{ControlType::pages, {}, {summary_.json(names)}};
+  for (const auto& reply : std::exchange(summary_waiters_, {})) reply(answer);
 }
 
 }  // namespace elastic

@@ -10,7 +10,7 @@ ENGINE := $(wildcard ../src/engine*.cpp ../src/lane*.cpp ../src/spill*.cpp) \
 	stats.cpp frame_check.cpp privileges.cpp proc_text.cpp util.cpp)
 ENGINE_TEST := $(ENGINE) engine_test.cpp engine_copies_test.cpp
 RESUME_TEST := $(ENGINE) lanes_resume_test.cpp
-TABLE_TEST := table.cpp util.cpp table_test.cpp
+TABLE_TEST := table.cpp page_summary.cpp util.cpp table_test.cpp
 
 object = $(patsubst %.cpp,../build/$(1)/%.o,$(notdir $(2)))
 
