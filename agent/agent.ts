@@ -25,6 +25,7 @@ import { Libp2pNetwork } from './net/libp2p.js'
 import { type PeerMessage, parseFacts } from './net/messages.js'
 import type { NetworkEvent } from './net/port.js'
 import {
+  type AgentCounts,
   AgentError,
   type AgentOptions,
   type AgentService,
@@ -116,6 +117,8 @@ class Agent implements AgentService {
   #homes: Homes | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
+  #messagesSent = 0
+  #messagesReceived = 0
   #told = { text: '', at: 0 }
   #loadTimer: NodeJS.Timeout | undefined
   #stopping: Promise<void> | undefined
@@ -166,6 +169,15 @@ class Agent implements AgentService {
       remedy,
     }))
     return [own, ...members, ...strangers]
+  }
+
+  counts(): AgentCounts {
+    return {
+      messagesSent: this.#messagesSent,
+      messagesReceived: this.#messagesReceived,
+      leasesGiven: this.#lending?.held().length ?? 0,
+      leasesTaken: (this.#homes?.all() ?? []).reduce((sum, home) => sum + home.participants() - 1, 0),
+    }
   }
 
   async processes(): Promise<ProcessInfo[]> {
@@ -264,7 +276,10 @@ class Agent implements AgentService {
       facts: parts.facts,
       listenHosts: parts.listenHosts,
       pagers: this.#pagers,
-      send: (peer, message) => network.send(peer, message),
+      send: (peer, message) => {
+        this.#messagesSent++
+        return network.send(peer, message)
+      },
       hostOf: peer => member(peer)?.host ?? '',
       nameOf: peer => member(peer)?.load.name ?? peer,
       now: () => performance.now(),
@@ -273,6 +288,7 @@ class Agent implements AgentService {
 
   #onNetwork(event: NetworkEvent): void {
     if (event.kind === 'message') {
+      this.#messagesReceived++
       this.#onMessage(event.peer, event.message)
       return
     }

@@ -63,8 +63,17 @@ export interface LeaseInfo {
   pages: number
 }
 
+/** What an agent has done since it started, and the leases there are now. */
+export interface AgentCounts {
+  messagesSent: number
+  messagesReceived: number
+  leasesGiven: number
+  leasesTaken: number
+}
+
 export interface AgentService {
   nodes(): NodeInfo[]
+  counts(): AgentCounts
   processes(): Promise<ProcessInfo[]>
   /** Connects to the pager and starts offering leases. Rejects when the pager cannot be reached. */
   attachHome(home: HomeAttachment): Promise<void>

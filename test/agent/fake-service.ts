@@ -2,12 +2,13 @@
  * An agent that only answers: for tests of the control socket and of commands that talk to an agent.
  */
 
-import type { AgentService, HomeAttachment, LeaseInfo } from '../../agent/service.js'
+import type { AgentService, HomeAttachment, LeaseInfo, ProcessInfo } from '../../agent/service.js'
 
 export const LEASE = { node: 'b', peerId: 'p', state: 'up' as const, pages: 5 }
 
 export class FakeService implements AgentService {
   readonly asked: string[] = []
+  processesNow: ProcessInfo[] = []
   readonly leasesNow: LeaseInfo[] = [LEASE]
   readonly attached: HomeAttachment[] = []
   listener: (count: number) => void = () => {}
@@ -16,8 +17,11 @@ export class FakeService implements AgentService {
     const node = { name: 'n', peerId: 'p', addresses: [], self: true, state: 'joined' as const }
     return [{ ...node, freePages: 1, capacityPages: 2, cpus: 3, processes: 0 }]
   }
+  counts() {
+    return { messagesSent: 4, messagesReceived: 5, leasesGiven: 0, leasesTaken: 1 }
+  }
   async processes() {
-    return []
+    return this.processesNow
   }
   async attachHome(home: HomeAttachment) {
     if (home.program === 'bad') throw new Error('the pager is gone')
