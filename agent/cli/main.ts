@@ -22,6 +22,7 @@ import { addPsCommand } from './ps.js'
 import { addRunCommand } from './run.js'
 import { addStopCommand } from './stop.js'
 import { addStretchCommand } from './stretch.js'
+import { addTopCommand } from './top.js'
 
 /** What is still open this long after a command has finished is not worth waiting for. */
 const LINGER_MS = 1000
@@ -104,6 +105,7 @@ function buildProgram(finish: Finish): Command {
     addPsCommand,
     addNodesCommand,
     addPagesCommand,
+    addTopCommand,
     addStretchCommand,
     addContractCommand,
     addStopCommand,

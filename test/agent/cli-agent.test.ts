@@ -45,6 +45,29 @@ test('pages of a run without an agent', async t => {
   t.regex(other.stderr, /^elasticos: no agent listens at [^\n]*\n$/)
 })
 
+test('top: once without a terminal, lines of JSON with rates, and the end of its reader', async t => {
+  const { box, service, cli } = await agent(t)
+  const process = { id: ID, program: 'sort', role: 'home' as const, home: 'n', pid: 1, residentPages: 2 }
+  service.processesNow = [{ ...process, participants: ['n', 'b'], stats: { pulls: 1 } }]
+  const plain = await cli('top')
+  t.is(plain.status, 0, plain.stderr)
+  t.regex(plain.stdout, /^elasticos n: 1 machines, 1 processes\n(?:.*\n)* {2}lane to b: up, 20K\n$/)
+  t.false(plain.stdout.includes('\u001b'))
+  const lines = (await cli('top', '--json', '--count', '2')).stdout
+    .trim()
+    .split('\n')
+    .map(line => JSON.parse(line))
+  t.is(lines.length, 2)
+  t.is(lines[0].processes[0].perSecond, null)
+  t.deepEqual(lines[1].processes[0].perSecond, { pulls: 0, pages: 0, jumps: 0, bytes: 0 })
+  t.deepEqual(lines[1].processes[0].lanes, [LEASE])
+  const endless = box.spawn(['top', '--json', '--control', 'agent.sock'])
+  endless.stdout?.once('data', () => endless.stdout?.destroy())
+  const [status] = await once(endless, 'exit')
+  t.is(status, 0)
+  t.is((await cli('top', '--count', '0')).status, 2)
+})
+
 test('stretch', async t => {
   const { box, service, cli } = await agent(t)
   t.is((await cli('stretch', ID, 'b')).stdout, `${ID} is stretched over b\n`)
