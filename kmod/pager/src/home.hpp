@@ -62,13 +62,6 @@ struct Ending {
   std::string message;
 };
 
-// What a participant did, in all its stays.
-struct Contribution {
-  std::string name;
-  uint64_t pages = 0;  // that are there now
-  uint64_t peak_pages = 0, jumps_to = 0, threads_peak = 0;
-};
-
 enum class ThreadState {
   running,
   held,       // stopped by us: an operation of its own waits for other nodes
