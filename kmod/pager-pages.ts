@@ -42,7 +42,8 @@ function isObject(value: unknown): value is Unchecked {
 }
 
 function areCounts(...values: unknown[]): boolean {
-  return values.every(value => Number.isSafeInteger(value) && Number(value) >= 0)
+  // Minus zero is none: it does not survive being written again.
+  return values.every(value => Number.isSafeInteger(value) && Number(value) >= 0 && !Object.is(value, -0))
 }
 
 function isNode(value: unknown): boolean {
