@@ -9,6 +9,7 @@
 import { availableParallelism } from 'node:os'
 import { lendablePages, machineMemory } from './executor/capacity.js'
 import type { Context } from './executor/context.js'
+import { describe } from './executor/describe.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
@@ -24,6 +25,8 @@ import { lanDiscovery } from './net/discovery.js'
 import { Libp2pNetwork } from './net/libp2p.js'
 import { type PeerMessage, parseFacts } from './net/messages.js'
 import type { NetworkEvent } from './net/port.js'
+import { type Clock, every, type Timer } from './ports/clock.js'
+import { type Surroundings, SYSTEM } from './ports/surroundings.js'
 import {
   type AgentCounts,
   AgentError,
@@ -44,11 +47,14 @@ const UNCHANGED_LOAD_MS = 5_000
 /** In a network of many agents each tells its load more rarely, so that hearing all stays below 1 % of a CPU. */
 const LOAD_MS_PER_MEMBER = 100
 const HAND_BACK_MS = 10_000
-const STATS_TIMEOUT_MS = 1_000
 
 /** Starts an agent. Throws AgentError with a line that says what to do. */
-export async function startAgent(given: AgentOptions, pagers: Pagers = systemPagers): Promise<AgentService> {
-  const options = { ...given, log: limitedLog(given.log, () => performance.now()) }
+export async function startAgent(
+  given: AgentOptions,
+  pagers: Pagers = systemPagers,
+  surroundings: Surroundings = SYSTEM,
+): Promise<AgentService> {
+  const options = { ...given, log: limitedLog(given.log, () => surroundings.clock.now()) }
   if (!NODE_NAME_PATTERN.test(options.name)) {
     throw new AgentError(
       'bad-name',
@@ -68,7 +74,7 @@ export async function startAgent(given: AgentOptions, pagers: Pagers = systemPag
     const facts = parseFacts(await pagers.facts())
     if (facts === undefined)
       throw new AgentError('no-pager', 'the pager gives no usable facts; build it again')
-    const agent = new Agent(options, pagers)
+    const agent = new Agent(options, pagers, surroundings)
     const network = await Libp2pNetwork.start({
       identity,
       key,
@@ -109,9 +115,11 @@ interface Parts {
 class Agent implements AgentService {
   readonly #options: AgentOptions
   readonly #pagers: Pagers
+  readonly #surroundings: Surroundings
+  readonly #clock: Clock
   readonly #membership = new Membership()
-  readonly #incarnation = Date.now()
-  readonly #timers: NodeJS.Timeout[] = []
+  readonly #incarnation: number
+  readonly #timers: Timer[] = []
   #network: Libp2pNetwork | undefined
   #lending: Lending | undefined
   #homes: Homes | undefined
@@ -120,12 +128,15 @@ class Agent implements AgentService {
   #messagesSent = 0
   #messagesReceived = 0
   #told = { text: '', at: 0 }
-  #loadTimer: NodeJS.Timeout | undefined
+  #loadTimer: Timer | undefined
   #stopping: Promise<void> | undefined
 
-  constructor(options: AgentOptions, pagers: Pagers) {
+  constructor(options: AgentOptions, pagers: Pagers, surroundings: Surroundings) {
     this.#options = options
     this.#pagers = pagers
+    this.#surroundings = surroundings
+    this.#clock = surroundings.clock
+    this.#incarnation = this.#clock.wall()
   }
 
   async start(network: Libp2pNetwork, parts: Parts): Promise<void> {
@@ -140,9 +151,9 @@ class Agent implements AgentService {
     await this.#homes.restore(() => this.#membership.members())
     network.listen(event => this.#onNetwork(event))
     this.#timers.push(
-      setInterval(() => this.#onTick(), TICK_MS),
-      setInterval(() => this.#watchCapacity(parts.facts.pageSize), CAPACITY_MS),
-      setInterval(() => this.#lending?.watchUsage(), USAGE_MS),
+      every(this.#clock, TICK_MS, () => this.#onTick()),
+      every(this.#clock, CAPACITY_MS, () => this.#watchCapacity(parts.facts.pageSize)),
+      every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage()),
     )
     this.#publishLoad()
   }
@@ -184,12 +195,13 @@ class Agent implements AgentService {
     const homes = (this.#homes?.all() ?? []).map(async home => {
       const { id, program } = home.attachment
       const base = { id, program, role: 'home', home: this.#options.name } as const
-      return describe(base, home.client, home.participantNames())
+      return describe(this.#clock, base, home.client, home.participantNames())
     })
     const held = (this.#lending?.held() ?? []).map(async ({ lease, process }) => {
       const { processId: id, program, homeName } = lease
       const base = { id, program, role: 'participant', home: homeName } as const
       return describe(
+        this.#clock,
         base,
         process.client,
         process.members().map(member => member.name),
@@ -250,13 +262,12 @@ class Agent implements AgentService {
   }
 
   async #stop(): Promise<void> {
-    for (const timer of this.#timers) clearInterval(timer)
-    this.#timers.length = 0
-    const ticking = setInterval(() => this.#onTick(), TICK_MS)
+    for (const timer of this.#timers.splice(0)) timer.cancel()
+    const ticking = every(this.#clock, TICK_MS, () => this.#onTick())
     for (const { peer } of this.#membership.members()) this.#network?.send(peer, { kind: 'leaving' })
     await this.#lending?.handBack(HAND_BACK_MS)
-    clearInterval(ticking)
-    clearTimeout(this.#loadTimer)
+    ticking.cancel()
+    this.#loadTimer?.cancel()
     this.#lending?.detach()
     this.#homes?.detach()
     await this.#network?.stop()
@@ -267,6 +278,7 @@ class Agent implements AgentService {
     const { name, runtimeDir, dataDir, spillMaxBytes, log } = this.#options
     const member = (peer: PeerId) => this.#membership.member(peer)
     return {
+      ...this.#surroundings,
       name,
       runtimeDir,
       dataDir,
@@ -282,7 +294,6 @@ class Agent implements AgentService {
       },
       hostOf: peer => member(peer)?.host ?? '',
       nameOf: peer => member(peer)?.load.name ?? peer,
-      now: () => performance.now(),
     }
   }
 
@@ -320,7 +331,7 @@ class Agent implements AgentService {
   }
 
   #feed(event: MembershipEvent): void {
-    for (const effect of this.#membership.onEvent(event, performance.now())) this.#carryOut(effect)
+    for (const effect of this.#membership.onEvent(event, this.#clock.now())) this.#carryOut(effect)
   }
 
   #carryOut(effect: MembershipEffect): void {
@@ -359,38 +370,20 @@ class Agent implements AgentService {
 
   /** Tells the load when it has changed (at most once a second), else only often enough to be missed when gone. */
   #publishLoad(): void {
-    const now = performance.now()
+    const { rng } = this.#surroundings
+    const now = this.#clock.now()
     const load = this.load(this.#sequence + 1)
     const text = JSON.stringify({ ...load, sequence: 0 })
-    const due = now - this.#told.at > load.nextMs * (0.7 + 0.3 * Math.random())
+    const due = now - this.#told.at > load.nextMs * rng.between(0.7, 1)
     if (due || text !== this.#told.text) {
       this.#sequence++
       this.#told = { text, at: now }
       this.#network?.publish(load)
     }
-    const delayMs = LOAD_MS * (0.8 + 0.4 * Math.random())
-    this.#loadTimer = setTimeout(() => this.#publishLoad(), delayMs)
+    this.#loadTimer = this.#clock.at(now + LOAD_MS * rng.between(0.8, 1.2), () => this.#publishLoad())
   }
 }
 
 function shown({ name, addresses, freePages, capacityPages, cpus, processes }: Load) {
   return { name, addresses: [...addresses], freePages, capacityPages, cpus, processes }
-}
-
-/** Adds what the pager says; a pager that does not answer within a second is listed without its numbers. */
-async function describe(
-  base: Pick<ProcessInfo, 'id' | 'program' | 'role' | 'home'>,
-  client: { describe: { pagerPid: number }; requestStats(): Promise<Record<string, unknown>> },
-  participants: string[],
-): Promise<ProcessInfo> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<undefined>(resolve => {
-    timer = setTimeout(() => resolve(undefined), STATS_TIMEOUT_MS)
-  })
-  const stats = await Promise.race([client.requestStats().catch(() => undefined), late])
-  clearTimeout(timer)
-  const resident = stats?.residentPages
-  const residentPages = typeof resident === 'number' ? resident : 0
-  const info = { ...base, pid: client.describe.pagerPid, residentPages, participants }
-  return stats === undefined ? info : { ...info, stats }
 }

