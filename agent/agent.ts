@@ -9,10 +9,12 @@
 import { availableParallelism } from 'node:os'
 import { lendablePages, machineMemory } from './executor/capacity.js'
 import type { Context } from './executor/context.js'
+import { describe } from './executor/describe.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
 import { Records } from './executor/records.js'
+import { contract, leases, stretch } from './executor/reshape.js'
 import { loadOrMakeIdentity, lockDirectory } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
@@ -23,13 +25,15 @@ import { lanDiscovery } from './net/discovery.js'
 import { Libp2pNetwork } from './net/libp2p.js'
 import { type PeerMessage, parseFacts } from './net/messages.js'
 import type { NetworkEvent } from './net/port.js'
-import { type Clock, every, sleep, type Timer } from './ports/clock.js'
+import { type Clock, every, type Timer } from './ports/clock.js'
 import { type Surroundings, SYSTEM } from './ports/surroundings.js'
 import {
+  type AgentCounts,
   AgentError,
   type AgentOptions,
   type AgentService,
   type HomeAttachment,
+  type LeaseInfo,
   type NodeInfo,
   type ProcessInfo,
 } from './service.js'
@@ -43,7 +47,6 @@ const UNCHANGED_LOAD_MS = 5_000
 /** In a network of many agents each tells its load more rarely, so that hearing all stays below 1 % of a CPU. */
 const LOAD_MS_PER_MEMBER = 100
 const HAND_BACK_MS = 10_000
-const STATS_TIMEOUT_MS = 1_000
 
 /** Starts an agent. Throws AgentError with a line that says what to do. */
 export async function startAgent(
@@ -122,6 +125,8 @@ class Agent implements AgentService {
   #homes: Homes | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
+  #messagesSent = 0
+  #messagesReceived = 0
   #told = { text: '', at: 0 }
   #loadTimer: Timer | undefined
   #stopping: Promise<void> | undefined
@@ -177,6 +182,15 @@ class Agent implements AgentService {
     return [own, ...members, ...strangers]
   }
 
+  counts(): AgentCounts {
+    return {
+      messagesSent: this.#messagesSent,
+      messagesReceived: this.#messagesReceived,
+      leasesGiven: this.#lending?.held().length ?? 0,
+      leasesTaken: (this.#homes?.all() ?? []).reduce((sum, home) => sum + home.participants() - 1, 0),
+    }
+  }
+
   async processes(): Promise<ProcessInfo[]> {
     const homes = (this.#homes?.all() ?? []).map(async home => {
       const { id, program } = home.attachment
@@ -211,6 +225,18 @@ class Agent implements AgentService {
 
   refusals(id: string): string[] {
     return this.#homes?.get(id)?.refusals() ?? []
+  }
+
+  async leases(id: string): Promise<LeaseInfo[]> {
+    return leases(this.#homes, id)
+  }
+
+  async contract(id: string, node: string | undefined): Promise<LeaseInfo[]> {
+    return contract(this.#homes, id, node)
+  }
+
+  stretch(id: string, node: string): Promise<string> {
+    return stretch(this.#homes, this.#membership, id, node)
   }
 
   stop(): Promise<void> {
@@ -262,7 +288,10 @@ class Agent implements AgentService {
       facts: parts.facts,
       listenHosts: parts.listenHosts,
       pagers: this.#pagers,
-      send: (peer, message) => network.send(peer, message),
+      send: (peer, message) => {
+        this.#messagesSent++
+        return network.send(peer, message)
+      },
       hostOf: peer => member(peer)?.host ?? '',
       nameOf: peer => member(peer)?.load.name ?? peer,
     }
@@ -270,6 +299,7 @@ class Agent implements AgentService {
 
   #onNetwork(event: NetworkEvent): void {
     if (event.kind === 'message') {
+      this.#messagesReceived++
       this.#onMessage(event.peer, event.message)
       return
     }
@@ -356,19 +386,4 @@ class Agent implements AgentService {
 
 function shown({ name, addresses, freePages, capacityPages, cpus, processes }: Load) {
   return { name, addresses: [...addresses], freePages, capacityPages, cpus, processes }
-}
-
-/** Adds what the pager says; a pager that does not answer within a second is listed without its numbers. */
-async function describe(
-  clock: Clock,
-  base: Pick<ProcessInfo, 'id' | 'program' | 'role' | 'home'>,
-  client: { describe: { pagerPid: number }; requestStats(): Promise<Record<string, unknown>> },
-  participants: string[],
-): Promise<ProcessInfo> {
-  const late = sleep(clock, STATS_TIMEOUT_MS).then(() => undefined)
-  const stats = await Promise.race([client.requestStats().catch(() => undefined), late])
-  const resident = stats?.residentPages
-  const residentPages = typeof resident === 'number' ? resident : 0
-  const info = { ...base, pid: client.describe.pagerPid, residentPages, participants }
-  return stats === undefined ? info : { ...info, stats }
 }

@@ -8,9 +8,11 @@
  */
 
 import { type Decoded, encodeFrame, type Fields, Malformed, readBody } from './pager-frame.js'
+import { type PageMap, pageMapText, parsePageMap } from './pager-pages.js'
 import { type PagerStats, parsePagerStats } from './pager-stats.js'
 
 export type { Decoded } from './pager-frame.js'
+export type { PageMap } from './pager-pages.js'
 export type { PagerStats, ParticipantStats } from './pager-stats.js'
 
 export const LANE_KEY_BYTES = 32
@@ -71,6 +73,8 @@ export type PagerCommand =
   | { readonly kind: 'lane-refused'; readonly node: number; readonly reason: string }
   | { readonly kind: 'start' }
   | { readonly kind: 'signal'; readonly signal: number }
+  /** Of a home pager; answered with `pages` after a walk over its table, in parts. */
+  | { readonly kind: 'pages-request' }
 
 export type PagerEvent =
   | { readonly kind: 'describe'; readonly describe: Describe }
@@ -95,6 +99,7 @@ export type PagerEvent =
   | { readonly kind: 'room-wanted'; readonly pages: number }
   | { readonly kind: 'started'; readonly appPid: number }
   | { readonly kind: 'lease-renewed'; readonly leaseId: number; readonly expiresInMs: number }
+  | { readonly kind: 'pages'; readonly map: PageMap }
 
 const TYPE = {
   hello: 1,
@@ -106,6 +111,7 @@ const TYPE = {
   'lane-refused': 7,
   start: 8,
   signal: 9,
+  'pages-request': 10,
   describe: 101,
   stats: 102,
   'lane-up': 103,
@@ -116,6 +122,7 @@ const TYPE = {
   'room-wanted': 108,
   started: 109,
   'lease-renewed': 110,
+  pages: 111,
 } as const satisfies Record<PagerCommand['kind'] | PagerEvent['kind'], number>
 
 /** The whole frame of a command. Throws RangeError on values no frame can carry (a bug of the caller). */
@@ -148,6 +155,7 @@ export function encodePagerCommand(command: PagerCommand): Uint8Array {
     case 'signal':
       return encodeFrame(type, [command.signal], [])
     case 'stats-request':
+    case 'pages-request':
     case 'start':
       return encodeFrame(type, [], [])
   }
@@ -174,6 +182,8 @@ export function decodePagerCommand(body: Uint8Array): Decoded<PagerCommand> {
         return { kind: 'participant-drop', node: fields.count() }
       case TYPE['stats-request']:
         return { kind: 'stats-request' }
+      case TYPE['pages-request']:
+        return { kind: 'pages-request' }
       case TYPE.terminate:
         return { kind: 'terminate', reason: fields.text() }
       case TYPE['lane-refused']:
@@ -247,6 +257,8 @@ export function encodePagerEvent(event: PagerEvent): Uint8Array {
       return encodeFrame(type, [event.appPid], [])
     case 'lease-renewed':
       return encodeFrame(type, [event.leaseId, event.expiresInMs], [])
+    case 'pages':
+      return encodeFrame(type, [], [pageMapText(event.map)])
   }
 }
 
@@ -288,6 +300,11 @@ export function decodePagerEvent(body: Uint8Array): DecodedEvent {
         return { kind: 'started', appPid: fields.count(1) }
       case TYPE['lease-renewed']:
         return { kind: 'lease-renewed', leaseId: fields.count(), expiresInMs: fields.count() }
+      case TYPE.pages: {
+        const map = parsePageMap(fields.name())
+        if (typeof map === 'string') throw new Malformed(`pages: ${map}`)
+        return { kind: 'pages', map }
+      }
       default:
         throw new Malformed(`unknown event ${fields.type}`)
     }
