@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import test from 'ava'
 import { ROOT } from '../helpers/native.js'
 
-const UNIT = readFileSync(join(ROOT, 'contrib', 'elasticos-agent.service'), 'utf8')
+const UNIT = readFileSync(join(ROOT, 'agent', 'systemd', 'elasticos-agent.service'), 'utf8')
 const SETTINGS = UNIT.split('\n').filter(line => /^\w/.test(line))
 
 const BREAKING = [

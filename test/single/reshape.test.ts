@@ -1,6 +1,6 @@
 /**
  * A running process is contracted to its home and stretched again, by the command line, and gives the output it gives
- * alone. The lender's agent runs with no more privileges than the systemd unit in contrib/ leaves it.
+ * alone. The lender's agent runs with no more privileges than the systemd unit in agent/systemd/ leaves it.
  */
 
 import { spawnSync } from 'node:child_process'
@@ -19,7 +19,7 @@ let cluster: TestCluster
 /** What puts a command under the capabilities of the unit; nothing for an ordinary user, who has none. */
 function asService(): string[] {
   if (process.getuid?.() !== 0) return []
-  const unit = readFileSync(join(ROOT, 'contrib', 'elasticos-agent.service'), 'utf8')
+  const unit = readFileSync(join(ROOT, 'agent', 'systemd', 'elasticos-agent.service'), 'utf8')
   const names = /^CapabilityBoundingSet=(.+)$/m.exec(unit)?.[1]?.split(' ') ?? []
   const bounds = names.map(name => name.toLowerCase().replace(/^cap_/, '+'))
   return ['setpriv', '--no-new-privs', `--bounding-set=-all,${bounds.join(',')}`]
