@@ -12,12 +12,13 @@ import type { Context } from './executor/context.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
+import { Probes } from './executor/probes.js'
 import { Records } from './executor/records.js'
 import { loadOrMakeIdentity, lockDirectory } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
 import { type Load, Membership, type MembershipEffect, type MembershipEvent } from './machines/membership.js'
-import { NODE_NAME_PATTERN, type PeerId, toPeerId } from './machines/types.js'
+import { NODE_NAME_PATTERN, type PeerId, type ProcessId, toPeerId } from './machines/types.js'
 import { requireEndpoint } from './net/address.js'
 import { lanDiscovery } from './net/discovery.js'
 import { Libp2pNetwork } from './net/libp2p.js'
@@ -112,6 +113,7 @@ class Agent implements AgentService {
   #network: Libp2pNetwork | undefined
   #lending: Lending | undefined
   #homes: Homes | undefined
+  #probes: Probes | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
   #told = { text: '', at: 0 }
@@ -240,20 +242,27 @@ class Agent implements AgentService {
   #context(network: Libp2pNetwork, parts: Parts): Context {
     const { name, runtimeDir, dataDir, spillMaxBytes, log } = this.#options
     const member = (peer: PeerId) => this.#membership.member(peer)
+    const now = () => performance.now()
+    const send = (peer: PeerId, message: PeerMessage) => network.send(peer, message)
+    const joined = () => this.#membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
+    const pagerOf = (id: ProcessId) => (this.#homes?.get(id) ?? this.#lending?.get(id))?.client
+    const { self } = network
+    this.#probes = new Probes({ self, pagers: this.#pagers, send, joined, pagerOf, now })
     return {
       name,
       runtimeDir,
       dataDir,
       spillMaxBytes,
       log,
-      self: network.self,
+      self,
       facts: parts.facts,
       listenHosts: parts.listenHosts,
       pagers: this.#pagers,
-      send: (peer, message) => network.send(peer, message),
+      probes: this.#probes,
+      send,
       hostOf: peer => member(peer)?.host ?? '',
       nameOf: peer => member(peer)?.load.name ?? peer,
-      now: () => performance.now(),
+      now,
     }
   }
 
@@ -282,6 +291,15 @@ class Agent implements AgentService {
       case 'refuse':
       case 'lease-update':
         this.#homes?.onMessage(peer, message.processId, message)
+        return
+      case 'pager-ended':
+        this.#homes?.onMessage(peer, message.processId, message)
+        this.#lending?.onMessage(peer, message)
+        return
+      case 'probe':
+      case 'probe-for':
+      case 'probe-answer':
+        this.#probes?.onMessage(peer, message)
         return
       default:
         this.#lending?.onMessage(peer, message)

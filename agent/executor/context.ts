@@ -6,6 +6,7 @@ import type { CompatibilityFacts, PeerId } from '../machines/types.js'
 import type { PeerMessage } from '../net/messages.js'
 import type { Logger } from '../service.js'
 import type { Pagers } from './pagers.js'
+import type { Probes } from './probes.js'
 
 export interface Context {
   readonly name: string
@@ -17,6 +18,7 @@ export interface Context {
   /** IP addresses this agent was told to listen on. */
   readonly listenHosts: readonly string[]
   readonly pagers: Pagers
+  readonly probes: Probes
   readonly log: Logger
   /** False when there is no stream to that peer. */
   send(peer: PeerId, message: PeerMessage): boolean

@@ -3,8 +3,10 @@
 // lost one came. Either of the two connections may be lost alone; what is sent on it meanwhile waits.
 //
 // Lost for good: nobody listens there for 3 s; or for 4 s, as with a peer that is silent, not a frame gets
-// through; or what answers is not what was there before. A connection that breaks before the lane was up is
+// through; or its agent says that it is dead; or what answers is not what was there before. A connection that breaks before the lane was up is
 // not dialled again: nothing was on it.
+#include <sys/epoll.h>
+
 #include <algorithm>
 #include <system_error>
 
@@ -111,6 +113,18 @@ void Lanes::end_silent(uint64_t now) {
       on_broken(*node, bulk);
     }
   }
+}
+
+// What it had sent before it died may lie here unread.
+void Lanes::end_dead(uint16_t index, uint64_t lease, const std::string& reason) {
+  const auto found = [&] {
+    Node* node = find(index);
+    return node != nullptr && node->lease.id == lease ? node : nullptr;
+  };
+  for (const bool bulk : {false, true})
+    if (const Node* node = found(); node != nullptr && node->up && !node->gaps[bulk].open)
+      on_lane(index, bulk, EPOLLIN);
+  if (Node* node = found()) lose(*node, reason);
 }
 
 // Those that have been without a connection for too long.
