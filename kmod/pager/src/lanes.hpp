@@ -77,7 +77,7 @@ struct Node {
   uint64_t last_heard_us = 0;
   uint64_t waited_until_us = 0;  // it is known to stall: its silence is no loss before then
   bool silence_told = false;     // to the agents
-  uint64_t deadline_us = 0;  // for the handshake
+  uint64_t deadline_us = 0;      // for the handshake
   StatusPayload status{};
   uint32_t pages_pushed = 0;      // to it, in this image, modulo 2^32; its status says how many have come
   uint32_t pages_taken = 0;       // pushed by it

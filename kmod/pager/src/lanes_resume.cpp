@@ -3,8 +3,8 @@
 // lost one came. Either of the two connections may be lost alone; what is sent on it meanwhile waits.
 //
 // Lost for good: nobody listens there for 3 s; or for 4 s, as with a peer that is silent, not a frame gets
-// through; or its agent says that it is dead; or what answers is not what was there before. A connection that breaks before the lane was up is
-// not dialled again: nothing was on it.
+// through; or its agent says that it is dead; or what answers is not what was there before. A connection that
+// breaks before the lane was up is not dialled again: nothing was on it.
 #include <sys/epoll.h>
 
 #include <algorithm>

@@ -6,9 +6,9 @@
 namespace elastic {
 
 namespace {
-constexpr uint64_t kTellUs = 500'000;     // five frames on each connection are missing
-constexpr uint64_t kSilentUs = 4'000'000;  // a peer that stalls is waited for so long without any verdict
-constexpr uint64_t kWaitUs = 2'000'000;    // after a verdict that it stalls; there is one every 500 ms
+constexpr uint64_t kTellUs = 500'000;        // five frames on each connection are missing
+constexpr uint64_t kSilentUs = 4'000'000;    // a peer that stalls is waited for so long without any verdict
+constexpr uint64_t kWaitUs = 2'000'000;      // after a verdict that it stalls; there is one every 500 ms
 constexpr uint64_t kWaitMaxUs = 35'000'000;  // of silence; its agent's own limit is 30 s
 constexpr uint64_t kOwnStallUs = 300'000;
 constexpr int64_t kDead = 0, kStalls = 1;
@@ -27,8 +27,7 @@ void Silence::look() {
     if (silent > kSilentUs && (now > node->waited_until_us || silent > kWaitMaxUs))
       lost.emplace_back(index, silent);
   }
-  for (const auto& [index, silent] : lost)
-    lanes_.cut(index, format("silent for %lu s", silent / 1'000'000));
+  for (const auto& [index, silent] : lost) lanes_.cut(index, format("silent for %lu s", silent / 1'000'000));
 }
 
 void Silence::forgive_own_stall(uint64_t now) {
@@ -49,7 +48,8 @@ void Silence::tell(Node& node, uint64_t silent) {
       {ControlType::node_silent, {node.index, static_cast<int64_t>(node.lease.id), silent_ms}, {}});
 }
 
-// NODE_VERDICT: [node, leaseId, verdict], [reason]. A late one, of a lane before the present one, changes nothing.
+// NODE_VERDICT: [node, leaseId, verdict], [reason]. A late one, of a lane before the present one, changes
+// nothing.
 void Silence::on_verdict(const ControlMessage& message) {
   const auto index = static_cast<uint16_t>(message.numbers[0]);
   const auto lease = static_cast<uint64_t>(message.numbers[1]);
