@@ -24,8 +24,8 @@ const END_KINDS: readonly EndKind[] = ['exit', 'signal', 'failed', 'cannot-execu
 export type LogLevel = 'error' | 'warning' | 'info' | 'debug'
 const LOG_LEVELS: readonly LogLevel[] = ['error', 'warning', 'info', 'debug']
 
-export type NodeVerdict = 'dead' | 'stalls'
-const NODE_VERDICTS: readonly NodeVerdict[] = ['dead', 'stalls']
+export type NodeVerdict = 'dead' | 'stalls' | 'runs'
+const NODE_VERDICTS: readonly NodeVerdict[] = ['dead', 'stalls', 'runs']
 
 /** Who a pager is: its answer to HELLO. `appPid` and `lanePort` are 0 where there is none. */
 export interface Describe {
@@ -69,7 +69,10 @@ export type PagerCommand =
       readonly reason: string
     }
   | { readonly kind: 'participant-drop'; readonly node: number }
-  /** What the silence of a node means: it is dead, or it only stalls and is waited for, 2 s from each verdict. */
+  /**
+   * What the silence of a node means. One that stalls or runs is waited for, 2 s from each verdict; to one that runs
+   * connections are made anew.
+   */
   | {
       readonly kind: 'node-verdict'
       readonly node: number

@@ -4,7 +4,7 @@
  * The pager hears every node by two frames each 100 ms and tells of a node that is silent, from half a second on, every
  * 100 ms. Such a node is *suspected*: its agent is asked what its pager does, directly, and, as long as no answer
  * comes, also through up to three other agents (as in SWIM, Das et al. 2002, section 4.1). A pager that only stalls is
- * waited for. A node is *dead* when its own agent says so, or when for long enough neither its pager was heard nor its
+ * waited for; so is one that runs and whose agent is reached from here, since its connections can be made anew. A node is *dead* when its own agent says so, or when for long enough neither its pager was heard nor its
  * agent reached by anybody.
  *
  * Fixed limits, not phi-accrual: what may pass without an alarm is given (a stall of two seconds), and a limit that
@@ -40,7 +40,8 @@ export interface Watched {
 
 /**
  * Of a pager, as its own agent sees it: it answers there; it lives and does not; it was seen to end; nothing is known.
- * One that answers there and is not heard here has been cut off from here.
+ * Of one that answers there and is not heard here the connections have failed, or, when others alone reach its agent,
+ * the way.
  */
 export type PagerState = 'runs' | 'stalls' | 'ended' | 'unknown'
 
@@ -71,7 +72,7 @@ export type DetectorEffect =
   | {
       readonly kind: 'verdict'
       readonly watched: Watched
-      readonly verdict: 'dead' | 'stalls'
+      readonly verdict: 'dead' | 'stalls' | 'runs'
       readonly reason: string
     }
 
@@ -149,8 +150,9 @@ export class FailureDetector {
     // Others may be mistaken about an end, and the node's own agent will be asked again.
     if (event.state === 'ended' && event.direct)
       return this.#dead(watched, 'its agent has seen its pager end')
-    if (event.state !== 'stalls') return []
-    return [{ kind: 'verdict', watched, verdict: 'stalls', reason: '' }]
+    const { state, direct } = event
+    if (state !== 'stalls' && !(state === 'runs' && direct)) return []
+    return [{ kind: 'verdict', watched, verdict: state, reason: '' }]
   }
 
   #dead(watched: Watched, reason: string): DetectorEffect[] {

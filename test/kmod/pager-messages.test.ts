@@ -51,7 +51,7 @@ const command: fc.Arbitrary<PagerCommand> = fc.oneof(
     kind: fc.constant('node-verdict' as const),
     node: count,
     leaseId: count,
-    verdict: fc.constantFrom('dead', 'stalls'),
+    verdict: fc.constantFrom('dead', 'stalls', 'runs'),
     reason: text,
   }),
   fc.constant<PagerCommand>({ kind: 'stats-request' }),

@@ -76,6 +76,7 @@ struct Node {
   uint32_t image_said = 0;  // in our hello
   uint64_t last_heard_us = 0;
   uint64_t waited_until_us = 0;  // it is known to stall: its silence is no loss before then
+  uint64_t runs_until_us = 0;    // it is known to run: what is silent is the connections
   bool silence_told = false;     // to the agents
   uint64_t deadline_us = 0;      // for the handshake
   StatusPayload status{};

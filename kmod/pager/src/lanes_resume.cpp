@@ -97,8 +97,8 @@ bool Lanes::accept_resumed(Node& node, bool bulk, uint64_t received, std::unique
 }
 
 // What lies between may drop one of the two connections and tell nobody. Both carry a frame every 100 ms, so
-// one that is silent while the other is heard is as good as lost; the side that dialled makes it anew. Bytes
-// count, not frames: a large one may take its time.
+// one that is silent while the other is heard is as good as lost, and so are both while the node is known to
+// run; the side that dialled makes it anew. Bytes count, not frames: a large one may take its time.
 void Lanes::end_silent(uint64_t now) {
   for (const auto& [index, node] : nodes_) {
     if (!resumes || !node->up || node->left || node->port == 0) continue;
@@ -108,8 +108,10 @@ void Lanes::end_silent(uint64_t now) {
     }
     for (const bool bulk : {false, true}) {
       const bool silent = now - node->heard[bulk].at_us >= kSilentUs;
-      if (node->gaps[bulk].open || !silent || now - node->heard[!bulk].at_us > kOtherHeardUs) continue;
-      node->lane(bulk)->give_up("silent for 2 s, while the other connection was heard");
+      const bool other_heard = now - node->heard[!bulk].at_us <= kOtherHeardUs;
+      if (node->gaps[bulk].open || !silent || (!other_heard && now > node->runs_until_us)) continue;
+      node->lane(bulk)->give_up(other_heard ? "silent for 2 s, while the other connection was heard"
+                                            : "silent for 2 s, while the other pager ran");
       on_broken(*node, bulk);
     }
   }

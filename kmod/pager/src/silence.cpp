@@ -10,8 +10,9 @@ constexpr uint64_t kTellUs = 500'000;        // five frames on each connection a
 constexpr uint64_t kSilentUs = 4'000'000;    // a peer that stalls is waited for so long without any verdict
 constexpr uint64_t kWaitUs = 2'000'000;      // after a verdict that it stalls; there is one every 500 ms
 constexpr uint64_t kWaitMaxUs = 35'000'000;  // of silence; its agent's own limit is 30 s
+constexpr uint64_t kRunsUs = 1'000'000;      // what it did then it does now
 constexpr uint64_t kOwnStallUs = 300'000;
-constexpr int64_t kDead = 0, kStalls = 1;
+constexpr int64_t kDead = 0, kStalls = 1, kRuns = 2;
 
 uint64_t silent_us(const Node& node, uint64_t now) { return now - std::min(now, node.last_heard_us); }
 }  // namespace
@@ -55,7 +56,9 @@ void Silence::on_verdict(const ControlMessage& message) {
   const auto lease = static_cast<uint64_t>(message.numbers[1]);
   Node* node = lanes_.find(index);
   if (node == nullptr || node->lease.id != lease) return;
-  if (message.numbers[2] == kStalls) node->waited_until_us = now_us() + kWaitUs;
+  const uint64_t now = now_us();
+  if (message.numbers[2] == kStalls || message.numbers[2] == kRuns) node->waited_until_us = now + kWaitUs;
+  if (message.numbers[2] == kRuns) node->runs_until_us = now + kRunsUs;
   if (message.numbers[2] != kDead) return;
   // Not from within the control socket: this may be the end of the run.
   loop_.at(0, [this, index, lease, reason = message.strings[0]] { lanes_.end_dead(index, lease, reason); });

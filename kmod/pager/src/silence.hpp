@@ -2,9 +2,11 @@
 // silence shows natively, whatever an agent's event loop does; the agents are told of it and find out what it
 // means.
 //
-// Their verdict is "dead", and the node is given up at once, or "stalls": its agent sees its pager live, and
-// it is waited for, anew with each such verdict. Without agents, or without a verdict, a node is given up
-// after kSilentUs. Time in which this pager itself did not run counts for nobody's silence.
+// Their verdict is "dead", and the node is given up at once; "stalls": its agent sees its pager live, and it
+// is waited for, anew with each such verdict; or "runs": its agent is reached, and its pager answers there.
+// Then the hosts reach one another, and the lane's connections are made anew (lanes_resume.cpp). Without
+// agents, or without a verdict, a node is given up after kSilentUs. Time in which this pager itself did not
+// run counts for nobody's silence.
 #pragma once
 
 #include <cstdint>

@@ -82,9 +82,14 @@ test('a pager that stalls is waited for, and at last not', t => {
   t.deepEqual(verdicts(machine.onEvent(silent(STALL_MS_MAX), STALL_MS_MAX)), ['dead'])
 })
 
-test('a pager that runs, or is unknown, is left to the limits of the one that does not hear it', t => {
-  for (const state of ['runs', 'unknown'] as const)
-    t.deepEqual(verdicts(beSilent(new FailureDetector(), 500, 20_000, state)), [])
+test('a pager that runs is called so when its agent answers itself; else, as one that is unknown, it is left alone', t => {
+  t.deepEqual(verdicts(beSilent(new FailureDetector(), 500, 20_000, 'unknown')), [])
+  const machine = new FailureDetector()
+  machine.onEvent(silent(500), 500)
+  t.deepEqual(machine.onEvent({ kind: 'answer', leaseId: 7, state: 'runs', direct: false }, 510), [])
+  t.deepEqual(verdicts(machine.onEvent({ kind: 'answer', leaseId: 7, state: 'runs', direct: true }, 520)), [
+    'runs',
+  ])
 })
 
 test('only its own agent can say that it has ended', t => {
