@@ -8,6 +8,7 @@
  */
 
 export const WIRE_MAGIC = 0x31504c45
+export const PROTOCOL_VERSION = 2 // of the frames and all that is in them: a hello says it
 export const HEADER_BYTES = 64
 export const PAGE_META_BYTES = 24
 export const PAYLOAD_BYTES_MAX = 2 << 20
@@ -15,8 +16,7 @@ export const PAGES_PER_FRAME_MAX = 256
 export const CONTEXT_BYTES_MAX = 64 << 10
 export const STATS_BYTES_MAX = 64 << 10
 export const REASON_BYTES_MAX = 4 << 10
-/** 47-bit user addresses of 4 KiB pages. */
-export const PAGE_NUMBER_END = (1n << 35n) - 1n
+export const PAGE_NUMBER_END = (1n << 35n) - 1n // 47-bit user addresses of 4 KiB pages
 /** Of the shell process: the pages from which a pager makes its calls there (kmod/pager/src/injector.hpp). */
 export const SHELL_PAGE_FIRST = 0x100n
 export const SHELL_PAGES = 2n
@@ -24,8 +24,7 @@ const PAGE_BYTES = 4096
 const HELLO_BYTES = 24
 const REGION_BYTES = 32
 const STATUS_BYTES = 32
-/** PROT_READ | PROT_WRITE | PROT_EXEC. */
-const PROTECTION_BITS = 7
+const PROTECTION_BITS = 7 // PROT_READ | PROT_WRITE | PROT_EXEC
 
 export const FrameType = {
   hello: 1,
@@ -344,13 +343,14 @@ type Check = (header: FrameHeader, payload: Uint8Array) => string | undefined
 
 const empty: Check = (_, payload) => sizeProblem(payload, 0, 0)
 
+const PUSHED_PAGE_FLAG = PageFlag.data | PageFlag.zero | PageFlag.offered
 const ANY_PAGE_FLAG = PageFlag.data | PageFlag.zero | PageFlag.moved | PageFlag.absent | PageFlag.pinned
 
 const CHECKS: ReadonlyMap<number, Check> = new Map<number, Check>([
   [FrameType.hello, helloProblem],
   [FrameType.get, requestProblem],
   [FrameType.pages, (header, payload) => pagesProblem(header, payload, ANY_PAGE_FLAG)],
-  [FrameType.push, (header, payload) => pagesProblem(header, payload, PageFlag.data | PageFlag.zero | PageFlag.offered)],
+  [FrameType.push, (header, payload) => pagesProblem(header, payload, PUSHED_PAGE_FLAG)],
   [FrameType.map, (_, payload) => regionProblem(payload)],
   [FrameType.drop, dropProblem],
   [FrameType.protect, protectProblem],

@@ -83,8 +83,8 @@ function jumpNumbers(stats: Readonly<Record<string, unknown>>) {
   }
 }
 
-/** Header, context with the extended state that this kind of processor uses, and its rule's state. */
-const CONTEXT_BYTES = 3 * 1024
+/** Headers, registers, what the program uses of the extended state, its rule's state: as seen on the lane. */
+const CONTEXT_BYTES = 2288
 
 export const JUMP: Measure = {
   name: 'jump',

@@ -6,7 +6,14 @@
 
 import { once } from 'node:events'
 import { connect, type TLSSocket } from 'node:tls'
-import { encodeHeader, encodeHello, type FrameHeader, FrameType, WIRE_MAGIC } from '../../kmod/lane-frames.js'
+import {
+  encodeHeader,
+  encodeHello,
+  type FrameHeader,
+  FrameType,
+  PROTOCOL_VERSION,
+  WIRE_MAGIC,
+} from '../../kmod/lane-frames.js'
 
 const TLS = {
   minVersion: 'TLSv1.3',
@@ -55,7 +62,10 @@ export class LaneEnd {
   }
 
   hello(node: number, laneKind: number, processId: bigint, leaseId: bigint): void {
-    this.send(FrameType.hello, encodeHello({ protocol: 1, node, laneKind, processId, leaseId }))
+    this.send(
+      FrameType.hello,
+      encodeHello({ protocol: PROTOCOL_VERSION, node, laneKind, processId, leaseId }),
+    )
   }
 }
 

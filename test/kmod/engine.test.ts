@@ -1,7 +1,8 @@
 /**
  * Builds and runs the native tests of the ownership engine (kmod/pager/test/engine_test.cpp): frames in orders that
- * two connections allow and no run can be made to show; and of the page table (table_test.cpp): the order in which
- * pages leave, and what it takes of memory.
+ * two connections allow and no run can be made to show; of the page table (table_test.cpp): the order in which
+ * pages leave, and what it takes of memory; and of contexts (context_test.cpp): what is sent of a thread's processor
+ * state, and what is written of it to a task that has most of it already.
  */
 
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -34,3 +35,13 @@ test.serial('native table tests', t => {
   t.is(tested.status, 0, tested.text)
   t.is(tested.text, 'all table tests passed\n')
 })
+
+for (const build of ['', 'san/'])
+  test.serial(`native context tests${build === '' ? '' : ' with sanitizers'}`, t => {
+    t.timeout(240_000)
+    const built = buildNative('engine.mk', `../build/${build}context-test`)
+    t.is(built.status, 0, built.text)
+    const tested = runNative(`${build}context-test`, [])
+    t.is(tested.status, 0, tested.text)
+    t.is(tested.text, 'all context tests passed\n')
+  })

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import test, { type ExecutionContext } from 'ava'
+import { PROTOCOL_VERSION } from '../../kmod/lane-frames.js'
 import { ROOT } from '../helpers/native.js'
 import { buildNative, runCommand, runNative } from '../helpers/native-tests.js'
 import { SEED } from '../helpers/seed.js'
@@ -46,7 +47,7 @@ test.serial('native facts tests under the sanitizers', t =>
 
 test.serial('the facts are one JSON object with what an offer carries', t => {
   const facts = JSON.parse(runNative('facts-test', ['--facts']).text) as Record<string, unknown>
-  t.is(facts.protocolVersion, 1)
+  t.is(facts.protocolVersion, PROTOCOL_VERSION)
   t.is(facts.pageSize, 4096)
   t.is(facts.arch, 'x86_64')
   t.regex(String(facts.xcr0), /^0x[0-9a-f]+$/)

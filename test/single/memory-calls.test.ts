@@ -46,6 +46,13 @@ const ends = (name: string, title: string, jumps = false): Case => ({
   jumps,
 })
 
+const given = (name: string, title: string, jumps = false): Case => ({
+  program: 'given_back',
+  name,
+  title,
+  jumps,
+})
+
 const CASES: readonly Case[] = [
   memory('fresh', 'new memory is zeros, whatever the kernel mapped there in between'),
   memory('convert', 'a file mapping that becomes writable is read by another thread all the while'),
@@ -59,6 +66,10 @@ const CASES: readonly Case[] = [
   limit('grows-down', 'the stack becomes executable'),
   limit('limits', 'limits of address space and data hold'),
   limit('never', 'memory that nobody could ever hold is refused where it is asked for'),
+  given('heap', 'what lies beyond the end of the heap is as unmapped, and as new when it is taken again'),
+  given('block', 'so is a block that was unmapped'),
+  given('churn', 'a heap and blocks that come and go keep what they hold and are new where they are new'),
+  given('churn', 'the same by a thread that is often elsewhere', true),
   ends('robust', 'robust mutexes of a thread that ends are released, wherever they are'),
   ends('robust-group', 'robust mutexes are released at the end of a process, too'),
   ends('traps', 'breakpoints and vsyscalls of a thread that is elsewhere', true),

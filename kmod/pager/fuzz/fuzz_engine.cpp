@@ -154,7 +154,7 @@ void World::local_step(fuzz::Input& in, uint64_t page) {
     case 3: scene_.engine.set_limit(in.below(2) == 0 ? 20 : 4096); return;
     case 4: scene_.engine.reclaim_ahead(); return;
     case 5:
-      scene_.engine.ship_with_jump(*node_, {page, page ^ 1, page ^ 2}, (page & 4) != 0);
+      scene_.engine.ship_with_jump(*node_, {page, page ^ 1, page ^ 2});
       scene_.engine.drop_shipped();
       return;
     default: scene_.fault(page);

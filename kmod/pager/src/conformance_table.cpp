@@ -219,7 +219,8 @@ Refused ConformanceTable::park(pid_t thread, std::vector<uint8_t>& out) {
   parked_.insert(thread);
   waiting->second.threads.erase(thread);
   if (waiting->second.threads.empty()) waiting_.erase(waiting);
-  out = context.encode();
+  out.resize(kContextBytesMax);
+  out.resize(context.encode(out.data()));
   return std::nullopt;
 }
 

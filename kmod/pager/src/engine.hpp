@@ -72,9 +72,9 @@ class Engine {
   // spilled).
   void rename(uint64_t from, uint64_t to);
   void reset();  // exec: a new image
-  // Those of `pages` that are here go to `node` ahead of a jump. `all_stopped`: no thread can use this node's
-  // pages before drop_shipped(), which is to follow when the jump has been sent.
-  void ship_with_jump(Node& node, std::vector<uint64_t> pages, bool all_stopped);
+  // Those of `pages` that are here go to `node` ahead of a jump; drop_shipped() is to follow when that has
+  // been sent.
+  void ship_with_jump(Node& node, std::vector<uint64_t> pages);
   void drop_shipped();
   void reclaim_ahead();  // after each round: keeps the reserve
   void set_limit(uint64_t pages) { config_.pages_limit = pages; }

@@ -253,10 +253,6 @@ void Engine::on_owner_note(const FrameHeader& header) {
 void Engine::forget(uint64_t first, uint64_t end) {
   const uint64_t version = static_cast<uint64_t>(++birth_) << 32;
   PageRun punch{0, 0}, drop{0, 0};
-  const auto flush_punch = [&] {
-    if (punch.count > 0) memory_.drop(punch.page, punch.count);
-    punch.count = 0;
-  };
   const auto flush_drop = [&] {
     if (drop.count == 0) return;
     FrameHeader header;
@@ -287,7 +283,8 @@ void Engine::forget(uint64_t first, uint64_t end) {
       extend(drop, page, flush_drop);
     if (e.state() == PageState::resident) {
       table_.remove(page);
-      extend(punch, page, flush_punch);
+      if (punch.count == 0) punch.page = page;
+      punch.count = page + 1 - punch.page;  // nothing in between is to stay, and a call costs more than pages
     } else if (e.state() == PageState::spilled) {
       spill_.free_slot(e.where);
     } else {
@@ -301,7 +298,7 @@ void Engine::forget(uint64_t first, uint64_t end) {
     e.pinned = 0;
     if (e.deferred) deferred.push_back(page);
   });
-  flush_punch();
+  if (punch.count > 0) memory_.drop(punch.page, punch.count);
   flush_drop();
   for (const uint64_t page : offered) end_offer(page);
   for (const uint64_t page : deferred) retry_if_deferred(page);

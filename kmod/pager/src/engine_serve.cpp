@@ -262,12 +262,12 @@ void Engine::send_pages(Node& to, FrameType type, const std::vector<PageMeta>& m
     lanes_.send(to, type, header, whole, bulk);
 }
 
-void Engine::ship_with_jump(Node& node, std::vector<uint64_t> pages, bool all_stopped) {
+void Engine::ship_with_jump(Node& node, std::vector<uint64_t> pages) {
   std::erase_if(pages, [this](uint64_t page) {
     const PageEntry& e = table_.peek(page);
     return e.state() != PageState::resident || e.pinned || e.replica;
   });
-  if (!pages.empty()) push(node, pages, false, all_stopped);
+  if (!pages.empty()) push(node, pages, false, true);
   counters_.pages_with_jumps += pages.size();
 }
 

@@ -10,12 +10,11 @@
 #include <cstring>
 
 #include "util.hpp"
+#include "wire.hpp"
 
 namespace elastic {
 
 namespace {
-
-constexpr int kProtocolVersion = 1;
 
 enum Register { kEax, kEbx, kEcx, kEdx };
 

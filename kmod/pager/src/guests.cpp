@@ -152,15 +152,17 @@ void Guests::on_jump(Node& home, const Frame& frame, uint32_t threads_max) {
   guest->working_set = working_set;
   guest->leaving = false;
   guest->fault_page = 0;
-  rule_->on_arrival(guest->rule, ran_us(guest->schedstat_file.get()),
-                    register_mark(&context.registers, sizeof context.registers));
+  const uint64_t mark = register_mark(&context.registers, sizeof context.registers);
   context.registers.orig_rax = ~0ull;
-  if (!set_context(guest->tid, context)) return refuse(home, frame, "the shell process is gone");
+  if (!set_context(guest->tid, context, guest->xstate))
+    return refuse(home, frame, "the shell process is gone");
   set_running(*guest, true);
   resume_sysemu(guest->tid);
   counters_.jumps_here++;
   const uint64_t took = now_ns() - frame.header.version;
   if (took < kJumpNsMax) counters_.jump_ns.add(took);
+  // What it has run since is at most what it takes to come here.
+  rule_->on_arrival(guest->rule, ran_us(guest->schedstat_file.get()), mark);
 }
 
 void Guests::note_fault(const FaultEvent& fault) {
@@ -268,11 +270,16 @@ void Guests::go(Guest& guest, BackReason why, uint16_t to) {
   // Through home goes the context alone; its pages take the direct lane, if there is one.
   Node* next = why == BackReason::jump && to != kHome ? lanes_.find(to) : home;
   if (next != nullptr && next->up && next->synced && !next->left && next->status.pages_limit > 0)
-    engine_->ship_with_jump(*next, guest.working_set.wanted(context.registers.rsp), false);
+    engine_->ship_with_jump(*next, guest.working_set.wanted(context.registers.rsp));
   guest.working_set.on_jump();
-  const std::vector<uint8_t> bytes = encode_jump(guest.rule, guest.working_set, context);
+  JumpBytes buffer;
+  const std::span<const uint8_t> bytes = encode_jump(guest.rule, guest.working_set, context, buffer);
   const iovec part{const_cast<uint8_t*>(bytes.data()), bytes.size()};
   lanes_.send(*home, FrameType::back, header, {&part, 1});
+  if (next != nullptr && next != home) lanes_.send_now(*next, false);
+  lanes_.send_now(*home, false);
+  engine_->drop_shipped();
+  guest.xstate.note(context);
 }
 
 }  // namespace elastic

@@ -27,6 +27,7 @@ struct Guest {
   ThreadRule rule{};
   Fd syscall_file, schedstat_file;  // of /proc/PID/task/TID
   WorkingSet working_set;
+  KnownXstate xstate;  // of its task, while it does not run
 };
 
 class Guests {

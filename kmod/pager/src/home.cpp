@@ -172,6 +172,7 @@ void Home::on_faults() {
       thread->fault_page = events[i].page;
       thread->working_set.on_fault(events[i].page);
     }
+    if (memory_.is_vacant(events[i].page)) memory_.unmap_vacant();
     engine_->on_fault(events[i]);
   }
 }

@@ -72,7 +72,7 @@ enum class ThreadState {
   running,
   held,       // stopped by us: an operation of its own waits for other nodes
   to_jump,    // interrupt sent; its stop makes it leave
-  away,       // its guest runs on `node`; the task here is parked
+  away,       // its guest runs on `node`; the task here is stopped or, soon, parked
   recalling,  // away, and asked to come home
 };
 
@@ -88,6 +88,8 @@ struct Thread {
   ThreadRule rule{};
   Fd syscall_file, schedstat_file;  // of /proc/PID/task/TID
   WorkingSet working_set;
+  KnownXstate xstate;            // of its task, while it is away
+  bool parked = false;           // away, its task waits in pause()
   user_regs_struct call{};       // registers at the entry of the call being handled
   bool wants_exit_stop = false;  // resumed to the end of a native call
   uint64_t clear_tid_address = 0;
@@ -267,6 +269,7 @@ class Home : public EngineHost, public LaneEvents {
   void after_native_mmap(Thread& thread, int64_t result);
   void call_munmap(Thread& thread);
   int64_t unmap_range(uint64_t first, uint64_t end);
+  bool native_call_in_progress() const;
   void replaced(uint64_t first, uint64_t end);
   void call_mremap(Thread& thread);
   void after_native_mremap(const Thread& thread, int64_t result);
@@ -326,7 +329,9 @@ class Home : public EngineHost, public LaneEvents {
   void try_finish_jump(Thread& thread, int status);
   void jump_out(Thread& thread);
   void send_context(Node& node, Thread& thread, const Context& context);
-  void park(Thread& thread, user_regs_struct registers);
+  void park_soon();
+  void park_all();
+  void park(Thread& thread);
   void on_back(Node& node, const Frame& frame);
   void resume_at_home(Thread& thread, Context& context);
   void recall(Thread& thread);
@@ -352,8 +357,9 @@ class Home : public EngineHost, public LaneEvents {
   bool reaps_soon_ = false;
   bool reads_stop_ = false;  // by the second filter
   JumpRule rule_;
-  Fd signal_fd_;      // SIGCHLD
-  Fd group_signals_;  // kHandedOn
+  bool parking_ = false;  // the timer is set
+  Fd signal_fd_;          // SIGCHLD
+  Fd group_signals_;      // kHandedOn
   SignalSet group_had_ = 0;
   pid_t application_ = 0;
   bool started_ = false;

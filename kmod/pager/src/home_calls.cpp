@@ -29,6 +29,7 @@ void Home::on_call(Thread& thread) {
   const user_regs_struct& r = thread.call;
   const auto number = static_cast<long>(r.orig_rax);
   if (const int refused = reserved_error(r)) return answer(thread, refused);
+  if (number != SYS_brk && number != SYS_mmap && number != SYS_munmap) memory_.unmap_vacant();
   if (changes_memory(number)) {
     if (waits_for_fork(thread)) return;
     thread.changing = true;

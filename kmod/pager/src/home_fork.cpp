@@ -73,6 +73,7 @@ void Home::retry_held_calls() {
 // the word when the child has memory of its own. That word, which the kernel may also write at the child's
 // end, is here then.
 void Home::call_fork(Thread& thread) {
+  memory_.unmap_vacant();  // the child would inherit it
   user_regs_struct r = thread.call;
   const uint64_t flags = r.orig_rax == SYS_clone ? r.rdi : 0;
   thread.child_tid_address = 0;

@@ -5,8 +5,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include <algorithm>
 #include <csignal>
+#include <utility>
 
 #include "home.hpp"
 #include "jump.hpp"
@@ -17,6 +17,8 @@ namespace {
 constexpr uint64_t kSpinUs = 40;
 constexpr uint32_t kStayFaults = 16;
 constexpr uint64_t kParkAt = kTrampoline;
+constexpr uint64_t kParkUs = 1'000;  // so long a signal for one that has left may wait
+constexpr int kStopped = PTRACE_EVENT_STOP << 16 | SIGTRAP << 8 | 0x7f;
 }  // namespace
 
 bool Home::leave_for(const FaultEvent& fault, uint16_t owner) {
@@ -80,18 +82,18 @@ void Home::jump_out(Thread& thread) {
   }
   counters_.jumps++;
   send_context(*node, thread, context);
-  lanes_->flush();
+  lanes_->send_now(*node, false);
   engine_->drop_shipped();
-  park(thread, context.registers);
+  thread.xstate.note(context);
+  thread.parked = false;
+  park_soon();
 }
 
 void Home::send_context(Node& node, Thread& thread, const Context& context) {
-  const bool only_thread_here = std::none_of(threads_.begin(), threads_.end(), [&](const auto& each) {
-    return each.second.get() != &thread && each.second->state != ThreadState::away;
-  });
-  engine_->ship_with_jump(node, thread.working_set.wanted(context.registers.rsp), only_thread_here);
+  engine_->ship_with_jump(node, thread.working_set.wanted(context.registers.rsp));
   thread.working_set.on_jump();
-  const std::vector<uint8_t> bytes = encode_jump(thread.rule, thread.working_set, context);
+  JumpBytes buffer;
+  const std::span<const uint8_t> bytes = encode_jump(thread.rule, thread.working_set, context, buffer);
   FrameHeader header;
   header.argument = thread.slot;
   header.version = thread.jump_started_ns;
@@ -103,8 +105,23 @@ void Home::send_context(Node& node, Thread& thread, const Context& context) {
   thread.state = ThreadState::away;
 }
 
+// Many a thread is back before its task has been parked, and finds it as it left it: in its stop.
+void Home::park_soon() {
+  if (parking_) return;
+  parking_ = true;
+  loop_.at(now_us() + kParkUs, [this] { park_all(); });
+}
+
+void Home::park_all() {
+  parking_ = false;
+  for (const auto& [tid, thread] : threads_)
+    if (thread->state == ThreadState::away || thread->state == ThreadState::recalling) park(*thread);
+}
+
 // The task waits in pause(), called from the trampoline: a signal shows as a stop, and nothing runs.
-void Home::park(Thread& thread, user_regs_struct r) {
+void Home::park(Thread& thread) {
+  user_regs_struct r{};
+  if (std::exchange(thread.parked, true) || !get_registers(thread.tid, r)) return;
   r.rip = kParkAt;
   r.rax = SYS_pause;
   r.orig_rax = ~0ull;
@@ -159,9 +176,10 @@ void Home::resume_at_home(Thread& thread, Context& context) {
   bool group_stopped = false;
   // A task that already stands in a signal stop (it was recalled for it) needs no interrupt.
   if (thread.signals.empty()) {
-    if (!interrupt(tid)) return;
     int status = 0;
-    if (!wait_stop_or_end(tid, status)) return;
+    if (thread.parked && !(interrupt(tid) && wait_stop_or_end(tid, status))) return;
+    // One that was not parked has nothing to say, unless it is none any more.
+    if (!thread.parked && waitpid(tid, &status, __WALL | WNOHANG) != tid) status = kStopped;
     group_stopped = stop_event(status) == PTRACE_EVENT_STOP && stops_group(WSTOPSIG(status));
     if (!WIFSTOPPED(status)) return on_task_end(tid, status);
     // Another thread has executed a program and taken over this task: the context belongs to the old image.
@@ -169,12 +187,9 @@ void Home::resume_at_home(Thread& thread, Context& context) {
     if (stop_event(status) == 0 && WSTOPSIG(status) != (SIGTRAP | 0x80))
       thread.signals.push_back(WSTOPSIG(status));
   }
-  if (!set_context(tid, context)) return;
+  if (!set_context(tid, context, thread.xstate)) return;
   thread.state = ThreadState::running;
   thread.node = kHome;
-  note_threads_here();
-  rule_.on_arrival(thread.rule, ran_us(thread.schedstat_file.get()),
-                   register_mark(&context.registers, sizeof context.registers));
   int signal = 0;
   if (!thread.signals.empty()) signal = thread.signals.front();
   for (size_t i = 1; i < thread.signals.size(); i++)
@@ -184,6 +199,10 @@ void Home::resume_at_home(Thread& thread, Context& context) {
     listen(tid);
   else
     resume(tid, signal);
+  note_threads_here();
+  // What it has run since is at most what it takes to come here.
+  rule_.on_arrival(thread.rule, ran_us(thread.schedstat_file.get()),
+                   register_mark(&context.registers, sizeof context.registers));
 }
 
 }  // namespace elastic

@@ -61,7 +61,10 @@ int64_t Home::map_elastic(uint64_t address, uint64_t bytes, int prot, int flags,
     page = choose_address(pages, flags);
     if (page == 0) return -ENOMEM;
   }
-  int result = memory_.map(page, pages, prot, !replace);
+  const Region* below = exact && !replace ? regions_.find(page - 1) : nullptr;
+  const bool grows = below != nullptr && below->kind == RegionKind::elastic && below->prot == prot &&
+                     prot == Memory::kVacantProt;
+  int result = grows ? memory_.grow(page, pages) : memory_.map(page, pages, prot, !replace);
   if (result == -EEXIST && !exact) {  // something is there that the list does not know
     resync_native();
     page = choose_address(pages, flags);
@@ -112,6 +115,7 @@ uint64_t Home::huge_page_bytes(const Thread& thread) {
 
 // The kernel maps it, where the pager says; the exit stop sees what came of it.
 void Home::native_mmap(Thread& thread, uint64_t bytes) {
+  memory_.unmap_vacant();
   user_regs_struct r = thread.call;
   const auto flags = static_cast<int>(r.r10);
   const uint64_t page = page_of(r.rdi), pages = page_of(bytes);
@@ -192,9 +196,23 @@ void Home::call_munmap(Thread& thread) {
 }
 
 int64_t Home::unmap_range(uint64_t first, uint64_t end) {
+  const Region* region = regions_.find(first);
+  const bool stays = region != nullptr && region->end >= end && region->kind == RegionKind::elastic &&
+                     region->prot == Memory::kVacantProt && !native_call_in_progress();
+  if (stays) {
+    replaced(first, end);
+    memory_.vacate(first, end - first);
+    return 0;
+  }
   const int64_t result = memory_.unmap(first, end - first);
   if (result == 0) replaced(first, end);
   return result;
+}
+
+// One that may map something at an address of its own, in place of what is there.
+bool Home::native_call_in_progress() const {
+  return std::any_of(threads_.begin(), threads_.end(),
+                     [](const auto& each) { return each.second->wants_exit_stop; });
 }
 
 // What was there has ended, everywhere.

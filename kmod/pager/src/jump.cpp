@@ -47,13 +47,12 @@ std::vector<uint64_t> WorkingSet::wanted(uint64_t stack_pointer) const {
   return pages;
 }
 
-std::vector<uint8_t> encode_jump(const ThreadRule& rule, const WorkingSet& set, const Context& context) {
-  const std::vector<uint8_t> tail = context.encode();
-  std::vector<uint8_t> out(sizeof rule + sizeof set + tail.size());
+std::span<const uint8_t> encode_jump(const ThreadRule& rule, const WorkingSet& set, const Context& context,
+                                     JumpBytes& out) {
   memcpy(out.data(), &rule, sizeof rule);
   memcpy(out.data() + sizeof rule, &set, sizeof set);
-  memcpy(out.data() + sizeof rule + sizeof set, tail.data(), tail.size());
-  return out;
+  const size_t before = sizeof rule + sizeof set;
+  return {out.data(), before + context.encode(out.data() + before)};
 }
 
 bool decode_jump(std::span<const uint8_t> bytes, ThreadRule& rule, WorkingSet& set, Context& context) {

@@ -47,7 +47,10 @@ class WorkingSet {
   uint64_t seen_next_ = 0;
 };
 
-std::vector<uint8_t> encode_jump(const ThreadRule& rule, const WorkingSet& set, const Context& context);
+using JumpBytes = std::array<uint8_t, sizeof(ThreadRule) + sizeof(WorkingSet) + kContextBytesMax>;
+// Writes to `out`; what is returned is the part of it that is used.
+std::span<const uint8_t> encode_jump(const ThreadRule& rule, const WorkingSet& set, const Context& context,
+                                     JumpBytes& out);
 bool decode_jump(std::span<const uint8_t> bytes, ThreadRule& rule, WorkingSet& set, Context& context);
 
 }  // namespace elastic

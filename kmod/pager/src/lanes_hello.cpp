@@ -108,7 +108,7 @@ bool Lanes::take_hello(Node& node, const Frame& frame, bool resumed) {
   if (frame.header.type != static_cast<uint16_t>(FrameType::hello) || frame.payload.size() != sizeof hello)
     return false;
   memcpy(&hello, frame.payload.data(), sizeof hello);
-  if (hello.protocol != 1 || hello.process_id != process_id_ || hello.node != node.index ||
+  if (hello.protocol != kProtocolVersion || hello.process_id != process_id_ || hello.node != node.index ||
       hello.lease_id != node.lease.id)
     return false;
   if (!resumed && self_ != kHome && node.index == kHome) {

@@ -8,6 +8,10 @@
 
 namespace elastic {
 
+namespace {
+constexpr uint64_t kSleepUsMin = 60;
+}
+
 Loop::Loop() : epoll_(epoll_create1(EPOLL_CLOEXEC)) {
   if (!epoll_) fail_errno("epoll_create1");
 }
@@ -47,35 +51,37 @@ void Loop::cancel(uint64_t id) {
   if (it != timers_.end()) timers_.erase(it);
 }
 
-int Loop::run_timers() {
+void Loop::run_timers() {
   // At most as many as there are now: a timer that sets itself again at once must not starve the descriptors.
   for (size_t left = timers_.size(); left > 0 && !timers_.empty(); left--) {
     const auto first = timers_.begin();
-    if (first->first > now_us()) return next_timer_ms();
+    if (first->first > now_us()) return;
     OnTimer work = std::move(first->second.second);
     timers_.erase(first);
     work();
   }
-  return timers_.empty() ? -1 : 0;
 }
 
-int Loop::next_timer_ms() const {
+// The kernel wakes up to 50 µs late: for less than that there is no sleep.
+int64_t Loop::next_timer_us() const {
   if (timers_.empty()) return -1;
   const uint64_t now = now_us(), at = timers_.begin()->first;
-  return at < now + 1000 ? 0 : static_cast<int>(std::min<uint64_t>((at - now + 999) / 1000, 60'000));
+  return at < now + kSleepUsMin ? 0 : static_cast<int64_t>(at - now);
 }
 
 void Loop::run_once(int timeout_ms_max) {
-  int timeout = run_timers();
-  if (timeout < 0 || (timeout_ms_max >= 0 && timeout > timeout_ms_max)) timeout = timeout_ms_max;
+  run_timers();
   again_ = false;
   for (const OnTimer& work : after_round_) work();
+  int64_t timeout = next_timer_us();
   if (again_) timeout = 0;
-  if (const int due = next_timer_ms(); due >= 0 && (timeout < 0 || due < timeout))
-    timeout = due;  // set just now
+  if (timeout_ms_max >= 0 && (timeout < 0 || timeout > timeout_ms_max * 1000))
+    timeout = timeout_ms_max * 1000;
+  const timespec most{timeout / 1'000'000, timeout % 1'000'000 * 1000};
   epoll_event events[32];
-  const int got = epoll_wait(epoll_.get(), events, static_cast<int>(std::size(events)), timeout);
-  if (got < 0 && errno != EINTR) fail_errno("epoll_wait");
+  const int got = epoll_pwait2(epoll_.get(), events, static_cast<int>(std::size(events)),
+                               timeout < 0 ? nullptr : &most, nullptr);
+  if (got < 0 && errno != EINTR) fail_errno("epoll_pwait2");
   for (int i = 0; i < got; i++) {
     const auto it = watched_.find(events[i].data.fd);  // an earlier callback may have dropped it
     if (it == watched_.end()) continue;

@@ -34,8 +34,8 @@ class Loop {
   bool stopped() const { return stopped_; }
 
  private:
-  int next_timer_ms() const;  // -1 if there is none
-  int run_timers();           // milliseconds until the next one, -1 if none
+  int64_t next_timer_us() const;  // -1 if there is none
+  void run_timers();
   Fd epoll_;
   struct Watched {
     uint32_t events;

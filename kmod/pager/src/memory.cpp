@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
+#include <utility>
 
 namespace elastic {
 
@@ -25,6 +27,9 @@ struct ScanRequest {
 constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanRequest);
 constexpr uint64_t kWritten = 2, kPresent = 8;
 constexpr uint64_t kPagemapPresentBit = 1ull << 63, kPagemapProtectedBit = 1ull << 57;
+
+constexpr uint64_t kAhead = page_of(4 << 20);  // of a heap, mapped with what it grows by
+constexpr uint64_t kVacantMax = page_of(16 << 20);
 
 const uint8_t kZeroPage[kPageBytes] = {};
 
@@ -53,6 +58,7 @@ void Memory::detach() {
   injector_ = Injector();
   pagemap_.reset();
   file_number_ = -1;
+  vacant_ = {};
 }
 
 void Memory::reset() {
@@ -66,21 +72,61 @@ int Memory::map_closed(uint64_t page, uint64_t count, int prot) {
 }
 
 int Memory::map(uint64_t page, uint64_t count, int prot, bool exclusive) {
-  if (!attached()) return 0;
+  if (!attached() || (prot == kVacantProt && take_vacant(page, count))) return 0;
+  if (overlaps_vacant(page, count)) unmap_vacant();
   const uint64_t address = address_of(page), bytes = count << kPageShift;
   const uint64_t flags =
       MAP_SHARED | MAP_NORESERVE | static_cast<uint64_t>(exclusive ? MAP_FIXED_NOREPLACE : MAP_FIXED);
   const int64_t at = injector_.call(SYS_mmap, address, bytes, static_cast<uint64_t>(prot), flags,
                                     static_cast<uint64_t>(file_number_), address);
+  if (at == -ENOMEM && vacant_.count > 0) {  // a limit that it must not count in
+    unmap_vacant();
+    return map(page, count, prot, exclusive);
+  }
   if (at < 0 && at > -4096) return static_cast<int>(at);
   return uffd_.watch(page, count);
 }
 
+int Memory::grow(uint64_t page, uint64_t count) {
+  if (!attached() || take_vacant(page, count)) return 0;
+  if (vacant_.page != page) unmap_vacant();
+  const uint64_t mapped_end = page + vacant_.count, end = page + count;
+  const int64_t at = injector_.call(SYS_mremap, address_of(mapped_end - 1), kPageBytes,
+                                    (end + kAhead - mapped_end + 1) << kPageShift, 0);
+  if (at < 0 && at > -4096) return map(page, count, kVacantProt, true);
+  vacant_ = {end, kAhead};
+  return 0;
+}
+
 int Memory::unmap(uint64_t page, uint64_t count) {
   if (!attached()) return 0;
+  if (overlaps_vacant(page, count)) unmap_vacant();
   const int64_t result = injector_.call(SYS_munmap, address_of(page), count << kPageShift);
   wake(page, count);  // a thread that waited there finds out by itself
   return static_cast<int>(result);
+}
+
+void Memory::vacate(uint64_t page, uint64_t count) {
+  if (!attached()) return;
+  if (vacant_.page + vacant_.count == page)
+    page = vacant_.page;
+  else if (page + count != vacant_.page)
+    unmap_vacant();
+  vacant_ = {page, vacant_.count + count};
+  if (vacant_.count > kVacantMax) unmap_vacant();
+}
+
+void Memory::unmap_vacant() {
+  const PageRun run = std::exchange(vacant_, {});
+  if (run.count == 0) return;
+  if (const int error = unmap(run.page, run.count); error != 0 && error != -ESRCH)
+    throw Failure(format("cannot unmap memory at %#lx: %s", address_of(run.page), strerror(-error)));
+}
+
+bool Memory::take_vacant(uint64_t page, uint64_t count) {
+  if (page != vacant_.page || count > vacant_.count) return false;
+  vacant_ = {page + count, vacant_.count - count};
+  return true;
 }
 
 int Memory::protect(uint64_t page, uint64_t count, int prot) {

@@ -7,6 +7,8 @@
 // Limits: this class knows nothing of owners; the caller's table says which pages are here.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstdint>
 #include <functional>
 #include <vector>
@@ -18,8 +20,8 @@
 namespace elastic {
 
 struct PageRun {
-  uint64_t page;
-  uint64_t count;
+  uint64_t page = 0;
+  uint64_t count = 0;
 };
 
 class Memory {
@@ -46,6 +48,21 @@ class Memory {
   int unmap(uint64_t page, uint64_t count);
   int protect(uint64_t page, uint64_t count, int prot);
 
+  // What the program gives back stays mapped for a while, *vacant*: to the program and the kernel it is as
+  // unmapped, because it is empty, so that whoever touches it waits in a fault, and the caller then really
+  // unmaps it (unmap_vacant) and wakes him. What a heap grows by, or an allocator maps at the same place
+  // again, so costs no call. There is one such range; what is not next to it takes its place. Whatever else
+  // tells mapped memory from unmapped (mincore, a fork, a call by its own hand) must come after
+  // unmap_vacant().
+  //
+  // vacate: it is mapped with kVacantProt, and its contents have been dropped. grow: as map() with
+  // kVacantProt, exclusive, of what follows memory that is mapped so; more than asked for becomes vacant.
+  static constexpr int kVacantProt = PROT_READ | PROT_WRITE;
+  void vacate(uint64_t page, uint64_t count);
+  int grow(uint64_t page, uint64_t count);
+  void unmap_vacant();
+  bool is_vacant(uint64_t page) const { return page - vacant_.page < vacant_.count; }
+
   // Contents. place: the pages become present and waiting threads run on; with a mapped range it is atomic
   // towards the application. take: copies out and drops; `protect` first, when threads may be running (no
   // write is lost: a writer then waits in a fault).
@@ -71,7 +88,12 @@ class Memory {
   void scan(uint64_t first, uint64_t end, uint64_t category, const std::function<void(PageRun)>& found);
   void scan_by_pagemap(uint64_t first, uint64_t end, uint64_t category,
                        const std::function<void(PageRun)>& found);
+  bool take_vacant(uint64_t page, uint64_t count);
+  bool overlaps_vacant(uint64_t page, uint64_t count) const {
+    return page < vacant_.page + vacant_.count && vacant_.page < page + count;
+  }
   Fd file_;
+  PageRun vacant_{};
   Injector injector_;
   Uffd uffd_;
   int file_number_ = -1;

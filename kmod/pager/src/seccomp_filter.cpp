@@ -29,8 +29,8 @@ namespace {
 constexpr uint32_t kX32Bit = 0x40000000;
 constexpr int kFutexLockPi2 = 13;
 
-// Calls that change mappings, make or end tasks, name words the kernel writes at a thread's end, or have
-// buffers written when they have returned.
+// Calls that change mappings or tell what is mapped, make or end tasks, name words the kernel writes at a
+// thread's end, or have buffers written when they have returned.
 constexpr int kTraced[] = {
     SYS_mmap,
     SYS_munmap,
@@ -52,6 +52,12 @@ constexpr int kTraced[] = {
     SYS_munlockall,
     SYS_pkey_mprotect,
     SYS_remap_file_pages,
+    SYS_mincore,
+    SYS_msync,
+    SYS_mbind,
+    SYS_move_pages,
+    SYS_get_mempolicy,
+    462,  // mseal
     SYS_io_setup,
     SYS_io_submit,
     SYS_io_destroy,

@@ -1,6 +1,7 @@
 // See tracee.hpp.
 #include "tracee.hpp"
 
+#include <cpuid.h>
 #include <elf.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -9,6 +10,8 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -21,8 +24,14 @@ namespace elastic {
 
 namespace {
 
-constexpr size_t kXstateBytesMax = 32 * 1024;
-constexpr size_t kLegacyXstateBytes = 576;  // FXSAVE area and XSAVE header: never trimmed
+// Intel SDM volume 1, 13.4: the legacy area, then the header, whose first word says which components are in
+// use (those that are not are zeros, or what they are at a start).
+constexpr size_t kLegacyBytes = 512;
+constexpr size_t kExtendedAt = 576;
+constexpr uint64_t kLegacyComponents = 3;
+constexpr uint64_t kTileComponents = 3u << 17;
+constexpr unsigned kStateLeaf = 0xd, kTilesSubleaf = 17;
+constexpr size_t kLineBytes = 64;
 constexpr auto kGetSigmask = static_cast<__ptrace_request>(0x420a);
 constexpr auto kSetSigmask = static_cast<__ptrace_request>(0x420b);
 
@@ -32,32 +41,102 @@ bool alive(long result, const char* what) {
   fail_errno("ptrace %s", what);
 }
 
+struct ContextHead {
+  user_regs_struct registers;
+  uint64_t xstate_full_bytes;
+  uint64_t lines[kXstateBytesMax / kLineBytes / 64];
+};
+static_assert(sizeof(ContextHead) == kContextHeadBytes);
+
+bool is_zero_line(const uint8_t* line) {
+  uint64_t words[kLineBytes / 8], all = 0;
+  memcpy(words, line, sizeof words);
+  for (const uint64_t word : words) all |= word;
+  return all == 0;
+}
+
+uint64_t components_in_use(const uint8_t* xstate) {
+  uint64_t bits;
+  memcpy(&bits, xstate + kLegacyBytes, sizeof bits);
+  return bits;
+}
+
+// Where the tiles of AMX begin, which are 8 of the 11 KB of a processor that has them and come last.
+size_t bytes_before_tiles() {
+  unsigned bytes = 0, at = 0, c = 0, d = 0;
+  const bool known = __get_cpuid_count(kStateLeaf, kTilesSubleaf, &bytes, &at, &c, &d) != 0;
+  return known && bytes > 0 && at >= kExtendedAt && at % kLineBytes == 0 ? at : kXstateBytesMax;
+}
+
+// The first `bytes` of it, or as many as there are.
+bool get_xstate(pid_t tid, uint8_t* out, size_t& bytes) {
+  iovec area{out, bytes};
+  if (!alive(ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &area), "GETREGSET")) return false;
+  bytes = area.iov_len;
+  return true;
+}
+
+bool set_xstate(pid_t tid, Context& context) {
+  uint8_t* all = context.xstate.data();
+  if (context.xstate_bytes < context.xstate_full_bytes)
+    memset(all + context.xstate_bytes, 0, context.xstate_full_bytes - context.xstate_bytes);
+  iovec area{all, context.xstate_full_bytes};
+  return alive(ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &area), "SETREGSET");
+}
+
 }  // namespace
 
-std::vector<uint8_t> Context::encode() const {
-  const uint32_t sizes[2] = {xstate_full_bytes, static_cast<uint32_t>(xstate.size())};
-  std::vector<uint8_t> out(sizeof registers + sizeof signal_mask + sizeof sizes + xstate.size());
-  uint8_t* to = out.data();
-  memcpy(to, &registers, sizeof registers);
-  memcpy(to += sizeof registers, &signal_mask, sizeof signal_mask);
-  memcpy(to += sizeof signal_mask, sizes, sizeof sizes);
-  memcpy(to + sizeof sizes, xstate.data(), xstate.size());
-  return out;
+size_t Context::encode(uint8_t* out) const {
+  ContextHead head{registers, xstate_full_bytes, {}};
+  uint8_t* to = out + sizeof head;
+  for (size_t line = 0; line * kLineBytes < xstate_bytes; line++) {
+    const uint8_t* from = xstate.data() + line * kLineBytes;
+    if (is_zero_line(from)) continue;
+    head.lines[line / 64] |= uint64_t{1} << line % 64;
+    memcpy(to, from, kLineBytes);
+    to += kLineBytes;
+  }
+  memcpy(out, &head, sizeof head);
+  return static_cast<size_t>(to - out);
 }
 
 bool Context::decode(std::span<const uint8_t> bytes) {
-  uint32_t sizes[2];
-  const size_t fixed = sizeof registers + sizeof signal_mask + sizeof sizes;
-  if (bytes.size() < fixed) return false;
-  const uint8_t* from = bytes.data();
-  memcpy(&registers, from, sizeof registers);
-  memcpy(&signal_mask, from += sizeof registers, sizeof signal_mask);
-  memcpy(sizes, from += sizeof signal_mask, sizeof sizes);
-  if (sizes[0] > kXstateBytesMax || sizes[1] > sizes[0] || sizes[1] < kLegacyXstateBytes) return false;
-  if (bytes.size() != fixed + sizes[1]) return false;
-  xstate_full_bytes = sizes[0];
-  xstate.assign(from + sizeof sizes, from + sizeof sizes + sizes[1]);
+  ContextHead head;
+  if (bytes.size() < sizeof head) return false;
+  memcpy(&head, bytes.data(), sizeof head);
+  if (head.xstate_full_bytes > kXstateBytesMax || head.xstate_full_bytes < kExtendedAt) return false;
+  size_t lines = 0, end = 0;
+  for (size_t i = 0; i < std::size(head.lines); i++) {
+    if (head.lines[i] == 0) continue;
+    lines += static_cast<size_t>(std::popcount(head.lines[i]));
+    end = (64 * i + static_cast<size_t>(std::bit_width(head.lines[i]))) * kLineBytes;
+  }
+  if (bytes.size() != sizeof head + lines * kLineBytes || end >= head.xstate_full_bytes + kLineBytes)
+    return false;
+  registers = head.registers;
+  xstate_full_bytes = static_cast<uint32_t>(head.xstate_full_bytes);
+  xstate_bytes = static_cast<uint32_t>(end);
+  memset(xstate.data(), 0, std::max(end, kExtendedAt));
+  const uint8_t* from = bytes.data() + sizeof head;
+  for (size_t line = 0; line * kLineBytes < end; line++) {
+    if ((head.lines[line / 64] >> line % 64 & 1) == 0) continue;
+    if (is_zero_line(from)) return false;
+    memcpy(xstate.data() + line * kLineBytes, from, kLineBytes);
+    from += kLineBytes;
+  }
   return true;
+}
+
+bool KnownXstate::is(const Context& context) const {
+  return has_size_of(context) && memcmp(bytes_.data(), context.xstate.data(), bytes_.size()) == 0;
+}
+
+bool KnownXstate::differs_only_in_legacy_area(const Context& context) const {
+  if (!has_size_of(context) || bytes_.size() < kExtendedAt) return false;
+  const uint64_t changed = components_in_use(bytes_.data()) ^ components_in_use(context.xstate.data());
+  constexpr size_t kRestAt = kLegacyBytes + sizeof changed;
+  return (changed & ~kLegacyComponents) == 0 &&
+         memcmp(bytes_.data() + kRestAt, context.xstate.data() + kRestAt, bytes_.size() - kRestAt) == 0;
 }
 
 bool get_registers(pid_t tid, user_regs_struct& registers) {
@@ -77,28 +156,36 @@ bool set_signal_mask(pid_t tid, uint64_t mask) {
 }
 
 bool get_context(pid_t tid, Context& context) {
+  static const size_t kCommonBytes = bytes_before_tiles();
+  static uint32_t full_bytes = 0;  // not known before the first
   if (!get_registers(tid, context.registers)) return false;
-  context.xstate.resize(kXstateBytesMax);
-  iovec area{context.xstate.data(), context.xstate.size()};
-  if (!alive(ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &area), "GETREGSET")) return false;
-  context.xstate_full_bytes = static_cast<uint32_t>(area.iov_len);
-  size_t used = area.iov_len & ~size_t{7};
-  uint64_t word = 0;
-  while (used > kLegacyXstateBytes) {
-    memcpy(&word, context.xstate.data() + used - 8, 8);
-    if (word != 0) break;
-    used -= 8;
+  uint8_t* xstate = context.xstate.data();
+  size_t bytes = full_bytes == 0 ? kXstateBytesMax : kCommonBytes;
+  if (!get_xstate(tid, xstate, bytes)) return false;
+  if (full_bytes == 0) full_bytes = static_cast<uint32_t>(bytes);
+  if (bytes < full_bytes && (components_in_use(xstate) & kTileComponents) != 0) {
+    bytes = full_bytes;
+    if (!get_xstate(tid, xstate, bytes)) return false;
   }
-  context.xstate.resize(used);
-  return get_signal_mask(tid, context.signal_mask);
+  memset(xstate + bytes, 0, -bytes % kLineBytes);
+  bytes += -bytes % kLineBytes;
+  while (bytes > 0 && is_zero_line(xstate + bytes - kLineBytes)) bytes -= kLineBytes;
+  context.xstate_full_bytes = full_bytes;
+  context.xstate_bytes = static_cast<uint32_t>(bytes);
+  return true;
 }
 
-bool set_context(pid_t tid, const Context& context) {
+bool set_context(pid_t tid, Context& context) {
+  return set_registers(tid, context.registers) && set_xstate(tid, context);
+}
+
+bool set_context(pid_t tid, Context& context, KnownXstate& there) {
+  const bool same = there.is(context), only_legacy = there.differs_only_in_legacy_area(context);
+  there.forget();
   if (!set_registers(tid, context.registers)) return false;
-  std::vector<uint8_t> full(context.xstate_full_bytes);
-  memcpy(full.data(), context.xstate.data(), context.xstate.size());
-  iovec area{full.data(), full.size()};
-  return alive(ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE, &area), "SETREGSET");
+  if (same) return true;
+  if (!only_legacy) return set_xstate(tid, context);
+  return alive(ptrace(PTRACE_SETFPREGS, tid, nullptr, context.xstate.data()), "SETFPREGS");
 }
 
 bool interrupt(pid_t tid) { return alive(ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr), "INTERRUPT"); }

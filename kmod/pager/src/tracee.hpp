@@ -5,6 +5,7 @@
 #include <sys/types.h>
 #include <sys/user.h>
 
+#include <array>
 #include <csignal>
 #include <cstdint>
 #include <optional>
@@ -15,26 +16,55 @@
 
 namespace elastic {
 
-// An execution context as it travels: general registers, then the extended state in the standard XSAVE
-// layout, trailing zeros trimmed.
+constexpr size_t kXstateBytesMax = 32 * 1024;
+
+// An execution context: general registers, and the extended state in the standard XSAVE layout. No signal
+// mask: calls are made at home alone, so that of the task there is always the right one.
 struct Context {
   user_regs_struct registers{};
-  uint64_t signal_mask = 0;
-  uint32_t xstate_full_bytes = 0;
-  std::vector<uint8_t> xstate;
+  uint32_t xstate_full_bytes = 0;  // as the kernel takes it
+  uint32_t xstate_bytes = 0;  // of them lie in `xstate`, up to the last that is not zero; a multiple of 64
+  alignas(64) std::array<uint8_t, kXstateBytesMax> xstate;  // left as it is: 32 KB a jump would cost
 
-  std::vector<uint8_t> encode() const;
+  // As it travels: what is in lines of 64 bytes that are all zeros is left out, most of it as a rule. Returns
+  // how many of the first kContextBytesMax bytes of `out` are used.
+  size_t encode(uint8_t* out) const;
   // False if malformed (sizes out of bounds).
   bool decode(std::span<const uint8_t> bytes);
 };
 
-constexpr size_t kContextBytesMax = 64 * 1024;
+// Registers, size, and a bit for each line.
+constexpr size_t kContextHeadBytes = sizeof(user_regs_struct) + 8 + kXstateBytesMax / 64 / 8;
+constexpr size_t kContextBytesMax = kContextHeadBytes + kXstateBytesMax;
+
+// The extended state of a task that has run no instruction since: writing it takes two to three times as
+// long as writing the general registers, and most of it seldom changes.
+class KnownXstate {
+ public:
+  void note(const Context& context) {
+    full_bytes_ = context.xstate_full_bytes;
+    bytes_.assign(context.xstate.data(), context.xstate.data() + context.xstate_bytes);
+  }
+  void forget() { bytes_.clear(); }
+  bool is(const Context& context) const;
+  bool differs_only_in_legacy_area(const Context& context) const;
+
+ private:
+  bool has_size_of(const Context& context) const {
+    return !bytes_.empty() && bytes_.size() == context.xstate_bytes &&
+           full_bytes_ == context.xstate_full_bytes;
+  }
+  uint32_t full_bytes_ = 0;
+  std::vector<uint8_t> bytes_;
+};
 
 // All return false when the task is gone.
 bool get_registers(pid_t tid, user_regs_struct& registers);
 bool set_registers(pid_t tid, const user_regs_struct& registers);
 bool get_context(pid_t tid, Context& context);
-bool set_context(pid_t tid, const Context& context);
+bool set_context(pid_t tid, Context& context);
+// Writes what differs from `there`, which is unknown from then on: the task is going to run.
+bool set_context(pid_t tid, Context& context, KnownXstate& there);
 bool get_signal_mask(pid_t tid, uint64_t& mask);
 bool set_signal_mask(pid_t tid, uint64_t mask);
 bool interrupt(pid_t tid);

@@ -14,6 +14,9 @@
 namespace elastic {
 
 constexpr uint32_t kWireMagic = 0x31504c45;  // "ELP1"
+// Of the frames and all that is in them; raised whenever a layout or a meaning changes. Nodes with different
+// ones take no part in each other's runs (facts), and no lane comes about between them.
+constexpr uint32_t kProtocolVersion = 2;
 constexpr uint32_t kMaxPayloadBytes = 2u << 20;
 constexpr uint32_t kMaxPagesPerFrame = 256;
 
@@ -93,7 +96,7 @@ struct PageMeta {
 static_assert(sizeof(PageMeta) == 24);
 
 struct HelloPayload {
-  uint32_t protocol = 1;
+  uint32_t protocol = kProtocolVersion;
   uint16_t node = 0;       // the sender's index in this elastic process
   uint16_t lane_kind = 0;  // 0 urgent, 1 bulk
   uint64_t process_id = 0;

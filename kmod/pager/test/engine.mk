@@ -1,5 +1,6 @@
-# The native tests of the ownership engine, of lanes that are cut, and of the page table: ../build/engine-test,
-# ../build/resume-test, ../build/table-test, and the same with sanitizers in ../build/san.
+# The native tests of the ownership engine, of lanes that are cut, of the page table, and of contexts:
+# ../build/engine-test, ../build/resume-test, ../build/table-test, ../build/context-test, and the same with sanitizers
+# in ../build/san.
 CXX ?= g++
 FLAGS := -std=c++20 -Wall -Wextra -Werror -g -fno-omit-frame-pointer -pthread -MMD -MP
 SANITIZE := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -11,6 +12,7 @@ ENGINE := $(wildcard ../src/engine*.cpp ../src/lane*.cpp ../src/spill*.cpp) \
 ENGINE_TEST := $(ENGINE) engine_test.cpp engine_copies_test.cpp
 RESUME_TEST := $(ENGINE) lanes_resume_test.cpp
 TABLE_TEST := table.cpp util.cpp table_test.cpp
+CONTEXT_TEST := tracee.cpp proc_text.cpp util.cpp context_test.cpp
 
 object = $(patsubst %.cpp,../build/$(1)/%.o,$(notdir $(2)))
 
@@ -25,6 +27,10 @@ object = $(patsubst %.cpp,../build/$(1)/%.o,$(notdir $(2)))
 ../build/table-test: $(call object,engine-obj,$(TABLE_TEST))
 	$(CXX) -o $@.new $^ && mv $@.new $@
 ../build/san/table-test: $(call object,san/engine-obj,$(TABLE_TEST))
+	$(CXX) $(SANITIZE) -o $@.new $^ && mv $@.new $@
+../build/context-test: $(call object,engine-obj,$(CONTEXT_TEST))
+	$(CXX) -o $@.new $^ && mv $@.new $@
+../build/san/context-test: $(call object,san/engine-obj,$(CONTEXT_TEST))
 	$(CXX) $(SANITIZE) -o $@.new $^ && mv $@.new $@
 
 vpath %.cpp . ../src
