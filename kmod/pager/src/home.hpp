@@ -21,7 +21,6 @@
 #include <vector>
 
 #include "call_pages.hpp"
-#include "control.hpp"
 #include "direct_io.hpp"
 #include "engine.hpp"
 #include "facts.hpp"
