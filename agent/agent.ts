@@ -9,26 +9,32 @@
 import { availableParallelism } from 'node:os'
 import { lendablePages, machineMemory } from './executor/capacity.js'
 import type { Context } from './executor/context.js'
+import { describe } from './executor/describe.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
 import { Probes } from './executor/probes.js'
 import { Records } from './executor/records.js'
+import { contract, leases, stretch } from './executor/reshape.js'
 import { loadOrMakeIdentity, lockDirectory } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
 import { type Load, Membership, type MembershipEffect, type MembershipEvent } from './machines/membership.js'
 import { NODE_NAME_PATTERN, type PeerId, type ProcessId, toPeerId } from './machines/types.js'
-import { requireEndpoint } from './net/address.js'
+import { requireEndpoint, requirePeerId } from './net/address.js'
 import { lanDiscovery } from './net/discovery.js'
 import { Libp2pNetwork } from './net/libp2p.js'
 import { type PeerMessage, parseFacts } from './net/messages.js'
 import type { NetworkEvent } from './net/port.js'
+import { type Clock, every, type Timer } from './ports/clock.js'
+import { type Surroundings, SYSTEM } from './ports/surroundings.js'
 import {
+  type AgentCounts,
   AgentError,
   type AgentOptions,
   type AgentService,
   type HomeAttachment,
+  type LeaseInfo,
   type NodeInfo,
   type ProcessInfo,
 } from './service.js'
@@ -42,11 +48,14 @@ const UNCHANGED_LOAD_MS = 5_000
 /** In a network of many agents each tells its load more rarely, so that hearing all stays below 1 % of a CPU. */
 const LOAD_MS_PER_MEMBER = 100
 const HAND_BACK_MS = 10_000
-const STATS_TIMEOUT_MS = 1_000
 
 /** Starts an agent. Throws AgentError with a line that says what to do. */
-export async function startAgent(given: AgentOptions, pagers: Pagers = systemPagers): Promise<AgentService> {
-  const options = { ...given, log: limitedLog(given.log, () => performance.now()) }
+export async function startAgent(
+  given: AgentOptions,
+  pagers: Pagers = systemPagers,
+  surroundings: Surroundings = SYSTEM,
+): Promise<AgentService> {
+  const options = { ...given, log: limitedLog(given.log, () => surroundings.clock.now()) }
   if (!NODE_NAME_PATTERN.test(options.name)) {
     throw new AgentError(
       'bad-name',
@@ -66,7 +75,7 @@ export async function startAgent(given: AgentOptions, pagers: Pagers = systemPag
     const facts = parseFacts(await pagers.facts())
     if (facts === undefined)
       throw new AgentError('no-pager', 'the pager gives no usable facts; build it again')
-    const agent = new Agent(options, pagers)
+    const agent = new Agent(options, pagers, surroundings)
     const network = await Libp2pNetwork.start({
       identity,
       key,
@@ -87,16 +96,6 @@ export async function startAgent(given: AgentOptions, pagers: Pagers = systemPag
   }
 }
 
-function requirePeerId(text: string): PeerId {
-  const peer = toPeerId(text)
-  if (peer === undefined)
-    throw new AgentError(
-      'bad-peer-id',
-      `bad peer id for --allow: ${text}; give one as \`elasticos nodes\` shows them`,
-    )
-  return peer
-}
-
 interface Parts {
   readonly facts: Context['facts']
   readonly listenHosts: readonly string[]
@@ -107,22 +106,29 @@ interface Parts {
 class Agent implements AgentService {
   readonly #options: AgentOptions
   readonly #pagers: Pagers
+  readonly #surroundings: Surroundings
+  readonly #clock: Clock
   readonly #membership = new Membership()
-  readonly #incarnation = Date.now()
-  readonly #timers: NodeJS.Timeout[] = []
+  readonly #incarnation: number
+  readonly #timers: Timer[] = []
   #network: Libp2pNetwork | undefined
   #lending: Lending | undefined
   #homes: Homes | undefined
   #probes: Probes | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
+  #messagesSent = 0
+  #messagesReceived = 0
   #told = { text: '', at: 0 }
-  #loadTimer: NodeJS.Timeout | undefined
+  #loadTimer: Timer | undefined
   #stopping: Promise<void> | undefined
 
-  constructor(options: AgentOptions, pagers: Pagers) {
+  constructor(options: AgentOptions, pagers: Pagers, surroundings: Surroundings) {
     this.#options = options
     this.#pagers = pagers
+    this.#surroundings = surroundings
+    this.#clock = surroundings.clock
+    this.#incarnation = this.#clock.wall()
   }
 
   async start(network: Libp2pNetwork, parts: Parts): Promise<void> {
@@ -137,9 +143,9 @@ class Agent implements AgentService {
     await this.#homes.restore(() => this.#membership.members())
     network.listen(event => this.#onNetwork(event))
     this.#timers.push(
-      setInterval(() => this.#onTick(), TICK_MS),
-      setInterval(() => this.#watchCapacity(parts.facts.pageSize), CAPACITY_MS),
-      setInterval(() => this.#lending?.watchUsage(), USAGE_MS),
+      every(this.#clock, TICK_MS, () => this.#onTick()),
+      every(this.#clock, CAPACITY_MS, () => this.#watchCapacity(parts.facts.pageSize)),
+      every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage()),
     )
     this.#publishLoad()
   }
@@ -168,16 +174,26 @@ class Agent implements AgentService {
     return [own, ...members, ...strangers]
   }
 
+  counts(): AgentCounts {
+    return {
+      messagesSent: this.#messagesSent,
+      messagesReceived: this.#messagesReceived,
+      leasesGiven: this.#lending?.held().length ?? 0,
+      leasesTaken: (this.#homes?.all() ?? []).reduce((sum, home) => sum + home.participants() - 1, 0),
+    }
+  }
+
   async processes(): Promise<ProcessInfo[]> {
     const homes = (this.#homes?.all() ?? []).map(async home => {
       const { id, program } = home.attachment
       const base = { id, program, role: 'home', home: this.#options.name } as const
-      return describe(base, home.client, home.participantNames())
+      return describe(this.#clock, base, home.client, home.participantNames())
     })
     const held = (this.#lending?.held() ?? []).map(async ({ lease, process }) => {
       const { processId: id, program, homeName } = lease
       const base = { id, program, role: 'participant', home: homeName } as const
       return describe(
+        this.#clock,
         base,
         process.client,
         process.members().map(member => member.name),
@@ -203,6 +219,18 @@ class Agent implements AgentService {
     return this.#homes?.get(id)?.refusals() ?? []
   }
 
+  async leases(id: string): Promise<LeaseInfo[]> {
+    return leases(this.#homes, id)
+  }
+
+  async contract(id: string, node: string | undefined): Promise<LeaseInfo[]> {
+    return contract(this.#homes, id, node)
+  }
+
+  stretch(id: string, node: string): Promise<string> {
+    return stretch(this.#homes, this.#membership, id, node)
+  }
+
   stop(): Promise<void> {
     this.#stopping ??= this.#stop()
     return this.#stopping
@@ -226,13 +254,12 @@ class Agent implements AgentService {
   }
 
   async #stop(): Promise<void> {
-    for (const timer of this.#timers) clearInterval(timer)
-    this.#timers.length = 0
-    const ticking = setInterval(() => this.#onTick(), TICK_MS)
+    for (const timer of this.#timers.splice(0)) timer.cancel()
+    const ticking = every(this.#clock, TICK_MS, () => this.#onTick())
     for (const { peer } of this.#membership.members()) this.#network?.send(peer, { kind: 'leaving' })
     await this.#lending?.handBack(HAND_BACK_MS)
-    clearInterval(ticking)
-    clearTimeout(this.#loadTimer)
+    ticking.cancel()
+    this.#loadTimer?.cancel()
     this.#lending?.detach()
     this.#homes?.detach()
     await this.#network?.stop()
@@ -242,13 +269,16 @@ class Agent implements AgentService {
   #context(network: Libp2pNetwork, parts: Parts): Context {
     const { name, runtimeDir, dataDir, spillMaxBytes, log } = this.#options
     const member = (peer: PeerId) => this.#membership.member(peer)
-    const now = () => performance.now()
-    const send = (peer: PeerId, message: PeerMessage) => network.send(peer, message)
+    const send = (peer: PeerId, message: PeerMessage) => {
+      this.#messagesSent++
+      return network.send(peer, message)
+    }
     const joined = () => this.#membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
     const pagerOf = (id: ProcessId) => (this.#homes?.get(id) ?? this.#lending?.get(id))?.client
     const { self } = network
-    this.#probes = new Probes({ self, pagers: this.#pagers, send, joined, pagerOf, now })
+    this.#probes = new Probes({ ...this.#surroundings, self, pagers: this.#pagers, send, joined, pagerOf })
     return {
+      ...this.#surroundings,
       name,
       runtimeDir,
       dataDir,
@@ -262,12 +292,12 @@ class Agent implements AgentService {
       send,
       hostOf: peer => member(peer)?.host ?? '',
       nameOf: peer => member(peer)?.load.name ?? peer,
-      now,
     }
   }
 
   #onNetwork(event: NetworkEvent): void {
     if (event.kind === 'message') {
+      this.#messagesReceived++
       this.#onMessage(event.peer, event.message)
       return
     }
@@ -308,7 +338,7 @@ class Agent implements AgentService {
   }
 
   #feed(event: MembershipEvent): void {
-    for (const effect of this.#membership.onEvent(event, performance.now())) this.#carryOut(effect)
+    for (const effect of this.#membership.onEvent(event, this.#clock.now())) this.#carryOut(effect)
   }
 
   #carryOut(effect: MembershipEffect): void {
@@ -347,38 +377,20 @@ class Agent implements AgentService {
 
   /** Tells the load when it has changed (at most once a second), else only often enough to be missed when gone. */
   #publishLoad(): void {
-    const now = performance.now()
+    const { rng } = this.#surroundings
+    const now = this.#clock.now()
     const load = this.load(this.#sequence + 1)
     const text = JSON.stringify({ ...load, sequence: 0 })
-    const due = now - this.#told.at > load.nextMs * (0.7 + 0.3 * Math.random())
+    const due = now - this.#told.at > load.nextMs * rng.between(0.7, 1)
     if (due || text !== this.#told.text) {
       this.#sequence++
       this.#told = { text, at: now }
       this.#network?.publish(load)
     }
-    const delayMs = LOAD_MS * (0.8 + 0.4 * Math.random())
-    this.#loadTimer = setTimeout(() => this.#publishLoad(), delayMs)
+    this.#loadTimer = this.#clock.at(now + LOAD_MS * rng.between(0.8, 1.2), () => this.#publishLoad())
   }
 }
 
 function shown({ name, addresses, freePages, capacityPages, cpus, processes }: Load) {
   return { name, addresses: [...addresses], freePages, capacityPages, cpus, processes }
-}
-
-/** Adds what the pager says; a pager that does not answer within a second is listed without its numbers. */
-async function describe(
-  base: Pick<ProcessInfo, 'id' | 'program' | 'role' | 'home'>,
-  client: { describe: { pagerPid: number }; requestStats(): Promise<Record<string, unknown>> },
-  participants: string[],
-): Promise<ProcessInfo> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<undefined>(resolve => {
-    timer = setTimeout(() => resolve(undefined), STATS_TIMEOUT_MS)
-  })
-  const stats = await Promise.race([client.requestStats().catch(() => undefined), late])
-  clearTimeout(timer)
-  const resident = stats?.residentPages
-  const residentPages = typeof resident === 'number' ? resident : 0
-  const info = { ...base, pid: client.describe.pagerPid, residentPages, participants }
-  return stats === undefined ? info : { ...info, stats }
 }

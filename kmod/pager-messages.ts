@@ -8,9 +8,11 @@
  */
 
 import { type Decoded, encodeFrame, type Fields, Malformed, readBody } from './pager-frame.js'
+import { type PageMap, pageMapText, parsePageMap } from './pager-pages.js'
 import { type PagerStats, parsePagerStats } from './pager-stats.js'
 
 export type { Decoded } from './pager-frame.js'
+export type { PageMap } from './pager-pages.js'
 export type { PagerStats, ParticipantStats } from './pager-stats.js'
 
 export const LANE_KEY_BYTES = 32
@@ -85,6 +87,8 @@ export type PagerCommand =
   | { readonly kind: 'lane-refused'; readonly node: number; readonly reason: string }
   | { readonly kind: 'start' }
   | { readonly kind: 'signal'; readonly signal: number }
+  /** Of a home pager; answered with `pages` after a walk over its table, in parts. */
+  | { readonly kind: 'pages-request' }
 
 export type PagerEvent =
   | { readonly kind: 'describe'; readonly describe: Describe }
@@ -109,6 +113,7 @@ export type PagerEvent =
   | { readonly kind: 'room-wanted'; readonly pages: number }
   | { readonly kind: 'started'; readonly appPid: number }
   | { readonly kind: 'lease-renewed'; readonly leaseId: number; readonly expiresInMs: number }
+  | { readonly kind: 'pages'; readonly map: PageMap }
   /** Every 100 ms from half a second of silence on; 0: it is heard again. */
   | {
       readonly kind: 'node-silent'
@@ -127,6 +132,7 @@ const TYPE = {
   'lane-refused': 7,
   start: 8,
   signal: 9,
+  'pages-request': 10,
   'node-verdict': 30,
   describe: 101,
   stats: 102,
@@ -138,6 +144,7 @@ const TYPE = {
   'room-wanted': 108,
   started: 109,
   'lease-renewed': 110,
+  pages: 111,
   'node-silent': 130,
 } as const satisfies Record<PagerCommand['kind'] | PagerEvent['kind'], number>
 
@@ -177,6 +184,7 @@ export function encodePagerCommand(command: PagerCommand): Uint8Array {
     case 'signal':
       return encodeFrame(type, [command.signal], [])
     case 'stats-request':
+    case 'pages-request':
     case 'start':
       return encodeFrame(type, [], [])
   }
@@ -211,6 +219,8 @@ export function decodePagerCommand(body: Uint8Array): Decoded<PagerCommand> {
         }
       case TYPE['stats-request']:
         return { kind: 'stats-request' }
+      case TYPE['pages-request']:
+        return { kind: 'pages-request' }
       case TYPE.terminate:
         return { kind: 'terminate', reason: fields.text() }
       case TYPE['lane-refused']:
@@ -284,6 +294,8 @@ export function encodePagerEvent(event: PagerEvent): Uint8Array {
       return encodeFrame(type, [event.appPid], [])
     case 'lease-renewed':
       return encodeFrame(type, [event.leaseId, event.expiresInMs], [])
+    case 'pages':
+      return encodeFrame(type, [], [pageMapText(event.map)])
     case 'node-silent':
       return encodeFrame(type, [event.node, event.leaseId, event.silentMs], [])
   }
@@ -327,6 +339,11 @@ export function decodePagerEvent(body: Uint8Array): DecodedEvent {
         return { kind: 'started', appPid: fields.count(1) }
       case TYPE['lease-renewed']:
         return { kind: 'lease-renewed', leaseId: fields.count(), expiresInMs: fields.count() }
+      case TYPE.pages: {
+        const map = parsePageMap(fields.name())
+        if (typeof map === 'string') throw new Malformed(`pages: ${map}`)
+        return { kind: 'pages', map }
+      }
       case TYPE['node-silent']:
         return {
           kind: 'node-silent',

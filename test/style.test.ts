@@ -35,6 +35,10 @@ const IMPURE: readonly RegExp[] = [
   /\bcrypto\b/,
 ]
 
+/** What a simulation may not have: any time or chance but its own. It may say that something is asynchronous. */
+const UNREPEATABLE = IMPURE.filter(pattern => !/async|console/.test(pattern.source))
+const OF_THE_MACHINE = /^node:(crypto|timers|perf_hooks|os|net|fs)/
+
 const TYPESCRIPT = sources('.ts', '.js')
 const NATIVE = sources('.c', '.h', '.cpp', '.hpp')
 
@@ -43,7 +47,7 @@ function folderOf(path: string): string {
 }
 
 function isPure({ path }: Source): boolean {
-  return /^(placement|checkpoint\/planners|agent\/machines)\//.test(path)
+  return /^(placement|checkpoint\/planners|agent\/machines|kmod\/ownership)\//.test(path)
 }
 
 test('there is something to look at', t => {
@@ -80,6 +84,18 @@ test('pure code calls nothing that is not', t => {
   for (const source of TYPESCRIPT.filter(isPure)) {
     const code = codeOf(source)
     for (const pattern of IMPURE) if (pattern.test(code)) offences.push(`${source.path} has ${pattern}`)
+  }
+  t.deepEqual(offences, [])
+})
+
+test('the simulation has no time and no chance but its own', t => {
+  const offences: string[] = []
+  for (const source of TYPESCRIPT.filter(({ path }) => folderOf(path) === 'sim-net')) {
+    const code = codeOf(source)
+    for (const pattern of [...UNREPEATABLE, /\bsystem(Clock|Rng|Secrets)\b/, /\bSYSTEM\b/])
+      if (pattern.test(code)) offences.push(`${source.path} has ${pattern}`)
+    for (const name of importsOf(source))
+      if (OF_THE_MACHINE.test(name)) offences.push(`${source.path} imports ${name}`)
   }
   t.deepEqual(offences, [])
 })

@@ -1,14 +1,15 @@
 /**
- * What the executors of one agent share: its identity, its way to peers and pagers, its clock and its log.
+ * What the executors of one agent share: its identity, its way to peers and pagers, clock and chance, and its log.
  */
 
 import type { CompatibilityFacts, PeerId } from '../machines/types.js'
 import type { PeerMessage } from '../net/messages.js'
+import type { Surroundings } from '../ports/surroundings.js'
 import type { Logger } from '../service.js'
 import type { Pagers } from './pagers.js'
 import type { Probes } from './probes.js'
 
-export interface Context {
+export interface Context extends Surroundings {
   readonly name: string
   readonly self: PeerId
   readonly facts: CompatibilityFacts
@@ -25,8 +26,6 @@ export interface Context {
   /** The peer's address as seen from here, "" when there is none. */
   hostOf(peer: PeerId): string
   nameOf(peer: PeerId): string
-  /** Monotonic ms. */
-  now(): number
 }
 
 /**

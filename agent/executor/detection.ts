@@ -33,7 +33,7 @@ export class Detection {
     this.#loop = new EventLoop(
       (event, now) => machine.onEvent(event, now),
       effect => this.#carryOut(effect),
-      () => context.now(),
+      () => context.clock.now(),
     )
   }
 

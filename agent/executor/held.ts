@@ -3,7 +3,6 @@
  * agents of other participants when it wants lanes to them.
  */
 
-import { randomBytes, randomInt } from 'node:crypto'
 import type { Watched } from '../machines/failure-detector.js'
 import { LaneAgreement, type LaneEffect, type LaneEvent, type NamedNode } from '../machines/lane-agreement.js'
 import type { HeldLease } from '../machines/lease-lender.js'
@@ -59,7 +58,7 @@ export class HeldProcess {
     this.#loop = new EventLoop(
       (event, now) => this.#agreement.onEvent(event, now),
       effect => this.#carryOut(effect),
-      () => context.now(),
+      () => context.clock.now(),
     )
     this.#lanes = new Map(options.lanes.map(lane => [lane.node, lane]))
     this.#detection = new Detection(context, {
@@ -135,7 +134,7 @@ export class HeldProcess {
   }
 
   #onWanted(node: number): void {
-    this.#loop.feed({ kind: 'wanted', node, leaseId: randomInt(LEASE_ID_MAX) })
+    this.#loop.feed({ kind: 'wanted', node, leaseId: this.#context.rng.below(LEASE_ID_MAX) })
   }
 
   #carryOut(effect: LaneEffect): void {
@@ -166,7 +165,7 @@ export class HeldProcess {
   }
 
   #ask(to: NamedNode, leaseId: number): void {
-    const laneKey = Uint8Array.from(randomBytes(LANE_KEY_BYTES))
+    const laneKey = this.#context.secrets(LANE_KEY_BYTES)
     this.#remember(leaseId, laneKey)
     const fromNode = this.client.describe.node
     const processId = this.#processId

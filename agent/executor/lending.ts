@@ -11,6 +11,7 @@ import { type HeldLease, LeaseLender, type LenderEffect, type LenderEvent } from
 import { LEASE_TTL_MS, type PeerId, type ProcessId, toProcessId } from '../machines/types.js'
 import { laneListenHost } from '../net/address.js'
 import type { PeerMessage } from '../net/messages.js'
+import { sleep } from '../ports/clock.js'
 import { type Context, EventLoop } from './context.js'
 import { type HeldOptions, HeldProcess, type LaneMessage } from './held.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
@@ -20,6 +21,8 @@ import { clearDeadSockets, clearPeerPager, clearRecords } from './remains.js'
 
 type OfferMessage = Extract<PeerMessage, { kind: 'offer' }>
 export type LendingMessage = OfferMessage | Extract<PeerMessage, { kind: 'release' }> | LaneMessage
+
+const HAND_BACK_LOOK_MS = 20
 
 export class Lending {
   readonly #context: Context
@@ -42,7 +45,7 @@ export class Lending {
     this.#loop = new EventLoop(
       (event, now) => this.#machine.onEvent(event, now),
       effect => this.#carryOut(effect),
-      () => context.now(),
+      () => context.clock.now(),
     )
   }
 
@@ -138,10 +141,9 @@ export class Lending {
   /** Refuses all that is new, asks for what is held to be fetched, and waits until it is or `timeoutMs` are over. */
   async handBack(timeoutMs: number): Promise<void> {
     this.#loop.feed({ kind: 'stopping' })
-    const deadline = this.#context.now() + timeoutMs
-    while (this.#machine.leases().length > 0 && this.#context.now() < deadline) {
-      await new Promise(resolve => setTimeout(resolve, 20))
-    }
+    const { clock } = this.#context
+    const deadline = clock.now() + timeoutMs
+    while (this.#machine.leases().length > 0 && clock.now() < deadline) await sleep(clock, HAND_BACK_LOOK_MS)
   }
 
   /** Lets pagers that are left run on without this agent. */
@@ -284,9 +286,9 @@ export class Lending {
   async #onClose(processId: ProcessId, socketPath: string, held: HeldProcess): Promise<void> {
     const isOver = () => this.#detached || this.#held.get(processId) !== held
     if (isOver()) return
-    const { pagers, log } = this.#context
+    const { log, pagers } = this.#context
     const { pagerPid } = held.client.describe
-    const client = held.exited ? undefined : await reconnect(pagers, socketPath, pagerPid)
+    const client = held.exited ? undefined : await reconnect(this.#context, socketPath, pagerPid)
     if (isOver()) {
       client?.close()
       return

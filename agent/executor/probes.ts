@@ -8,10 +8,11 @@
  * ways), more are dropped; 1024 wait for an answer, 5 s at most; the ends of 1024 leases are remembered.
  */
 
-import { randomInt } from 'node:crypto'
 import type { PagerState } from '../machines/failure-detector.js'
 import type { PeerId, ProcessId } from '../machines/types.js'
 import type { PeerMessage } from '../net/messages.js'
+import { sleep } from '../ports/clock.js'
+import type { Surroundings } from '../ports/surroundings.js'
 import type { PagerConnection, Pagers } from './pagers.js'
 
 const PROBE_ID_MAX = 2 ** 47
@@ -25,7 +26,7 @@ const PAGER_ANSWER_MS = 200
 
 export type ProbeMessage = Extract<PeerMessage, { kind: 'probe' | 'probe-for' | 'probe-answer' }>
 
-export interface ProbesPort {
+export interface ProbesPort extends Pick<Surroundings, 'clock' | 'rng'> {
   readonly self: PeerId
   readonly pagers: Pick<Pagers, 'isAlive'>
   send(peer: PeerId, message: PeerMessage): boolean
@@ -33,7 +34,6 @@ export interface ProbesPort {
   joined(): readonly PeerId[]
   /** The pager of that process which this agent has. */
   pagerOf(processId: ProcessId): PagerConnection | undefined
-  now(): number
 }
 
 interface Waiting {
@@ -70,14 +70,14 @@ export class Probes {
   /** Asks; `onAnswer` is called once or, without an answer in time, never. */
   ask(question: Question, onAnswer: (state: PagerState) => void): void {
     const { peer, processId, leaseId, through } = question
-    const probeId = randomInt(PROBE_ID_MAX)
+    const probeId = this.#port.rng.below(PROBE_ID_MAX)
     const message: ProbeMessage =
       through === undefined
         ? { kind: 'probe', probeId, processId, leaseId }
         : { kind: 'probe-for', probeId, peer, processId, leaseId }
     const from = through ?? peer
     if (!this.#port.send(from, message)) return
-    const now = this.#port.now()
+    const now = this.#port.clock.now()
     for (const [id, { until }] of this.#waiting) {
       if (until > now && this.#waiting.size < WAITING_MAX) break
       this.#waiting.delete(id)
@@ -98,7 +98,7 @@ export class Probes {
       const waiting = this.#waiting.get(probeId)
       if (waiting?.from !== peer) return
       this.#waiting.delete(probeId)
-      if (this.#port.now() <= waiting.until) waiting.onAnswer(message.state)
+      if (this.#port.clock.now() <= waiting.until) waiting.onAnswer(message.state)
       return
     }
     if (!this.#mayAsk(peer)) return
@@ -109,7 +109,7 @@ export class Probes {
   }
 
   #mayAsk(peer: PeerId): boolean {
-    const now = this.#port.now()
+    const now = this.#port.clock.now()
     const rate = this.#rates.get(peer)
     if (rate !== undefined && now - rate.since < 1_000) return ++rate.count <= PROBES_PER_S
     this.#rates.delete(peer)
@@ -136,12 +136,6 @@ export class Probes {
       this.#asked.set(pager, answered)
       void answered.then(() => this.#asked.delete(pager))
     }
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<false>(resolve => {
-      timer = setTimeout(() => resolve(false), PAGER_ANSWER_MS)
-    })
-    const inTime = await Promise.race([answered, late])
-    clearTimeout(timer)
-    return inTime
+    return Promise.race([answered, sleep(this.#port.clock, PAGER_ANSWER_MS).then(() => false)])
   }
 }

@@ -6,8 +6,9 @@
  * tried every second for as long as its process lives.
  */
 
-import { setTimeout as sleep } from 'node:timers/promises'
-import { type PagerConnection, PagerError, type Pagers } from './pagers.js'
+import { sleep } from '../ports/clock.js'
+import type { Context } from './context.js'
+import { type PagerConnection, PagerError } from './pagers.js'
 
 /** Short at first: as a rule the pager has ended, and its process is gone a moment after its sockets. */
 const PAUSES_MS = [10, 40, 450, 1_500]
@@ -15,7 +16,7 @@ const PAUSE_MS = 1_000
 
 /** A new connection to the pager `pid` at `path`; undefined when there is none any more. */
 export async function reconnect(
-  pagers: Pagers,
+  { pagers, clock }: Pick<Context, 'pagers' | 'clock'>,
   path: string,
   pid: number,
 ): Promise<PagerConnection | undefined> {
@@ -31,7 +32,7 @@ export async function reconnect(
       if (!(error instanceof PagerError) || error.code === 'gone') pauseMs = pauses.shift()
     }
     if (pauseMs === undefined) return undefined
-    await sleep(pauseMs, undefined, { ref: false })
+    await sleep(clock, pauseMs)
   } while (pagers.isAlive(pid))
   return undefined
 }

@@ -31,6 +31,7 @@ import type { PeerId } from '../machines/types.js'
 import type { Logger } from '../service.js'
 import { inNetwork, toEndpoint } from './address.js'
 import { ANNOUNCEMENT_BYTES_MAX, AnnouncementCodec, type Heard } from './announcement.js'
+import { REMEDY_OTHER_KEY } from './limits.js'
 
 /** Administratively scoped (RFC 2365, organisation-local), and a port of no registered service. */
 export const DISCOVERY_GROUP = '239.255.77.19'
@@ -50,9 +51,6 @@ const KNOWN_MAX = 1024
 const SEEN_MAX = 1024
 /** How often an unchanged announcement is passed on; strangers and targets are forgotten later than that. */
 const TELL_AGAIN_MS = 4_000
-
-export const REMEDY_OTHER_KEY =
-  'it has another network key: run `elasticos key show` there and `elasticos key set` here (or the other way round)'
 
 export interface DiscoveryOptions {
   readonly key: NetworkKey

@@ -18,11 +18,11 @@ import type { Load, Stranger } from '../machines/membership.js'
 import { type PeerId, toPeerId } from '../machines/types.js'
 import { isLoopback, toEndpoint } from './address.js'
 import { Dialer, type DialOutcome } from './dialer.js'
+import { CONNECTIONS_MAX } from './limits.js'
 import { decodeLoad, encodeLoad, type PeerMessage } from './messages.js'
 import {
   ADDRESS_TIMEOUT_MS,
   ADDRESSES_MAX,
-  CONNECTIONS_MAX,
   cannotListen,
   classify,
   DIAL_TIMEOUT_MS,

@@ -13,23 +13,22 @@ import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
 import { yamux } from '@libp2p/yamux'
-import { createLibp2p, type Libp2p } from 'libp2p'
+import { createLibp2p, type Libp2p, type Libp2pOptions as NodeOptions } from 'libp2p'
 import type { NetworkKey } from '../key.js'
 import type { Load, Stranger } from '../machines/membership.js'
 import type { PeerId } from '../machines/types.js'
 import { AgentError, type Logger } from '../service.js'
 import type { DialOutcome } from './dialer.js'
 import type { DiscoveryFactory } from './discovery.js'
+import { CONNECTIONS_MAX, PING_MS, remedyNotAllowed } from './limits.js'
 import { LOAD_BYTES_MAX } from './messages.js'
 
 export const LOAD_TOPIC = 'elasticos/load/1'
 export const ADDRESSES_MAX = 8
-export const CONNECTIONS_MAX = 512
 /** One address: a handshake takes 0.1 s, ten times that on a busy machine. A wrong key may only show as silence. */
 export const ADDRESS_TIMEOUT_MS = 4_000
 /** All addresses of a peer. */
 export const DIAL_TIMEOUT_MS = 10_000
-const PING_MS = 30_000
 
 export type Node = Libp2p<{ identify: unknown; ping: unknown; pubsub: GossipSub }>
 
@@ -43,6 +42,8 @@ export interface Libp2pOptions {
   readonly load: Load
   readonly log: Logger
   readonly discovery?: DiscoveryFactory
+  /** TCP unless others are given, as tests do that stay in their process. */
+  readonly transports?: NonNullable<NodeOptions['transports']>
 }
 
 /** A node that is not started yet. `onStranger` hears of peers that the allow list keeps out. */
@@ -50,12 +51,11 @@ export async function makeNode(
   options: Libp2pOptions,
   onStranger: (stranger: Stranger) => void,
 ): Promise<Node> {
-  const { allow, discovery } = options
+  const { allow, discovery, transports = [tcp()] } = options
   const denied = (peer: { toString(): string }, address: { toString(): string }): boolean => {
     const id = peer.toString()
     if (allow.length === 0 || allow.some(allowed => allowed === id)) return false
-    const remedy = `it is not on the allow list here: add --allow ${id}`
-    onStranger({ id, name: '', address: address.toString(), remedy })
+    onStranger({ id, name: '', address: address.toString(), remedy: remedyNotAllowed(id) })
     return true
   }
   return createLibp2p({
@@ -63,7 +63,7 @@ export async function makeNode(
     nodeInfo: { userAgent: 'elasticos' },
     privateKey: options.identity,
     addresses: { listen: [...options.listen] },
-    transports: [tcp()],
+    transports,
     connectionProtector: preSharedKey({
       psk: new TextEncoder().encode(options.key.file),
       timeout: DIAL_TIMEOUT_MS,
@@ -79,7 +79,6 @@ export async function makeNode(
       addressDialTimeout: ADDRESS_TIMEOUT_MS,
       reconnectRetries: 0,
     },
-    // Each ping is a new stream; that a peer is gone is noticed by its silence in the gossip long before.
     connectionMonitor: { pingInterval: PING_MS },
     connectionGater: {
       denyInboundEncryptedConnection: (peer, connection) => denied(peer, connection.remoteAddr),

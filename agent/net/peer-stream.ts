@@ -9,9 +9,9 @@
 import './with-resolvers.js'
 import type { Stream } from '@libp2p/interface'
 import { type LengthPrefixedStream, lpStream } from '@libp2p/utils'
+import { UNSENT_MAX } from './limits.js'
 import { decodeMessage, encodeMessage, MESSAGE_BYTES_MAX, type PeerMessage } from './messages.js'
 
-export const UNSENT_MAX = 256
 const HELLO_TIMEOUT_MS = 5_000
 /** What may pile up between two reads: a burst of full messages. */
 const READ_BUFFER_BYTES_MAX = 16 * MESSAGE_BYTES_MAX
@@ -44,7 +44,8 @@ export class PeerStream {
   send(message: PeerMessage): boolean {
     if (this.#closed) return false
     if (this.#unsent >= UNSENT_MAX) {
-      this.#finish('the peer does not read')
+      // Not from within: who sends is not told of anything meanwhile.
+      queueMicrotask(() => this.#finish('the peer does not read'))
       return false
     }
     this.#unsent++

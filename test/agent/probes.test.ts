@@ -9,6 +9,8 @@ import type { PagerConnection } from '../../agent/executor/pagers.js'
 import { type ProbeMessage, Probes } from '../../agent/executor/probes.js'
 import type { PagerState } from '../../agent/machines/failure-detector.js'
 import type { PeerId, ProcessId } from '../../agent/machines/types.js'
+import { systemClock } from '../../agent/ports/clock.js'
+import { systemRng } from '../../agent/ports/rng.js'
 import { addressOf, Cluster, joined, someId, until } from './cluster.js'
 import { FakeConnection, type FakePager, FakeWorld } from './fake-pagers.js'
 
@@ -31,7 +33,8 @@ class Side {
       send: (to, message) => this.sent.push({ to, message: message as ProbeMessage }) > 0,
       joined: () => [A, B, C],
       pagerOf: () => this.pager,
-      now: () => this.now,
+      rng: systemRng,
+      clock: { ...systemClock, now: () => this.now },
     })
   }
 }

@@ -94,7 +94,7 @@ class Engine {
   void discard_copies() { trim_copies(INT64_MAX); }  // participants: threads will run here
 
  private:
-  friend class EngineTest;
+  friend class EngineLockstep;
   struct Deferred {  // a GET that waits here
     uint16_t from;
     bool keep;  // copies

@@ -146,6 +146,7 @@ void Engine::on_answer_without_page(Node& node, const PageMeta& meta) {
       return ask(meta.owner, meta.page, 1, meta.page);
     }
     if (config_.self == kHome) throw Failure("a page belongs to a node that is gone");
+    retry_if_deferred(meta.page);
     host_.want_lane(meta.owner);
     return host_.must_go_home(meta.page);
   }

@@ -103,6 +103,7 @@ void Home::on_control(const ControlMessage& message, bool from_run,
         if (node->up) reply({ControlType::lane_up, {index}, {node->name}});
       return;
     case ControlType::stats_request: return reply({ControlType::stats, {}, {stats_json()}});
+    case ControlType::pages_request: return request_summary(reply);
     case ControlType::lane: return add_lane(message);
     case ControlType::lease_update: return update_lease(message);
     case ControlType::node_verdict: return silence_->on_verdict(message);

@@ -26,6 +26,7 @@
 #include "facts.hpp"
 #include "holder.hpp"
 #include "jump.hpp"
+#include "page_summary.hpp"
 #include "policy.hpp"
 #include "proc_maps.hpp"
 #include "signals.hpp"
@@ -59,12 +60,6 @@ struct Ending {
   int kind = 0;  // 0 exit, 1 signal, 2 elasticos failed, 3 cannot execute, 4 not found
   int code = 0;
   std::string message;
-};
-
-// What a participant did, in all its stays.
-struct Contribution {
-  std::string name;
-  uint64_t peak_pages = 0, jumps_to = 0, threads_peak = 0;
 };
 
 enum class ThreadState {
@@ -338,6 +333,8 @@ class Home : public EngineHost, public LaneEvents {
   void stay_and_pull(Thread& thread);
   // home_stats.cpp
   std::string stats_json() const;
+  void request_summary(std::function<void(const ControlMessage&)> reply);
+  void continue_summary();
 
   HomeOptions options_;
   Loop loop_;
@@ -390,6 +387,8 @@ class Home : public EngineHost, public LaneEvents {
   std::vector<Contribution> departed_;   // of participants that are gone, the last one at the end
   Counters departed_counters_;
   uint64_t next_room_report_us_ = 0;
+  PageSummary summary_;
+  std::vector<std::function<void(const ControlMessage&)>> summary_waiters_;  // while it is made
   Snapshots snapshots_;
   bool sharing_ = false;           // pages may be marked as shared
   std::vector<pid_t> held_calls_;  // forks, and calls that wait for their end

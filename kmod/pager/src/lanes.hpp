@@ -111,7 +111,7 @@ class LaneEvents {
 class Lanes {
  public:
   Lanes(Loop& loop, uint64_t process_id, uint16_t self, LaneEvents& events, Counters& counters);
-  ~Lanes();
+  virtual ~Lanes();
 
   void listen(const std::string& host);  // port() afterwards
   uint16_t port() const { return listener_ ? listener_->port() : 0; }
@@ -126,8 +126,8 @@ class Lanes {
 
   // Stamps epoch and image. False if the node is not up. Frames leave with the end of the loop's round, or
   // flush(); layout that no thread there can need waits for others, or a tenth of a second.
-  bool send(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts = {},
-            bool bulk = false);
+  virtual bool send(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts = {},
+                    bool bulk = false);
   bool send_text(Node& node, FrameType type, const std::string& text, FrameHeader header = {});
   // A frame that moves pages to the node: it is noted until its acknowledgement.
   void send_moving(Node& node, FrameType type, FrameHeader header, std::span<const iovec> parts, bool bulk);
@@ -139,7 +139,7 @@ class Lanes {
   void take_acknowledgement(Node& node, const Frame& frame) const;
   // Participants: every other one has read that nothing may come here, and what it pushed before is here.
   bool no_more_pushed() const;
-  bool bulk_has_room(const Node& node, size_t share = 1) const;  // of that part of its bounds
+  virtual bool bulk_has_room(const Node& node, size_t share = 1) const;  // of that part of its bounds
   bool urgent_has_room(const Node& node) const;
   size_t buffer_bytes() const;                             // allocated for the queues of all lanes
   void take_status(Node& node, const Frame& frame) const;  // of another image: renews the lease, no more

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "conformance.hpp"
+#include "engine_lockstep.hpp"
 #include "facts.hpp"
 #include "frame_lockstep.hpp"
 #include "home.hpp"
@@ -90,6 +91,7 @@ int dispatch(int argc, char** argv) {
   }
   if (mode == "policy-lockstep") return policy_lockstep(argc - 2, argv + 2);
   if (mode == "frame-lockstep") return frame_lockstep(argc - 2, argv + 2);
+  if (mode == "engine-lockstep") return engine_lockstep(argc - 2, argv + 2);
   if (mode == "control-shapes") return fputs(control_shapes().c_str(), stdout) < 0;
   if (mode == "conformance") return conformance(argc - 2, argv + 2);
   if (mode == "conformance-guest") return conformance_guest(argc - 2, argv + 2);

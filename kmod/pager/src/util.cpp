@@ -12,6 +12,8 @@ namespace elastic {
 
 namespace {
 
+uint64_t stopped_at_us = 0;
+
 std::string vformat(const char* pattern, va_list arguments) {
   char text[1024];
   vsnprintf(text, sizeof text, pattern, arguments);
@@ -61,7 +63,8 @@ rlimit raise_file_size_limit() {
 }
 
 uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
-uint64_t now_us() { return clock_ns(CLOCK_MONOTONIC) / 1000; }
+uint64_t now_us() { return stopped_at_us != 0 ? stopped_at_us : clock_ns(CLOCK_MONOTONIC) / 1000; }
+void stop_clock(uint64_t at_us) { stopped_at_us = at_us; }
 uint64_t wall_ms() { return clock_ns(CLOCK_REALTIME) / 1'000'000; }
 
 std::string json_quote(const std::string& text) {

@@ -56,7 +56,8 @@ class Failure : public std::runtime_error {
 // Failure with ": strerror(errno)" appended.
 [[noreturn, gnu::format(printf, 1, 2)]] void fail_errno(const char* pattern, ...);
 
-uint64_t now_us();  // CLOCK_MONOTONIC, microseconds
+uint64_t now_us();                // CLOCK_MONOTONIC, microseconds
+void stop_clock(uint64_t at_us);  // for lock-step tests: now_us() is this from now on
 uint64_t now_ns();
 uint64_t wall_ms();              // CLOCK_REALTIME, milliseconds since 1970
 void raise_descriptor_limit();   // of this process, as far as it may

@@ -85,6 +85,25 @@ void test_owner_note_answers_who_waits(const std::string& directory) {
   CHECK(s.answered(FrameType::pages).flags == kPageMoved && s.answered(FrameType::pages).version == 2);
 }
 
+// Home's GET waits for a page that another node asked for and cannot have: no lane leads to its owner.
+void test_who_waits_is_told_of_a_move(const std::string& directory) {
+  Scene s(2, kHome, directory);
+  s.join();
+  s.fault(kPage);
+  s.drive_until([&] { return s.seen[FrameType::get] == 1; });
+  s.get(kPage, 0);
+  s.settle();
+  CHECK(s.seen[FrameType::pages] == 0);
+  PageMeta meta{kPage, 5, 0, kPageMoved, 3};
+  const iovec part{&meta, sizeof meta};
+  FrameHeader header;
+  header.page = kPage;
+  header.count = 1;
+  s.send(*s.urgent, FrameType::pages, header, {&part, 1});
+  s.drive_until([&] { return s.seen[FrameType::pages] == 1; });
+  CHECK(s.answered(FrameType::pages).flags == kPageMoved && s.answered(FrameType::pages).owner == 3);
+}
+
 void test_frames_before_up_are_kept(const std::string& directory) {
   Scene s(kHome, 1, directory);
   s.hello(*s.urgent, 0);
@@ -346,6 +365,7 @@ int run_engine_tests(const std::string& directory) {
       {"a push over a replica stays", test_push_over_a_replica_stays},
       {"an old answer is asked again", test_old_answer_is_asked_again},
       {"an owner note answers who waits", test_owner_note_answers_who_waits},
+      {"who waits is told of a move", test_who_waits_is_told_of_a_move},
       {"frames before up are kept", test_frames_before_up_are_kept},
       {"two pushers do not overrun a lender", test_two_pushers_do_not_overrun},
       {"what overruns a lender leaves it again", test_what_overruns_leaves_again},

@@ -1,0 +1,16 @@
+/** What every network of agents has in common, the simulated one included; needs nothing of libp2p. */
+
+/** Of one agent. */
+export const CONNECTIONS_MAX = 512
+/** Messages to one peer that wait to be sent; with one more the stream is given up. */
+export const UNSENT_MAX = 256
+/** Each ping is a new stream; that a peer is gone is noticed by its silence in the gossip long before. */
+export const PING_MS = 30_000
+
+/** Said of an agent that has been seen and cannot join. */
+export const REMEDY_OTHER_KEY =
+  'it has another network key: run `elasticos key show` there and `elasticos key set` here (or the other way round)'
+
+export function remedyNotAllowed(peer: string): string {
+  return `it is not on the allow list here: add --allow ${peer}`
+}
