@@ -13,14 +13,15 @@ import { describe } from './executor/describe.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
+import { Probes } from './executor/probes.js'
 import { Records } from './executor/records.js'
 import { contract, leases, stretch } from './executor/reshape.js'
 import { loadOrMakeIdentity, lockDirectory } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
 import { type Load, Membership, type MembershipEffect, type MembershipEvent } from './machines/membership.js'
-import { NODE_NAME_PATTERN, type PeerId, toPeerId } from './machines/types.js'
-import { requireEndpoint } from './net/address.js'
+import { NODE_NAME_PATTERN, type PeerId, type ProcessId, toPeerId } from './machines/types.js'
+import { requireEndpoint, requirePeerId } from './net/address.js'
 import { lanDiscovery } from './net/discovery.js'
 import { Libp2pNetwork } from './net/libp2p.js'
 import { type PeerMessage, parseFacts } from './net/messages.js'
@@ -95,16 +96,6 @@ export async function startAgent(
   }
 }
 
-function requirePeerId(text: string): PeerId {
-  const peer = toPeerId(text)
-  if (peer === undefined)
-    throw new AgentError(
-      'bad-peer-id',
-      `bad peer id for --allow: ${text}; give one as \`elasticos nodes\` shows them`,
-    )
-  return peer
-}
-
 interface Parts {
   readonly facts: Context['facts']
   readonly listenHosts: readonly string[]
@@ -123,6 +114,7 @@ class Agent implements AgentService {
   #network: Libp2pNetwork | undefined
   #lending: Lending | undefined
   #homes: Homes | undefined
+  #probes: Probes | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
   #messagesSent = 0
@@ -277,6 +269,14 @@ class Agent implements AgentService {
   #context(network: Libp2pNetwork, parts: Parts): Context {
     const { name, runtimeDir, dataDir, spillMaxBytes, log } = this.#options
     const member = (peer: PeerId) => this.#membership.member(peer)
+    const send = (peer: PeerId, message: PeerMessage) => {
+      this.#messagesSent++
+      return network.send(peer, message)
+    }
+    const joined = () => this.#membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
+    const pagerOf = (id: ProcessId) => (this.#homes?.get(id) ?? this.#lending?.get(id))?.client
+    const { self } = network
+    this.#probes = new Probes({ ...this.#surroundings, self, pagers: this.#pagers, send, joined, pagerOf })
     return {
       ...this.#surroundings,
       name,
@@ -284,14 +284,12 @@ class Agent implements AgentService {
       dataDir,
       spillMaxBytes,
       log,
-      self: network.self,
+      self,
       facts: parts.facts,
       listenHosts: parts.listenHosts,
       pagers: this.#pagers,
-      send: (peer, message) => {
-        this.#messagesSent++
-        return network.send(peer, message)
-      },
+      probes: this.#probes,
+      send,
       hostOf: peer => member(peer)?.host ?? '',
       nameOf: peer => member(peer)?.load.name ?? peer,
     }
@@ -323,6 +321,15 @@ class Agent implements AgentService {
       case 'refuse':
       case 'lease-update':
         this.#homes?.onMessage(peer, message.processId, message)
+        return
+      case 'pager-ended':
+        this.#homes?.onMessage(peer, message.processId, message)
+        this.#lending?.onMessage(peer, message)
+        return
+      case 'probe':
+      case 'probe-for':
+      case 'probe-answer':
+        this.#probes?.onMessage(peer, message)
         return
       default:
         this.#lending?.onMessage(peer, message)

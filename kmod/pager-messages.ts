@@ -26,6 +26,9 @@ const END_KINDS: readonly EndKind[] = ['exit', 'signal', 'failed', 'cannot-execu
 export type LogLevel = 'error' | 'warning' | 'info' | 'debug'
 const LOG_LEVELS: readonly LogLevel[] = ['error', 'warning', 'info', 'debug']
 
+export type NodeVerdict = 'dead' | 'stalls' | 'runs'
+const NODE_VERDICTS: readonly NodeVerdict[] = ['dead', 'stalls', 'runs']
+
 /** Who a pager is: its answer to HELLO. `appPid` and `lanePort` are 0 where there is none. */
 export interface Describe {
   readonly role: PagerRole
@@ -68,6 +71,17 @@ export type PagerCommand =
       readonly reason: string
     }
   | { readonly kind: 'participant-drop'; readonly node: number }
+  /**
+   * What the silence of a node means. One that stalls or runs is waited for, 2 s from each verdict; to one that runs
+   * connections are made anew.
+   */
+  | {
+      readonly kind: 'node-verdict'
+      readonly node: number
+      readonly leaseId: number
+      readonly verdict: NodeVerdict
+      readonly reason: string
+    }
   | { readonly kind: 'stats-request' }
   | { readonly kind: 'terminate'; readonly reason: string }
   | { readonly kind: 'lane-refused'; readonly node: number; readonly reason: string }
@@ -100,6 +114,13 @@ export type PagerEvent =
   | { readonly kind: 'started'; readonly appPid: number }
   | { readonly kind: 'lease-renewed'; readonly leaseId: number; readonly expiresInMs: number }
   | { readonly kind: 'pages'; readonly map: PageMap }
+  /** Every 100 ms from half a second of silence on; 0: it is heard again. */
+  | {
+      readonly kind: 'node-silent'
+      readonly node: number
+      readonly leaseId: number
+      readonly silentMs: number
+    }
 
 const TYPE = {
   hello: 1,
@@ -112,6 +133,7 @@ const TYPE = {
   start: 8,
   signal: 9,
   'pages-request': 10,
+  'node-verdict': 30,
   describe: 101,
   stats: 102,
   'lane-up': 103,
@@ -123,6 +145,7 @@ const TYPE = {
   started: 109,
   'lease-renewed': 110,
   pages: 111,
+  'node-silent': 130,
 } as const satisfies Record<PagerCommand['kind'] | PagerEvent['kind'], number>
 
 /** The whole frame of a command. Throws RangeError on values no frame can carry (a bug of the caller). */
@@ -148,6 +171,12 @@ export function encodePagerCommand(command: PagerCommand): Uint8Array {
       )
     case 'participant-drop':
       return encodeFrame(type, [command.node], [])
+    case 'node-verdict':
+      return encodeFrame(
+        type,
+        [command.node, command.leaseId, NODE_VERDICTS.indexOf(command.verdict)],
+        [command.reason],
+      )
     case 'terminate':
       return encodeFrame(type, [], [command.reason])
     case 'lane-refused':
@@ -180,6 +209,14 @@ export function decodePagerCommand(body: Uint8Array): Decoded<PagerCommand> {
         }
       case TYPE['participant-drop']:
         return { kind: 'participant-drop', node: fields.count() }
+      case TYPE['node-verdict']:
+        return {
+          kind: 'node-verdict',
+          node: fields.count(),
+          leaseId: fields.count(),
+          verdict: fields.choice(NODE_VERDICTS),
+          reason: fields.text(),
+        }
       case TYPE['stats-request']:
         return { kind: 'stats-request' }
       case TYPE['pages-request']:
@@ -259,6 +296,8 @@ export function encodePagerEvent(event: PagerEvent): Uint8Array {
       return encodeFrame(type, [event.leaseId, event.expiresInMs], [])
     case 'pages':
       return encodeFrame(type, [], [pageMapText(event.map)])
+    case 'node-silent':
+      return encodeFrame(type, [event.node, event.leaseId, event.silentMs], [])
   }
 }
 
@@ -305,6 +344,13 @@ export function decodePagerEvent(body: Uint8Array): DecodedEvent {
         if (typeof map === 'string') throw new Malformed(`pages: ${map}`)
         return { kind: 'pages', map }
       }
+      case TYPE['node-silent']:
+        return {
+          kind: 'node-silent',
+          node: fields.count(),
+          leaseId: fields.count(),
+          silentMs: fields.count(),
+        }
       default:
         throw new Malformed(`unknown event ${fields.type}`)
     }

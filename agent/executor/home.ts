@@ -20,6 +20,7 @@ import { laneDialHost } from '../net/address.js'
 import { LANE_KEY_BYTES, type PeerMessage } from '../net/messages.js'
 import type { HomeAttachment } from '../service.js'
 import { type Context, EventLoop } from './context.js'
+import { Detection } from './detection.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
 import { reconnect } from './reconnect.js'
 import type { Records } from './records.js'
@@ -28,7 +29,7 @@ import type { Records } from './records.js'
 const LEASE_ID_BASE_MAX = 2 ** 47
 const REFUSALS_MAX = 1024
 
-export type HomeMessage = Extract<PeerMessage, { kind: 'grant' | 'refuse' | 'lease-update' }>
+export type HomeMessage = Extract<PeerMessage, { kind: 'grant' | 'refuse' | 'lease-update' | 'pager-ended' }>
 
 export class HomeProcess {
   readonly attachment: HomeAttachment & { readonly id: ProcessId }
@@ -38,6 +39,7 @@ export class HomeProcess {
   #client: PagerConnection
   #machine: LeaseHome
   readonly #loop: EventLoop<HomeEvent, HomeEffect>
+  readonly #detection: Detection
   readonly #laneKeys = new Map<number, Uint8Array>()
   readonly #refusals = new Map<string, string>()
   readonly #listeners = new Set<(count: number) => void>()
@@ -69,6 +71,11 @@ export class HomeProcess {
       effect => this.#carryOut(effect),
       () => context.clock.now(),
     )
+    this.#detection = new Detection(context, {
+      processId: attachment.id,
+      client: () => this.#client,
+      lanes: () => this.#machine.leases(),
+    })
   }
 
   get client(): PagerConnection {
@@ -112,6 +119,9 @@ export class HomeProcess {
         break
       case 'lease-update':
         this.#feed({ ...message, kind: 'lease-update', peer })
+        break
+      case 'pager-ended':
+        this.#detection.onPagerEnded(peer, leaseId)
         break
     }
   }
@@ -215,6 +225,7 @@ export class HomeProcess {
 
   #onPagerEvent(event: PagerEvent): void {
     const { log } = this.#context
+    this.#detection.onPagerEvent(event)
     switch (event.kind) {
       case 'lane-up':
         this.#feed({ kind: 'lane-up', node: event.node })
@@ -360,6 +371,9 @@ export class HomeProcess {
     if (this.#ended) return
     this.#ended = true
     this.#records.remove(this.attachment.id, 'home')
+    const { probes } = this.#context
+    for (const { leaseId } of seen ? this.#machine.leases() : [])
+      probes.noteEnded(this.attachment.id, leaseId)
     this.#feed({ kind: 'ended', seen })
     this.#client.close()
     this.#onEnd()

@@ -47,6 +47,13 @@ const command: fc.Arbitrary<PagerCommand> = fc.oneof(
     reason: text,
   }),
   fc.record({ kind: fc.constant('participant-drop' as const), node: count }),
+  fc.record({
+    kind: fc.constant('node-verdict' as const),
+    node: count,
+    leaseId: count,
+    verdict: fc.constantFrom('dead', 'stalls', 'runs'),
+    reason: text,
+  }),
   fc.constant<PagerCommand>({ kind: 'stats-request' }),
   fc.record({ kind: fc.constant('terminate' as const), reason: text }),
   fc.record({ kind: fc.constant('lane-refused' as const), node: count, reason: text }),
@@ -127,6 +134,7 @@ const event: fc.Arbitrary<PagerEvent> = fc.oneof(
   fc.record({ kind: fc.constant('started' as const), appPid: positive }),
   fc.record({ kind: fc.constant('lease-renewed' as const), leaseId: count, expiresInMs: count }),
   fc.record({ kind: fc.constant('pages' as const), map: pageMap }),
+  fc.record({ kind: fc.constant('node-silent' as const), node: count, leaseId: count, silentMs: count }),
 )
 
 /** Splits `stream` at arbitrary places and returns the bodies that come out. */

@@ -29,6 +29,7 @@ enum class ControlType : uint16_t {
   start = 8,
   signal = 9,
   pages_request = 10,
+  node_verdict = 30,
   describe = 101,
   stats = 102,
   lane_up = 103,
@@ -40,6 +41,7 @@ enum class ControlType : uint16_t {
   started = 109,
   lease_renewed = 110,
   pages = 111,
+  node_silent = 130,
 };
 
 struct ControlMessage {

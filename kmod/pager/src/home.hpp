@@ -21,7 +21,6 @@
 #include <vector>
 
 #include "call_pages.hpp"
-#include "control.hpp"
 #include "direct_io.hpp"
 #include "engine.hpp"
 #include "facts.hpp"
@@ -31,6 +30,7 @@
 #include "policy.hpp"
 #include "proc_maps.hpp"
 #include "signals.hpp"
+#include "silence.hpp"
 #include "snapshot.hpp"
 #include "tracee.hpp"
 
@@ -148,7 +148,6 @@ class Home : public EngineHost, public LaneEvents {
   void drain_nodes();
   void send_layout(Node& node);
   void send_region(Node& node, const Region& region);
-  void check_silence();
   void lost(Node& node, const std::string& reason);
   void on_bye(Node& node, const Frame& frame);
   void remember(const Node& node);
@@ -347,6 +346,7 @@ class Home : public EngineHost, public LaneEvents {
   RegionMap regions_;
   std::unique_ptr<Spill> spill_;
   std::unique_ptr<Lanes> lanes_;
+  std::unique_ptr<Silence> silence_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<PinnedPages> pins_;
   std::map<uint64_t, AioContext> aio_;  // by the address of the ring
