@@ -4,8 +4,9 @@
  * The pager hears every node by two frames each 100 ms and tells of a node that is silent, from half a second on, every
  * 100 ms. Such a node is *suspected*: its agent is asked what its pager does, directly, and, as long as no answer
  * comes, also through up to three other agents (as in SWIM, Das et al. 2002, section 4.1). A pager that only stalls is
- * waited for; so is one that runs and whose agent is reached from here, since its connections can be made anew. A node is *dead* when its own agent says so, or when for long enough neither its pager was heard nor its
- * agent reached by anybody.
+ * waited for; so is one that runs and whose agent is reached from here, since its connections can be made anew. A node
+ * is *dead* when its own agent says so, or when for long enough neither its pager was heard nor its agent reached by
+ * anybody.
  *
  * Fixed limits, not phi-accrual: what may pass without an alarm is given (a stall of two seconds), and a limit that
  * learns from regular heartbeats comes out below it; see the trials in the test.
