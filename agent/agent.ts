@@ -16,7 +16,7 @@ import { type Pagers, systemPagers } from './executor/pagers.js'
 import { Probes } from './executor/probes.js'
 import { Records } from './executor/records.js'
 import { contract, leases, stretch } from './executor/reshape.js'
-import { loadOrMakeIdentity, lockDirectory } from './identity.js'
+import { loadOrMakeIdentity, lockDirectory, sameIdentity } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
 import { type Load, Membership, type MembershipEffect, type MembershipEvent } from './machines/membership.js'
@@ -122,6 +122,8 @@ class Agent implements AgentService {
   #told = { text: '', at: 0 }
   #loadTimer: Timer | undefined
   #stopping: Promise<void> | undefined
+  #failure: AgentError | undefined
+  #onFailure: (error: AgentError) => void = () => {}
 
   constructor(options: AgentOptions, pagers: Pagers, surroundings: Surroundings) {
     this.#options = options
@@ -231,6 +233,11 @@ class Agent implements AgentService {
     return stretch(this.#homes, this.#membership, id, node)
   }
 
+  onFailure(listener: (error: AgentError) => void): void {
+    this.#onFailure = listener
+    if (this.#failure !== undefined) listener(this.#failure)
+  }
+
   stop(): Promise<void> {
     this.#stopping ??= this.#stop()
     return this.#stopping
@@ -301,6 +308,11 @@ class Agent implements AgentService {
       this.#onMessage(event.peer, event.message)
       return
     }
+    if (event.kind === 'twin') {
+      this.#failure = sameIdentity(event.addresses, this.#options.dataDir)
+      this.#onFailure(this.#failure)
+      return
+    }
     this.#feed(event)
     if (event.kind === 'joined') {
       this.#options.log.info(`${event.load.name} has joined (${event.host})`)
@@ -312,6 +324,9 @@ class Agent implements AgentService {
   #onMessage(peer: PeerId, message: PeerMessage): void {
     switch (message.kind) {
       case 'hello':
+      case 'twin-seen':
+      case 'twin-claim':
+      case 'twin-told':
         return
       case 'leaving':
         this.#options.log.info(`${this.#membership.member(peer)?.load.name ?? peer} is leaving`)

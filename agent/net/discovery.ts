@@ -30,8 +30,9 @@ import type { Stranger } from '../machines/membership.js'
 import type { PeerId } from '../machines/types.js'
 import type { Logger } from '../service.js'
 import { inNetwork, toEndpoint } from './address.js'
-import { ANNOUNCEMENT_BYTES_MAX, AnnouncementCodec, type Heard } from './announcement.js'
+import { ANNOUNCEMENT_BYTES_MAX, type Announcement, AnnouncementCodec, type Heard } from './announcement.js'
 import { REMEDY_OTHER_KEY } from './limits.js'
+import type { Twins } from './twins.js'
 
 /** Administratively scoped (RFC 2365, organisation-local), and a port of no registered service. */
 export const DISCOVERY_GROUP = '239.255.77.19'
@@ -49,6 +50,9 @@ const ANSWER_MS = 150
 const PACKETS_PER_SECOND_MAX = 400
 const KNOWN_MAX = 1024
 const SEEN_MAX = 1024
+/** Between two claims against others with this agent's identity, and how long one is said. */
+const CLAIM_MS = 1_000
+const CLAIM_SAID_MS = 10_000
 /** How often an unchanged announcement is passed on; strangers and targets are forgotten later than that. */
 const TELL_AGAIN_MS = 4_000
 
@@ -65,6 +69,7 @@ export interface DiscoverySite {
   /** Multiaddrs the agent listens on now. */
   addresses(): readonly string[]
   onStranger(stranger: Stranger): void
+  readonly twins: Twins
 }
 
 /** Makes the discovery of one agent, once its peer id and addresses are known. */
@@ -72,6 +77,11 @@ export type DiscoveryFactory = (site: DiscoverySite) => LanDiscovery
 
 export function lanDiscovery(options: DiscoveryOptions): DiscoveryFactory {
   return site => new LanDiscovery(options, site)
+}
+
+interface Endpoint {
+  readonly address: string
+  readonly host: string
 }
 
 interface Channel {
@@ -95,6 +105,9 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   readonly #seen = new Map<string, { heard: Exclude<Heard, { kind: 'ignored' }>; toldAt: number }>()
   readonly #failed = new Set<string>()
   readonly #timers = new Set<NodeJS.Timeout>()
+  /** Against another agent with this one's identity. */
+  #claim: Uint8Array = new Uint8Array()
+  #claimedAt = Number.NEGATIVE_INFINITY
   #answering = false
   #started = false
 
@@ -164,9 +177,8 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
 
   /** Opens a socket on each interface with an address of ours, closes those that are no longer right. */
   #rescan(): void {
-    const endpoints = this.#site
-      .addresses()
-      .map(address => ({ address, host: toEndpoint(address)?.host ?? '' }))
+    if (performance.now() - this.#claimedAt > CLAIM_SAID_MS) this.#claim = new Uint8Array()
+    const endpoints = this.#endpoints()
     const hosts = new Set(endpoints.map(({ host }) => host))
     const wanted = new Map<string, NetworkInterfaceInfo>()
     for (const infos of Object.values(networkInterfaces())) {
@@ -179,6 +191,14 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
     }
     for (const address of [...this.#channels.keys()]) if (!wanted.has(address)) this.#close(address)
     for (const info of wanted.values()) if (!this.#channels.has(info.address)) this.#open(info)
+    this.#prepare(endpoints)
+  }
+
+  #endpoints(): Endpoint[] {
+    return this.#site.addresses().map(address => ({ address, host: toEndpoint(address)?.host ?? '' }))
+  }
+
+  #prepare(endpoints: readonly Endpoint[]): void {
     for (const channel of this.#channels.values())
       channel.packet = this.#packet(channel.info.address, endpoints)
   }
@@ -239,11 +259,13 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   }
 
   /** The announcement for one interface: only the addresses that are on it. */
-  #packet(host: string, endpoints: readonly { address: string; host: string }[]): Uint8Array {
+  #packet(host: string, endpoints: readonly Endpoint[]): Uint8Array {
     const addresses = endpoints.filter(endpoint => endpoint.host === host).map(({ address }) => address)
     if (addresses.length === 0) return new Uint8Array()
     return this.#codec.encode({
       peer: this.#site.self,
+      instance: this.#site.twins.instance,
+      claim: this.#claim,
       name: this.#options.name,
       addresses: addresses.slice(0, 8),
     })
@@ -255,12 +277,28 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
     const text = packet.toString('latin1')
     const seen = this.#seen.get(text)
     const heard = seen?.heard ?? this.#codec.decode(packet)
-    if (heard.kind === 'ignored' || heard.announcement.peer === this.#site.self) return
+    if (heard.kind === 'ignored') return
+    if (heard.announcement.peer === this.#site.self) {
+      if (heard.kind === 'ours') void this.#onSelf(heard.announcement)
+      return
+    }
     const now = performance.now()
     if (seen !== undefined && now - seen.toldAt < TELL_AGAIN_MS) return
     if (seen === undefined && this.#seen.size >= SEEN_MAX) this.#seen.clear()
     this.#seen.set(text, { heard, toldAt: now })
     this.#tell(heard)
+  }
+
+  /** Its own packets come back, and those of another agent with its identity. */
+  async #onSelf({ instance, claim, addresses }: Announcement): Promise<void> {
+    const { twins } = this.#site
+    if (instance === twins.instance) return
+    if (claim.length > 0) await twins.hear(claim, addresses)
+    if (performance.now() - this.#claimedAt < CLAIM_MS) return
+    this.#claimedAt = performance.now()
+    this.#claim = await twins.claim(instance)
+    this.#prepare(this.#endpoints())
+    if (this.#started) this.#announce()
   }
 
   #tell(heard: Exclude<Heard, { kind: 'ignored' }>): void {

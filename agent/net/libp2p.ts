@@ -2,7 +2,8 @@
  * The network port over libp2p: TCP, the network key (pnet) around everything, TLS 1.3 for the peers' identities,
  * yamux, gossipsub for load, one stream per pair of agents for the rest.
  *
- * Of two agents the one with the smaller peer id opens the stream, and opens it again while the connection lasts.
+ * Of two agents the one with the smaller peer id opens the stream, and opens it again while the connection lasts. If it
+ * does not within a second, because it still has a stream to who was there before or to a twin, the other one does.
  * pnet makes a wrong key look like noise: the handshake just fails, which is told as what it nearly always is.
  *
  * Limits: 512 connections; 200 new ones a second from one address (many agents may stand behind one); see the files
@@ -31,12 +32,14 @@ import {
   makeNode,
   type Node,
 } from './node.js'
-import { PeerStream } from './peer-stream.js'
 import type { NetworkEvent, PeerNetwork } from './port.js'
+import { Sessions } from './sessions.js'
+import { Twins } from './twins.js'
 
 const PROTOCOL = '/elasticos/agreements/1'
 const ADDRESSES_MS = 5_000
 const REOPEN_MS = 250
+const OPEN_INSTEAD_MS = 1_000
 const CLOSE_TIMEOUT_MS = 1_000
 
 /** Only where the address names one: without it whoever answers is welcome. */
@@ -47,17 +50,15 @@ export const REMEDY_IDENTITY =
 export const REMEDY_KEY =
   'it answers, but with another network key (or is no elasticos agent): `elasticos key show` there, `elasticos key set` here'
 
-interface Session {
-  readonly stream: PeerStream
-  joined: boolean
-}
+const IT_IS_SELF =
+  'has the identity of this agent: it is this agent itself, or that machine has a copy of its data directory (remove identity.key there)'
 
 export class Libp2pNetwork implements PeerNetwork {
   readonly self: PeerId
   readonly #node: Node
   readonly #options: Libp2pOptions
   readonly #dialer: Dialer
-  readonly #sessions = new Map<PeerId, Session>()
+  readonly #sessions: Sessions
   readonly #opening = new Set<PeerId>()
   readonly #connected = new Set<PeerId>()
   /** What the validator has decoded, for the delivery that follows it. */
@@ -71,19 +72,30 @@ export class Libp2pNetwork implements PeerNetwork {
 
   /** Listens and starts dialling. Throws `cannot-listen`. */
   static async start(options: Libp2pOptions): Promise<Libp2pNetwork> {
-    const gate = { stranger: (_: Stranger) => {} }
-    const node = await makeNode(options, stranger => gate.stranger(stranger))
-    const network = new Libp2pNetwork(node, options)
-    gate.stranger = stranger => network.#emit({ kind: 'stranger', stranger })
+    const hears = { emit: (_: NetworkEvent) => {} }
+    const twins = new Twins(options.identity, options.load.incarnation, addresses =>
+      hears.emit({ kind: 'twin', addresses }),
+    )
+    const onStranger = (stranger: Stranger) => hears.emit({ kind: 'stranger', stranger })
+    const network = new Libp2pNetwork(await makeNode(options, { onStranger, twins }), options, twins)
+    hears.emit = event => network.#emit(event)
     await network.#start()
     return network
   }
 
-  private constructor(node: Node, options: Libp2pOptions) {
+  private constructor(node: Node, options: Libp2pOptions, twins: Twins) {
     this.#node = node
     this.#options = options
     this.#load = options.load
     this.self = node.peerId.toString() as PeerId
+    this.#sessions = new Sessions({
+      self: this.self,
+      twins,
+      log: options.log,
+      load: () => this.#load,
+      emit: event => this.#emit(event),
+      onEnded: peer => this.#openSoon(peer),
+    })
     this.#dialer = new Dialer({
       self: this.self,
       isConnected: peer => this.#connected.has(peer),
@@ -103,8 +115,7 @@ export class Libp2pNetwork implements PeerNetwork {
   }
 
   send(peer: PeerId, message: PeerMessage): boolean {
-    const session = this.#sessions.get(peer)
-    return session?.joined === true && session.stream.send(message)
+    return this.#sessions.send(peer, message)
   }
 
   publish(load: Load): void {
@@ -129,7 +140,7 @@ export class Libp2pNetwork implements PeerNetwork {
     if (this.#stopped) return
     this.#stopped = true
     this.#dialer.stop()
-    await Promise.all([...this.#sessions.values()].map(session => session.stream.close(CLOSE_TIMEOUT_MS)))
+    await this.#sessions.close(CLOSE_TIMEOUT_MS)
     await this.#node.stop()
   }
 
@@ -143,7 +154,7 @@ export class Libp2pNetwork implements PeerNetwork {
     node.addEventListener('peer:disconnect', ({ detail }) => {
       const peer = detail.toString() as PeerId
       this.#connected.delete(peer)
-      this.#sessions.get(peer)?.stream.abort('the connection ended')
+      this.#sessions.abort(peer, 'the connection ended')
       if (!this.#stopped) this.#dialer.lost(peer)
     })
     node.addEventListener('peer:discovery', ({ detail }) => {
@@ -213,12 +224,13 @@ export class Libp2pNetwork implements PeerNetwork {
       this.#emit({ kind: 'stranger', stranger: { id: target, name: '', address: target, remedy } })
     }
     if (outcome.kind === 'failed') this.#options.log.debug(`cannot reach ${target}: ${outcome.reason}`)
-    if (outcome.kind === 'self') this.#options.log.warn(`--peer ${target} is this agent itself`)
+    if (outcome.kind === 'self') this.#options.log.warn(`--peer ${target} ${IT_IS_SELF}`)
   }
 
   #onConnected(peer: PeerId): void {
     this.#connected.add(peer)
     if (this.self < peer) void this.#open(peer)
+    else this.#openSoon(peer)
   }
 
   async #open(peer: PeerId): Promise<void> {
@@ -228,63 +240,24 @@ export class Libp2pNetwork implements PeerNetwork {
       const connection = this.#node.getConnections(peerIdFromString(peer)).find(one => one.status === 'open')
       if (connection === undefined) return
       const stream = await connection.newStream(PROTOCOL, { signal: AbortSignal.timeout(ADDRESS_TIMEOUT_MS) })
-      this.#adopt(peer, stream, connection)
+      this.#sessions.adopt(peer, stream, connection)
     } catch (error) {
       this.#options.log.debug(`no stream to ${peer}: ${String(error)}`)
-      this.#reopenSoon(peer)
+      this.#openSoon(peer)
     } finally {
       this.#opening.delete(peer)
     }
   }
 
-  #reopenSoon(peer: PeerId): void {
-    if (this.self >= peer || this.#stopped) return
-    setTimeout(() => void this.#open(peer), REOPEN_MS).unref()
+  #openSoon(peer: PeerId): void {
+    if (this.#stopped) return
+    setTimeout(() => void this.#open(peer), this.self < peer ? REOPEN_MS : OPEN_INSTEAD_MS).unref()
   }
 
   #onInbound(stream: Stream, connection: Connection): void {
     const peer = toPeerId(connection.remotePeer.toString())
-    if (peer === undefined || peer >= this.self) {
-      stream.abort(new Error('the peer with the smaller id opens the stream'))
-      return
-    }
-    this.#sessions.get(peer)?.stream.abort('replaced by a new stream')
-    this.#adopt(peer, stream, connection)
-  }
-
-  #adopt(peer: PeerId, stream: Stream, connection: Connection): void {
-    const host = toEndpoint(connection.remoteAddr)?.host ?? ''
-    const session: Session = {
-      joined: false,
-      stream: new PeerStream(stream, {
-        onMessage: message => this.#onMessage(peer, session, host, message),
-        onClose: (reason, refused) => this.#onClosed(peer, session, reason, refused),
-      }),
-    }
-    this.#sessions.set(peer, session)
-    session.stream.send({ kind: 'hello', load: this.#load })
-  }
-
-  #onMessage(peer: PeerId, session: Session, host: string, message: PeerMessage): void {
-    if (message.kind !== 'hello') {
-      this.#emit({ kind: 'message', peer, message })
-      return
-    }
-    if (session.joined) {
-      this.#emit({ kind: 'load', peer, load: message.load })
-      return
-    }
-    session.joined = true
-    this.#emit({ kind: 'joined', peer, load: message.load, host })
-  }
-
-  #onClosed(peer: PeerId, session: Session, reason: string, refused: boolean): void {
-    if (this.#sessions.get(peer) === session) this.#sessions.delete(peer)
-    const text = `stream to ${peer} ended: ${reason}`
-    if (refused) this.#options.log.warn(text)
-    else this.#options.log.debug(text)
-    if (session.joined) this.#emit({ kind: 'lost', peer })
-    this.#reopenSoon(peer)
+    if (peer === undefined) stream.abort(new Error('no peer id of an agent'))
+    else this.#sessions.adopt(peer, stream, connection)
   }
 
   #emit(event: NetworkEvent): void {

@@ -22,6 +22,7 @@ import type { DialOutcome } from './dialer.js'
 import type { DiscoveryFactory } from './discovery.js'
 import { CONNECTIONS_MAX, PING_MS, remedyNotAllowed } from './limits.js'
 import { LOAD_BYTES_MAX } from './messages.js'
+import type { Twins } from './twins.js'
 
 export const LOAD_TOPIC = 'elasticos/load/1'
 export const ADDRESSES_MAX = 8
@@ -46,11 +47,15 @@ export interface Libp2pOptions {
   readonly transports?: NonNullable<NodeOptions['transports']>
 }
 
-/** A node that is not started yet. `onStranger` hears of peers that the allow list keeps out. */
-export async function makeNode(
-  options: Libp2pOptions,
-  onStranger: (stranger: Stranger) => void,
-): Promise<Node> {
+/** What a node asks and tells. */
+export interface NodeSite {
+  /** Hears of peers that the allow list keeps out. */
+  onStranger(stranger: Stranger): void
+  readonly twins: Twins
+}
+
+/** A node that is not started yet. */
+export async function makeNode(options: Libp2pOptions, { onStranger, twins }: NodeSite): Promise<Node> {
   const { allow, discovery, transports = [tcp()] } = options
   const denied = (peer: { toString(): string }, address: { toString(): string }): boolean => {
     const id = peer.toString()
@@ -94,6 +99,7 @@ export async function makeNode(
                 addresses: () =>
                   addressManager.getAddresses().map(address => address.decapsulate('/p2p').toString()),
                 onStranger,
+                twins,
               }),
           ],
     services: {

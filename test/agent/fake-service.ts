@@ -49,5 +49,6 @@ export class FakeService implements AgentService {
     this.asked.push(`stretch ${node}`)
     return node
   }
+  onFailure() {}
   async stop() {}
 }

@@ -13,6 +13,7 @@ import { loadOrMakeKey } from '../../agent/key.js'
 import type { Load } from '../../agent/machines/membership.js'
 import { decodeMessage, encodeMessage, type PeerMessage } from '../../agent/net/messages.js'
 import { makeNode, type Node } from '../../agent/net/node.js'
+import { Twins } from '../../agent/net/twins.js'
 
 /** As agents name it. */
 const PROTOCOL = '/elasticos/agreements/1'
@@ -26,13 +27,15 @@ export class HostilePeer {
   readonly #node: Node
   readonly #address: string
   readonly #load: Load
+  readonly #twins: Twins
   #stream: Stream | undefined
   #frames: LengthPrefixedStream<Stream> | undefined
 
-  private constructor(node: Node, address: string, load: Load) {
+  private constructor(node: Node, address: string, load: Load, twins: Twins) {
     this.#node = node
     this.#address = address
     this.#load = load
+    this.#twins = twins
   }
 
   /** Joins an agent. */
@@ -44,9 +47,10 @@ export class HostilePeer {
     const key = await loadOrMakeKey(keyFile)
     const identity = await identityBelow(peerId)
     const options = { identity, key, listen: [], peers: [], allow: [], load, log: QUIET }
-    const node = await makeNode(options, () => {})
+    const twins = new Twins(identity, load.incarnation, () => {})
+    const node = await makeNode(options, { onStranger: () => {}, twins })
     await node.start()
-    const hostile = new HostilePeer(node, address, load)
+    const hostile = new HostilePeer(node, address, load, twins)
     await hostile.open()
     return hostile
   }
@@ -64,7 +68,7 @@ export class HostilePeer {
     this.#stream = stream
     this.#frames = frames
     void this.#read(frames)
-    await this.send({ kind: 'hello', load: this.#load })
+    await this.send({ kind: 'hello', instance: this.#twins.instance, load: this.#load })
   }
 
   async send(message: PeerMessage): Promise<void> {
