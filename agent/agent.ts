@@ -12,6 +12,7 @@ import type { Context } from './executor/context.js'
 import { describe } from './executor/describe.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
+import { listNodes } from './executor/nodes.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
 import { Probes } from './executor/probes.js'
 import { Records } from './executor/records.js'
@@ -20,7 +21,7 @@ import { loadOrMakeIdentity, lockDirectory, sameIdentity } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
 import { type Load, Membership, type MembershipEffect, type MembershipEvent } from './machines/membership.js'
-import { NODE_NAME_PATTERN, type PeerId, type ProcessId, toPeerId } from './machines/types.js'
+import { NODE_NAME_PATTERN, type PeerId, type ProcessId } from './machines/types.js'
 import { requireEndpoint, requirePeerId } from './net/address.js'
 import { lanDiscovery } from './net/discovery.js'
 import { Libp2pNetwork } from './net/libp2p.js'
@@ -153,27 +154,7 @@ class Agent implements AgentService {
   }
 
   nodes(): NodeInfo[] {
-    const self = this.load(this.#sequence)
-    const own: NodeInfo = { ...shown(self), peerId: this.#network?.self ?? '', self: true, state: 'joined' }
-    const members = this.#membership.members().map(({ peer, state, load }) => ({
-      ...shown(load),
-      peerId: peer,
-      self: false,
-      state,
-    }))
-    const strangers = this.#membership.strangers().map(({ id, name, address, remedy }) => ({
-      name: name === '' ? address : name,
-      peerId: toPeerId(id) ?? '',
-      addresses: [address],
-      self: false,
-      state: 'seen-not-joined' as const,
-      freePages: 0,
-      capacityPages: 0,
-      cpus: 0,
-      processes: 0,
-      remedy,
-    }))
-    return [own, ...members, ...strangers]
+    return listNodes(this.load(this.#sequence), this.#network?.self ?? '', this.#membership)
   }
 
   counts(): AgentCounts {
@@ -182,6 +163,8 @@ class Agent implements AgentService {
       messagesReceived: this.#messagesReceived,
       leasesGiven: this.#lending?.held().length ?? 0,
       leasesTaken: (this.#homes?.all() ?? []).reduce((sum, home) => sum + home.participants() - 1, 0),
+      offences: this.#network?.refused.offences ?? {},
+      shutOuts: this.#network?.refused.shutOuts ?? 0,
     }
   }
 
@@ -404,8 +387,4 @@ class Agent implements AgentService {
     }
     this.#loadTimer = this.#clock.at(now + LOAD_MS * rng.between(0.8, 1.2), () => this.#publishLoad())
   }
-}
-
-function shown({ name, addresses, freePages, capacityPages, cpus, processes }: Load) {
-  return { name, addresses: [...addresses], freePages, capacityPages, cpus, processes }
 }

@@ -69,6 +69,10 @@ export interface AgentCounts {
   messagesReceived: number
   leasesGiven: number
   leasesTaken: number
+  /** What other agents did that no honest one does, by kind. */
+  offences: Readonly<Record<string, number>>
+  /** How often one was shut out for it. */
+  shutOuts: number
 }
 
 export interface AgentService {

@@ -11,15 +11,20 @@
  */
 
 import './with-resolvers.js'
-import { type GossipSub, TopicValidatorResult as Verdict } from '@chainsafe/libp2p-gossipsub'
+import {
+  type Message as GossipMessage,
+  type GossipSub,
+  TopicValidatorResult as Verdict,
+} from '@chainsafe/libp2p-gossipsub'
 import type { Connection, Stream } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import type { Load, Stranger } from '../machines/membership.js'
 import { type PeerId, toPeerId } from '../machines/types.js'
 import { isLoopback, toEndpoint } from './address.js'
+import { Conduct, type Offence } from './conduct.js'
 import { Dialer, type DialOutcome } from './dialer.js'
-import { CONNECTIONS_MAX } from './limits.js'
+import { CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX } from './limits.js'
 import { decodeLoad, encodeLoad, type PeerMessage } from './messages.js'
 import {
   ADDRESS_TIMEOUT_MS,
@@ -27,6 +32,7 @@ import {
   cannotListen,
   classify,
   DIAL_TIMEOUT_MS,
+  type Gossip,
   type Libp2pOptions,
   LOAD_TOPIC,
   makeNode,
@@ -40,6 +46,9 @@ const PROTOCOL = '/elasticos/agreements/1'
 const ADDRESSES_MS = 5_000
 const REOPEN_MS = 250
 const OPEN_INSTEAD_MS = 1_000
+const SCORES_MS = 1_000
+/** From there on gossipsub takes nothing more of a peer. */
+const SCORE_MIN = -80
 const CLOSE_TIMEOUT_MS = 1_000
 
 /** Only where the address names one: without it whoever answers is welcome. */
@@ -58,6 +67,8 @@ export class Libp2pNetwork implements PeerNetwork {
   readonly #node: Node
   readonly #options: Libp2pOptions
   readonly #dialer: Dialer
+  readonly #conduct: Conduct
+  #watch: NodeJS.Timeout | undefined
   readonly #sessions: Sessions
   readonly #opening = new Set<PeerId>()
   readonly #connected = new Set<PeerId>()
@@ -77,14 +88,19 @@ export class Libp2pNetwork implements PeerNetwork {
       hears.emit({ kind: 'twin', addresses }),
     )
     const onStranger = (stranger: Stranger) => hears.emit({ kind: 'stranger', stranger })
-    const network = new Libp2pNetwork(await makeNode(options, { onStranger, twins }), options, twins)
+    const conduct = new Conduct()
+    const admits = (host: string) => conduct.admits(host, performance.now())
+    const isShutOut = (peer: PeerId) => conduct.isShutOut(peer, performance.now())
+    const node = await makeNode(options, { onStranger, twins, admits, isShutOut })
+    const network = new Libp2pNetwork(node, options, twins, conduct)
     hears.emit = event => network.#emit(event)
     await network.#start()
     return network
   }
 
-  private constructor(node: Node, options: Libp2pOptions, twins: Twins) {
+  private constructor(node: Node, options: Libp2pOptions, twins: Twins, conduct: Conduct) {
     this.#node = node
+    this.#conduct = conduct
     this.#options = options
     this.#load = options.load
     this.self = node.peerId.toString() as PeerId
@@ -94,6 +110,8 @@ export class Libp2pNetwork implements PeerNetwork {
       log: options.log,
       load: () => this.#load,
       emit: event => this.#emit(event),
+      takes: peer => conduct.takesMessage(peer, performance.now()),
+      onOffence: (peer, host, offence) => this.#onOffence(peer, host, offence),
       onEnded: peer => this.#openSoon(peer),
     })
     this.#dialer = new Dialer({
@@ -102,6 +120,11 @@ export class Libp2pNetwork implements PeerNetwork {
       dial: (addresses, peer) => this.#dial(addresses, peer),
       onOutcome: (target, outcome) => this.#onOutcome(target, outcome),
     })
+  }
+
+  /** What was refused of others since the start. */
+  get refused(): { readonly offences: Conduct['counts']; readonly shutOuts: number } {
+    return { offences: this.#conduct.counts, shutOuts: this.#conduct.shutOuts }
   }
 
   addresses(): string[] {
@@ -133,13 +156,15 @@ export class Libp2pNetwork implements PeerNetwork {
 
   /** Dials `peer` until it answers or is no longer heard of. */
   discovered(peer: PeerId, addresses: readonly string[]): void {
-    if (this.#allowed(peer)) this.#dialer.addDiscovered(peer, addresses)
+    if (this.#allowed(peer) && !this.#conduct.isShutOut(peer, performance.now()))
+      this.#dialer.addDiscovered(peer, addresses)
   }
 
   async stop(): Promise<void> {
     if (this.#stopped) return
     this.#stopped = true
     this.#dialer.stop()
+    clearInterval(this.#watch)
     await this.#sessions.close(CLOSE_TIMEOUT_MS)
     await this.#node.stop()
   }
@@ -160,6 +185,7 @@ export class Libp2pNetwork implements PeerNetwork {
     node.addEventListener('peer:discovery', ({ detail }) => {
       this.discovered(detail.id.toString() as PeerId, detail.multiaddrs.map(String))
     })
+    node.addEventListener('connection:open', ({ detail }) => this.#onConnection(detail))
     this.#startGossip(node.services.pubsub)
     try {
       await node.start()
@@ -169,24 +195,73 @@ export class Libp2pNetwork implements PeerNetwork {
       throw cannotListen(this.#options.listen, error)
     }
     node.services.pubsub.subscribe(LOAD_TOPIC)
+    this.#watch = setInterval(() => this.#watchScores(node.services.pubsub), SCORES_MS).unref()
     for (const address of this.#options.peers) this.#dialer.addStatic(address, toEndpoint(address)?.peer)
   }
 
   #startGossip(pubsub: GossipSub): void {
-    pubsub.topicValidators.set(LOAD_TOPIC, (_, message) => {
-      if (message.type !== 'signed' || !this.#allowed(message.from.toString() as PeerId))
-        return Verdict.Reject
-      const load = decodeLoad(message.data)
-      if (load.kind === 'malformed') return Verdict.Reject
-      this.#validated.set(message.data, load.message)
-      return Verdict.Accept
-    })
+    pubsub.topicValidators.set(LOAD_TOPIC, (source, message) => this.#validate(source, message))
     pubsub.addEventListener('message', ({ detail }) => {
       const load = this.#validated.get(detail.data)
       if (detail.type !== 'signed' || load === undefined) return
       const peer = detail.from.toString() as PeerId
       if (!this.#sessions.has(peer)) this.#heardOf(peer, load.addresses)
       this.#emit({ kind: 'load', peer, load })
+    })
+  }
+
+  /** What is rejected counts against who has passed it on, and goes no further; nor does what is ignored. */
+  #validate(from: { toString(): string }, message: GossipMessage): Verdict {
+    const source = from.toString() as PeerId
+    if (message.type !== 'signed') return this.#reject(source)
+    const now = performance.now()
+    const origin = message.from.toString() as PeerId
+    if (!this.#conduct.takesMessage(source, now) || !this.#conduct.takesLoad(origin, now)) {
+      // Others pass on what somebody else floods them with.
+      if (source === origin) this.#onOffence(source, this.#hostOf(source), 'flood')
+      return Verdict.Ignore
+    }
+    const load = decodeLoad(message.data)
+    if (load.kind === 'malformed') return this.#reject(source)
+    if (!this.#allowed(origin) || this.#conduct.isShutOut(origin, now)) return Verdict.Ignore
+    this.#validated.set(message.data, load.message)
+    return Verdict.Accept
+  }
+
+  #reject(source: PeerId): Verdict {
+    this.#onOffence(source, this.#hostOf(source), 'gossip')
+    return Verdict.Reject
+  }
+
+  /** Gossip that is not even a message, as with a wrong signature, shows in gossipsub's scores alone. */
+  #watchScores(pubsub: Gossip): void {
+    for (const peer of this.#connected)
+      if (pubsub.getScore(peer) < SCORE_MIN) this.#onOffence(peer, this.#hostOf(peer), 'gossip')
+  }
+
+  #hostOf(peer: PeerId): string {
+    const [connection] = this.#node.getConnections(peerIdFromString(peer))
+    return connection === undefined ? '' : (toEndpoint(connection.remoteAddr)?.host ?? '')
+  }
+
+  #onConnection(connection: Connection): void {
+    if (this.#node.getConnections(connection.remotePeer).length <= CONNECTIONS_PER_PEER_MAX) return
+    connection.abort(new Error('too many connections'))
+    const peer = connection.remotePeer.toString() as PeerId
+    this.#onOffence(peer, this.#hostOf(peer), 'connections')
+  }
+
+  /** Shuts a peer out when it was one offence too many. */
+  #onOffence(peer: PeerId, host: string, offence: Offence): void {
+    const ms = this.#conduct.note(peer, host, offence, performance.now())
+    if (ms === 0) return
+    this.#options.log.warn(
+      `${peer} at ${host} is shut out for ${ms / 1000} s for what it sends (${offence}): update or stop the agent there`,
+    )
+    // Not from within: its stream is just being closed.
+    queueMicrotask(() => {
+      for (const connection of this.#node.getConnections(peerIdFromString(peer)))
+        connection.abort(new Error('shut out'))
     })
   }
 

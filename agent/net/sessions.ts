@@ -30,8 +30,12 @@ export interface SessionsPort {
   /** What to say of this agent in a hello. */
   load(): Load
   emit(event: NetworkEvent): void
-  /** The stream to `peer` has ended. `refused`: for what the peer has sent. */
-  onEnded(peer: PeerId, refused: boolean): void
+  /** Whether one more message of `peer` is within bounds. */
+  takes(peer: PeerId): boolean
+  /** `peer`, at `host`, has sent what no agent sends; its stream is about to end. */
+  onOffence(peer: PeerId, host: string, offence: 'malformed' | 'flood'): void
+  /** The stream to `peer` has ended. */
+  onEnded(peer: PeerId): void
 }
 
 interface Session {
@@ -43,6 +47,7 @@ interface Session {
   readonly bySmaller: boolean
   hello: { readonly instance: string; readonly load: Load } | undefined
   joined: boolean
+  flooded: boolean
 }
 
 interface Waiting {
@@ -93,6 +98,7 @@ export class Sessions {
       bySmaller: (stream.direction === 'outbound') === this.#port.self < peer,
       hello: undefined,
       joined: false,
+      flooded: false,
       stream: new PeerStream(stream, {
         onMessage: message => this.#onMessage(session, message),
         onClose: (reason, refused) => this.#onClosed(session, reason, refused),
@@ -104,6 +110,11 @@ export class Sessions {
 
   #onMessage(session: Session, message: PeerMessage): void {
     const { peer } = session
+    if (!this.#port.takes(peer)) {
+      session.flooded = true
+      session.stream.refuse('too many messages')
+      return
+    }
     switch (message.kind) {
       case 'hello':
         this.#onHello(session, message.instance, message.load)
@@ -137,7 +148,10 @@ export class Sessions {
     } else if (current.hello === undefined || current.hello.instance === instance) {
       // Opened from both sides at once on one connection: both keep the same one.
       const crossed = current.connection === session.connection && current.bySmaller !== session.bySmaller
-      if (crossed && current.bySmaller) return session.stream.abort('there is a stream already')
+      if (crossed && current.bySmaller) {
+        session.stream.abort('there is a stream already')
+        return
+      }
       current.stream.abort('replaced by a new stream')
       this.#join(session, load)
     } else {
@@ -154,7 +168,10 @@ export class Sessions {
 
   #wait(current: Session, first: string, session: Session, second: string): void {
     const { peer } = session
-    if (this.#waiting.has(peer)) return session.stream.abort('another agent of this identity waits already')
+    if (this.#waiting.has(peer)) {
+      session.stream.abort('another agent of this identity waits already')
+      return
+    }
     const timer = setTimeout(() => this.#onSilence(peer), CLAIM_MS)
     this.#waiting.set(peer, { session, timer: timer.unref(), claimed: false })
     current.stream.send({ kind: 'twin-seen', instance: second })
@@ -203,6 +220,7 @@ export class Sessions {
     else this.#port.log.debug(text)
     if (session.joined) this.#port.emit({ kind: 'lost', peer })
     if (follows?.hello !== undefined) this.#join(follows, follows.hello.load)
-    this.#port.onEnded(peer, refused)
+    if (refused) this.#port.onOffence(peer, session.host, session.flooded ? 'flood' : 'malformed')
+    this.#port.onEnded(peer)
   }
 }

@@ -11,8 +11,9 @@ import { type LengthPrefixedStream, lpStream } from '@libp2p/utils'
 import { multiaddr } from '@multiformats/multiaddr'
 import { loadOrMakeKey } from '../../agent/key.js'
 import type { Load } from '../../agent/machines/membership.js'
+import type { PeerId } from '../../agent/machines/types.js'
 import { decodeMessage, encodeMessage, type PeerMessage } from '../../agent/net/messages.js'
-import { makeNode, type Node } from '../../agent/net/node.js'
+import { LOAD_TOPIC, makeNode, type Node } from '../../agent/net/node.js'
 import { Twins } from '../../agent/net/twins.js'
 
 /** As agents name it. */
@@ -24,18 +25,20 @@ export class HostilePeer {
   readonly received: PeerMessage[] = []
   /** Streams that were opened. */
   streams = 0
-  readonly #node: Node
+  #node: Node
+  readonly #again: () => Promise<Node>
   readonly #address: string
   readonly #load: Load
   readonly #twins: Twins
   #stream: Stream | undefined
   #frames: LengthPrefixedStream<Stream> | undefined
 
-  private constructor(node: Node, address: string, load: Load, twins: Twins) {
+  private constructor(node: Node, address: string, load: Load, twins: Twins, again: () => Promise<Node>) {
     this.#node = node
     this.#address = address
     this.#load = load
     this.#twins = twins
+    this.#again = again
   }
 
   /** Joins an agent. */
@@ -46,13 +49,23 @@ export class HostilePeer {
   ): Promise<HostilePeer> {
     const key = await loadOrMakeKey(keyFile)
     const identity = await identityBelow(peerId)
-    const options = { identity, key, listen: [], peers: [], allow: [], load, log: QUIET }
     const twins = new Twins(identity, load.incarnation, () => {})
-    const node = await makeNode(options, { onStranger: () => {}, twins })
-    await node.start()
-    const hostile = new HostilePeer(node, address, load, twins)
+    const arrive = async (as: PrivateKey): Promise<Node> => {
+      const options = { identity: as, key, listen: [], peers: [], allow: [], load, log: QUIET }
+      const lets = { admits: () => true, isShutOut: () => false }
+      const node = await makeNode(options, { onStranger: () => {}, twins, ...lets })
+      await node.start()
+      node.services.pubsub.subscribe(LOAD_TOPIC)
+      return node
+    }
+    const again = async () => arrive(await identityBelow(peerId))
+    const hostile = new HostilePeer(await arrive(identity), address, load, twins, again)
     await hostile.open()
     return hostile
+  }
+
+  get id(): PeerId {
+    return this.#node.peerId.toString() as PeerId
   }
 
   get closed(): boolean {
@@ -91,9 +104,21 @@ export class HostilePeer {
     await this.#node.stop()
   }
 
+  /** Any bytes, as gossip. */
+  async publish(bytes: Uint8Array): Promise<void> {
+    await this.#node.services.pubsub.publish(LOAD_TOPIC, bytes)
+  }
+
+  /** Comes as somebody else where it is shut out. */
   async #openAgain(): Promise<void> {
     await sleep(REOPEN_MS)
-    await this.open()
+    try {
+      await this.open()
+    } catch {
+      await this.#node.stop()
+      this.#node = await this.#again()
+      await this.open()
+    }
   }
 
   async #read(frames: LengthPrefixedStream<Stream>): Promise<void> {
