@@ -307,6 +307,7 @@ class Agent implements AgentService {
   #onMessage(peer: PeerId, message: PeerMessage): void {
     switch (message.kind) {
       case 'hello':
+      case 'known':
       case 'twin-seen':
       case 'twin-claim':
       case 'twin-told':

@@ -11,6 +11,7 @@
  */
 
 import './with-resolvers.js'
+import { isIP } from 'node:net'
 import {
   type Message as GossipMessage,
   type GossipSub,
@@ -110,6 +111,7 @@ export class Libp2pNetwork implements PeerNetwork {
       log: options.log,
       load: () => this.#load,
       emit: event => this.#emit(event),
+      onKnown: (peer, addresses) => this.#heardOf(peer, addresses, true),
       takes: peer => conduct.takesMessage(peer, performance.now()),
       onOffence: (peer, host, offence) => this.#onOffence(peer, host, offence),
       onEnded: peer => this.#openSoon(peer),
@@ -155,9 +157,9 @@ export class Libp2pNetwork implements PeerNetwork {
   }
 
   /** Dials `peer` until it answers or is no longer heard of. */
-  discovered(peer: PeerId, addresses: readonly string[]): void {
+  discovered(peer: PeerId, addresses: readonly string[], alone = false): void {
     if (this.#allowed(peer) && !this.#conduct.isShutOut(peer, performance.now()))
-      this.#dialer.addDiscovered(peer, addresses)
+      this.#dialer.addDiscovered(peer, addresses, alone)
   }
 
   async stop(): Promise<void> {
@@ -205,7 +207,8 @@ export class Libp2pNetwork implements PeerNetwork {
       const load = this.#validated.get(detail.data)
       if (detail.type !== 'signed' || load === undefined) return
       const peer = detail.from.toString() as PeerId
-      if (!this.#sessions.has(peer)) this.#heardOf(peer, load.addresses)
+      if (this.#sessions.has(peer)) this.#sessions.heard(peer, load)
+      else this.#heardOf(peer, load.addresses, false)
       this.#emit({ kind: 'load', peer, load })
     })
   }
@@ -269,10 +272,14 @@ export class Libp2pNetwork implements PeerNetwork {
    * An agent known only by what others pass on. Its loopback addresses mean another machine's loopback unless we are
    * all on one, and an agent that listens on loopback alone keeps to its machine.
    */
-  #heardOf(peer: PeerId, addresses: readonly string[]): void {
-    const loopbackOnly = this.addresses().every(own => isLoopback(toEndpoint(own)?.host ?? ''))
-    const near = addresses.filter(address => isLoopback(toEndpoint(address)?.host ?? '') === loopbackOnly)
-    this.discovered(peer, near)
+  #heardOf(peer: PeerId, addresses: readonly string[], alone: boolean): void {
+    const hostOf = (address: string) => toEndpoint(address)?.host ?? ''
+    const loopbackOnly = this.addresses().every(own => isLoopback(hostOf(own)))
+    // Names are for people: whoever is heard could have them looked up.
+    const near = addresses.filter(
+      address => isIP(hostOf(address)) !== 0 && isLoopback(hostOf(address)) === loopbackOnly,
+    )
+    this.discovered(peer, near, alone)
   }
 
   #allowed(peer: PeerId): boolean {

@@ -26,6 +26,8 @@ import { CLAIM_BYTES_MAX, INSTANCE_PATTERN } from './twins.js'
 
 export const MESSAGE_BYTES_MAX = 64 * 1024
 export const LANE_KEY_BYTES = 32
+/** Agents that one introduces to another. */
+export const KNOWN_MAX = 32
 /** A load message is gossiped every second: an address or two of 8 at most, and numbers. */
 export const LOAD_BYTES_MAX = 2048
 
@@ -116,10 +118,12 @@ const factsSchema = z.strictObject({
   xcr0: z.string().regex(/^0x[0-9a-fA-F]{1,16}$/),
 })
 
+const known = z.strictObject({ peer, addresses: listOf(address, 8) })
 const member = z.strictObject({ node, name, peer })
 
 const message = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('hello'), instance, load }),
+  z.strictObject({ kind: z.literal('known'), agents: listOf(known, KNOWN_MAX) }),
   z.strictObject({ kind: z.literal('twin-seen'), instance }),
   z.strictObject({ kind: z.literal('twin-claim'), claim }),
   z.strictObject({ kind: z.literal('twin-told'), claim, addresses: listOf(address, 8) }),

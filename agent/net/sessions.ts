@@ -2,6 +2,8 @@
  * The one stream between this agent and each other one, from its hello to its end; and what is done when a second stream
  * of the same peer says hello.
  *
+ * Who joins is told of the others that are known here, and dials them: one peer that is given leads to all.
+ *
  * Its instance number tells what that is. The same one: the peer has opened a new stream, the old one is given up. Another
  * one: the peer was started again, or two agents have one identity. The first stream is kept, the second one waits, and
  * both agents are asked for a signed claim that names the other (twins.ts), which is passed on: who started later ends by
@@ -15,7 +17,7 @@ import type { Load } from '../machines/membership.js'
 import type { PeerId } from '../machines/types.js'
 import type { Logger } from '../service.js'
 import { toEndpoint } from './address.js'
-import type { PeerMessage } from './messages.js'
+import { KNOWN_MAX, type PeerMessage } from './messages.js'
 import { PeerStream } from './peer-stream.js'
 import type { NetworkEvent } from './port.js'
 import type { Twins } from './twins.js'
@@ -30,6 +32,8 @@ export interface SessionsPort {
   /** What to say of this agent in a hello. */
   load(): Load
   emit(event: NetworkEvent): void
+  /** An agent that `peer` knows, and where. */
+  onKnown(peer: PeerId, addresses: readonly string[]): void
   /** Whether one more message of `peer` is within bounds. */
   takes(peer: PeerId): boolean
   /** `peer`, at `host`, has sent what no agent sends; its stream is about to end. */
@@ -48,6 +52,7 @@ interface Session {
   hello: { readonly instance: string; readonly load: Load } | undefined
   joined: boolean
   flooded: boolean
+  introduced: boolean
 }
 
 interface Waiting {
@@ -99,6 +104,7 @@ export class Sessions {
       hello: undefined,
       joined: false,
       flooded: false,
+      introduced: false,
       stream: new PeerStream(stream, {
         onMessage: message => this.#onMessage(session, message),
         onClose: (reason, refused) => this.#onClosed(session, reason, refused),
@@ -118,6 +124,12 @@ export class Sessions {
     switch (message.kind) {
       case 'hello':
         this.#onHello(session, message.instance, message.load)
+        return
+      case 'known':
+        // Once: it costs a dial each.
+        if (session.introduced) return
+        session.introduced = true
+        for (const each of message.agents) this.#port.onKnown(each.peer, each.addresses)
         return
       case 'twin-seen':
         void this.#port.twins
@@ -163,7 +175,19 @@ export class Sessions {
     const { peer, host } = session
     this.#current.set(peer, session)
     session.joined = true
+    const agents = [...this.#current.values()].flatMap(one =>
+      one === session || !one.joined || one.hello === undefined
+        ? []
+        : [{ peer: one.peer, addresses: one.hello.load.addresses }],
+    )
+    if (agents.length > 0) session.stream.send({ kind: 'known', agents: agents.slice(-KNOWN_MAX) })
     this.#port.emit({ kind: 'joined', peer, load, host })
+  }
+
+  /** What `peer` says of itself by now. */
+  heard(peer: PeerId, load: Load): void {
+    const session = this.#current.get(peer)
+    if (session?.hello?.load.incarnation === load.incarnation) session.hello = { ...session.hello, load }
   }
 
   #wait(current: Session, first: string, session: Session, second: string): void {

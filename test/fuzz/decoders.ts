@@ -76,6 +76,7 @@ const facts = {
 }
 const messages: PeerMessage[] = [
   { kind: 'hello', instance: '0'.repeat(32), load },
+  { kind: 'known', agents: [{ peer: PEER, addresses: ['/ip4/192.0.2.7/tcp/7420'] }] },
   { kind: 'twin-seen', instance: 'f'.repeat(32) },
   { kind: 'twin-claim', claim: new Uint8Array(200) },
   { kind: 'twin-told', claim: new Uint8Array(200), addresses: ['/ip4/192.0.2.7/tcp/7420'] },

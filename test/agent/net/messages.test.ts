@@ -23,6 +23,7 @@ const load = { name: 'n', incarnation: 1, sequence: 2, addresses: ['/ip4/1.2.3.4
 
 const messages: PeerMessage[] = [
   { kind: 'hello', instance: '0'.repeat(32), load },
+  { kind: 'known', agents: [{ peer, addresses: ['/ip4/192.0.2.7/tcp/7420'] }] },
   { kind: 'twin-seen', instance: 'f'.repeat(32) },
   { kind: 'twin-claim', claim: new Uint8Array(200) },
   { kind: 'twin-told', claim: new Uint8Array(200), addresses: ['/ip4/192.0.2.7/tcp/7420'] },
