@@ -35,6 +35,8 @@ export interface DialerPort {
   isConnected(peer: PeerId): boolean
   dial(addresses: readonly string[], peer: PeerId | undefined): Promise<DialOutcome>
   onOutcome(target: string, outcome: DialOutcome): void
+  /** A peer that is connected has an address that it did not have before. */
+  onMoved(peer: PeerId): void
 }
 
 interface Target {
@@ -76,8 +78,11 @@ export class Dialer {
       if (addresses.some(address => !known.addresses.includes(address))) {
         known.notBefore = 0
         known.delayMs = DELAY_FIRST_MS
+        if (this.#port.isConnected(peer)) this.#port.onMoved(peer)
       }
-      known.addresses = addresses
+      // Each of its interfaces says its own addresses only.
+      const others = known.addresses.filter(address => !addresses.includes(address))
+      known.addresses = [...addresses, ...others].slice(0, ADDRESSES_MAX)
       known.heardAt = performance.now()
       if (!this.#port.isConnected(peer)) this.#tick()
       return

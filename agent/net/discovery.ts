@@ -22,8 +22,6 @@ import {
   peerDiscoverySymbol,
   serviceCapabilities,
 } from '@libp2p/interface'
-import { peerIdFromString } from '@libp2p/peer-id'
-import { multiaddr } from '@multiformats/multiaddr'
 import { TypedEventEmitter } from 'main-event'
 import type { NetworkKey } from '../key.js'
 import type { Stranger } from '../machines/membership.js'
@@ -42,7 +40,9 @@ const TTL = 1
 const BURST_MS = [0, 100, 250, 500]
 const INTERVAL_MS = 1_000
 /** Interfaces come and go (cables, VPNs, DHCP). */
-const RESCAN_MS = 3_000
+const RESCAN_MS = 1_000
+/** To begin with. */
+const FIRST_SCANS_MS = 3_000
 /** Until the agent listens for the first time, which it does some ms after it started. */
 const FIRST_SCAN_MS = 20
 /** At most one extra packet in this time answers newcomers. */
@@ -69,6 +69,8 @@ export interface DiscoverySite {
   /** Multiaddrs the agent listens on now. */
   addresses(): readonly string[]
   onStranger(stranger: Stranger): void
+  /** Every few seconds for each agent. libp2p's own event comes once for each and then never again. */
+  onFound(peer: PeerId, addresses: readonly string[]): void
   readonly twins: Twins
 }
 
@@ -123,7 +125,7 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   /** libp2p calls this when everything is started; it may still be about to listen. */
   afterStart(): void {
     this.#started = true
-    this.#openFirst(performance.now() + RESCAN_MS)
+    this.#openFirst(performance.now() + FIRST_SCANS_MS)
     this.#every(RESCAN_MS, () => this.#rescan())
     this.#every(1_000, () => {
       for (const channel of this.#channels.values()) channel.received = 0
@@ -308,8 +310,7 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
       this.#site.onStranger({ id: peer, name, address: addresses[0] ?? '', remedy: REMEDY_OTHER_KEY })
       return
     }
-    const detail = { id: peerIdFromString(peer), multiaddrs: addresses.map(address => multiaddr(address)) }
-    this.safeDispatchEvent('peer', { detail })
+    this.#site.onFound(peer, addresses)
   }
 
   /** Answers a newcomer soon, so that it need not wait for our next turn. */

@@ -50,6 +50,7 @@ const OPEN_INSTEAD_MS = 1_000
 const SCORES_MS = 1_000
 /** From there on gossipsub takes nothing more of a peer. */
 const SCORE_MIN = -80
+const MOVED_TIMEOUT_MS = 2_000
 const CLOSE_TIMEOUT_MS = 1_000
 
 /** Only where the address names one: without it whoever answers is welcome. */
@@ -84,7 +85,7 @@ export class Libp2pNetwork implements PeerNetwork {
 
   /** Listens and starts dialling. Throws `cannot-listen`. */
   static async start(options: Libp2pOptions): Promise<Libp2pNetwork> {
-    const hears = { emit: (_: NetworkEvent) => {} }
+    const hears = { emit: (_: NetworkEvent) => {}, found: (_peer: PeerId, _at: readonly string[]) => {} }
     const twins = new Twins(options.identity, options.load.incarnation, addresses =>
       hears.emit({ kind: 'twin', addresses }),
     )
@@ -92,9 +93,11 @@ export class Libp2pNetwork implements PeerNetwork {
     const conduct = new Conduct()
     const admits = (host: string) => conduct.admits(host, performance.now())
     const isShutOut = (peer: PeerId) => conduct.isShutOut(peer, performance.now())
-    const node = await makeNode(options, { onStranger, twins, admits, isShutOut })
+    const onFound = (peer: PeerId, addresses: readonly string[]) => hears.found(peer, addresses)
+    const node = await makeNode(options, { onStranger, onFound, twins, admits, isShutOut })
     const network = new Libp2pNetwork(node, options, twins, conduct)
     hears.emit = event => network.#emit(event)
+    hears.found = (peer, addresses) => network.discovered(peer, addresses)
     await network.#start()
     return network
   }
@@ -114,6 +117,7 @@ export class Libp2pNetwork implements PeerNetwork {
       onKnown: (peer, addresses) => this.#heardOf(peer, addresses, true),
       takes: peer => conduct.takesMessage(peer, performance.now()),
       onOffence: (peer, host, offence) => this.#onOffence(peer, host, offence),
+      reset: (peer, reason) => this.#reset(peer, reason),
       onEnded: peer => this.#openSoon(peer),
     })
     this.#dialer = new Dialer({
@@ -121,6 +125,7 @@ export class Libp2pNetwork implements PeerNetwork {
       isConnected: peer => this.#connected.has(peer),
       dial: (addresses, peer) => this.#dial(addresses, peer),
       onOutcome: (target, outcome) => this.#onOutcome(target, outcome),
+      onMoved: peer => void this.#checkMoved(peer),
     })
   }
 
@@ -183,9 +188,6 @@ export class Libp2pNetwork implements PeerNetwork {
       this.#connected.delete(peer)
       this.#sessions.abort(peer, 'the connection ended')
       if (!this.#stopped) this.#dialer.lost(peer)
-    })
-    node.addEventListener('peer:discovery', ({ detail }) => {
-      this.discovered(detail.id.toString() as PeerId, detail.multiaddrs.map(String))
     })
     node.addEventListener('connection:open', ({ detail }) => this.#onConnection(detail))
     this.#startGossip(node.services.pubsub)
@@ -262,10 +264,13 @@ export class Libp2pNetwork implements PeerNetwork {
       `${peer} at ${host} is shut out for ${ms / 1000} s for what it sends (${offence}): update or stop the agent there`,
     )
     // Not from within: its stream is just being closed.
-    queueMicrotask(() => {
-      for (const connection of this.#node.getConnections(peerIdFromString(peer)))
-        connection.abort(new Error('shut out'))
-    })
+    queueMicrotask(() => this.#reset(peer, 'shut out'))
+  }
+
+  #reset(peer: PeerId, reason: string): void {
+    this.#sessions.abort(peer, reason)
+    for (const connection of this.#node.getConnections(peerIdFromString(peer)))
+      connection.abort(new Error(reason))
   }
 
   /**
@@ -307,6 +312,16 @@ export class Libp2pNetwork implements PeerNetwork {
     }
     if (outcome.kind === 'failed') this.#options.log.debug(`cannot reach ${target}: ${outcome.reason}`)
     if (outcome.kind === 'self') this.#options.log.warn(`--peer ${target} ${IT_IS_SELF}`)
+  }
+
+  /** Its connection may be to an address that is no more: then nothing comes back, for a quarter of an hour. */
+  async #checkMoved(peer: PeerId): Promise<void> {
+    try {
+      const signal = AbortSignal.timeout(MOVED_TIMEOUT_MS)
+      await this.#node.services.ping.ping(peerIdFromString(peer), { signal })
+    } catch {
+      this.#reset(peer, 'its address is no more')
+    }
   }
 
   #onConnected(peer: PeerId): void {

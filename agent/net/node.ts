@@ -9,7 +9,7 @@ import { type GossipSub, type GossipSubComponents, gossipsub } from '@chainsafe/
 import { createTopicScoreParams } from '@chainsafe/libp2p-gossipsub/score'
 import { identify } from '@libp2p/identify'
 import type { PrivateKey } from '@libp2p/interface'
-import { ping } from '@libp2p/ping'
+import { type Ping, ping } from '@libp2p/ping'
 import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
@@ -45,7 +45,7 @@ const SCORE_KEPT_MS = 5_000
 
 /** As it is; its own type leaves the scores out. */
 export type Gossip = GossipSub & { getScore(peer: string): number }
-export type Node = Libp2p<{ identify: unknown; ping: unknown; pubsub: Gossip }>
+export type Node = Libp2p<{ identify: unknown; ping: Ping; pubsub: Gossip }>
 
 export interface Libp2pOptions {
   readonly identity: PrivateKey
@@ -65,6 +65,8 @@ export interface Libp2pOptions {
 export interface NodeSite {
   /** Hears of peers that the allow list keeps out. */
   onStranger(stranger: Stranger): void
+  /** An agent was seen on the LAN. */
+  onFound(peer: PeerId, addresses: readonly string[]): void
   readonly twins: Twins
   /** Whether a connection from `host` is let in, before it is known whose it is. */
   admits(host: string): boolean
@@ -73,7 +75,7 @@ export interface NodeSite {
 
 /** A node that is not started yet. */
 export async function makeNode(options: Libp2pOptions, site: NodeSite): Promise<Node> {
-  const { onStranger, twins } = site
+  const { onStranger, onFound, twins } = site
   const { allow, discovery, transports = [tcp()] } = options
   const denied = (peer: { toString(): string }, address: { toString(): string }): boolean => {
     const id = peer.toString()
@@ -119,6 +121,7 @@ export async function makeNode(options: Libp2pOptions, site: NodeSite): Promise<
                 addresses: () =>
                   addressManager.getAddresses().map(address => address.decapsulate('/p2p').toString()),
                 onStranger,
+                onFound,
                 twins,
               }),
           ],

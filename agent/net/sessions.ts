@@ -4,10 +4,11 @@
  *
  * Who joins is told of the others that are known here, and dials them: one peer that is given leads to all.
  *
- * Its instance number tells what that is. The same one: the peer has opened a new stream, the old one is given up. Another
- * one: the peer was started again, or two agents have one identity. The first stream is kept, the second one waits, and
- * both agents are asked for a signed claim that names the other (twins.ts), which is passed on: who started later ends by
- * itself. An agent that is gone answers nothing, and its stream is given up for the one that waits.
+ * The instance number of a second stream tells what it is. The same one: the peer has opened a new stream, the old one is
+ * given up, and if that was on another connection, all of them. Another one: the peer was started again, or two agents
+ * have one identity. The first stream is kept, the second one waits, and both agents are asked for a signed claim that
+ * names the other (twins.ts), which is passed on: who started later ends by itself. An agent that is gone answers
+ * nothing: its connections are ended, and the other one is the first when it dials again.
  *
  * Limits: one that waits for each peer; 2 s for the first one's claim; who waits for 10 s is sent away.
  */
@@ -38,6 +39,8 @@ export interface SessionsPort {
   takes(peer: PeerId): boolean
   /** `peer`, at `host`, has sent what no agent sends; its stream is about to end. */
   onOffence(peer: PeerId, host: string, offence: 'malformed' | 'flood'): void
+  /** Ends all streams and connections of `peer`, which dials again: gossip, too, keeps to the oldest connection. */
+  reset(peer: PeerId, reason: string): void
   /** The stream to `peer` has ended. */
   onEnded(peer: PeerId): void
 }
@@ -164,6 +167,10 @@ export class Sessions {
         session.stream.abort('there is a stream already')
         return
       }
+      if (current.joined && current.connection !== session.connection) {
+        this.#port.reset(peer, 'the peer has left this connection')
+        return
+      }
       current.stream.abort('replaced by a new stream')
       this.#join(session, load)
     } else {
@@ -206,7 +213,7 @@ export class Sessions {
   #onSilence(peer: PeerId): void {
     const waiting = this.#waiting.get(peer)
     if (waiting?.claimed !== true) {
-      this.#current.get(peer)?.stream.abort('silent while another agent with its identity is there')
+      this.#port.reset(peer, 'silent while another agent with its identity is there')
       return
     }
     const { stream } = waiting.session
@@ -233,18 +240,16 @@ export class Sessions {
     const { peer } = session
     if (this.#current.get(peer) === session) this.#current.delete(peer)
     const waiting = this.#waiting.get(peer)
-    const waits = waiting?.session === session
-    const follows = session.joined && !waits ? waiting?.session : undefined
-    if (waits || follows !== undefined) {
-      clearTimeout(waiting?.timer)
+    if (waiting?.session === session) {
+      clearTimeout(waiting.timer)
       this.#waiting.delete(peer)
     }
     const text = `stream to ${peer} ended: ${reason}`
     if (refused) this.#port.log.warn(text)
     else this.#port.log.debug(text)
     if (session.joined) this.#port.emit({ kind: 'lost', peer })
-    if (follows?.hello !== undefined) this.#join(follows, follows.hello.load)
     if (refused) this.#port.onOffence(peer, session.host, session.flooded ? 'flood' : 'malformed')
+    if (session.joined && waiting !== undefined) this.#port.reset(peer, 'who was here before is gone')
     this.#port.onEnded(peer)
   }
 }

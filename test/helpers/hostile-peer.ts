@@ -53,7 +53,7 @@ export class HostilePeer {
     const arrive = async (as: PrivateKey): Promise<Node> => {
       const options = { identity: as, key, listen: [], peers: [], allow: [], load, log: QUIET }
       const lets = { admits: () => true, isShutOut: () => false }
-      const node = await makeNode(options, { onStranger: () => {}, twins, ...lets })
+      const node = await makeNode(options, { onStranger: () => {}, onFound: () => {}, twins, ...lets })
       await node.start()
       node.services.pubsub.subscribe(LOAD_TOPIC)
       return node

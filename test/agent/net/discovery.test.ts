@@ -40,9 +40,10 @@ async function listener(port: number, key = newKey(), addresses = [LOOP], twin?:
   const self = peerIdFromPrivateKey(identity).toString() as PeerId
   const found: string[] = []
   const strangers: Stranger[] = []
-  const site = { self, addresses: () => addresses, onStranger: (one: Stranger) => strangers.push(one), twins }
+  const onStranger = (one: Stranger) => strangers.push(one)
+  const onFound = (peer: PeerId, at: readonly string[]) => found.push(`${peer} ${at}`)
+  const site = { self, addresses: () => addresses, onStranger, onFound, twins }
   const discovery = lanDiscovery({ key, name: 'node', log: quiet, port })(site)
-  discovery.addEventListener('peer', ({ detail }) => found.push(`${detail.id} ${detail.multiaddrs}`))
   return { self, found, strangers, twinsAt, discovery }
 }
 
