@@ -109,6 +109,11 @@ export class HostilePeer {
     await this.#node.services.pubsub.publish(LOAD_TOPIC, bytes)
   }
 
+  /** One more connection, beside those that there are. */
+  async connectAgain(): Promise<void> {
+    await this.#node.dial(multiaddr(this.#address), { force: true })
+  }
+
   /** Comes as somebody else where it is shut out. */
   async #openAgain(): Promise<void> {
     await sleep(REOPEN_MS)

@@ -135,6 +135,14 @@ test.serial('a flood of messages that mean nothing shuts its sender out', async 
   await expectUnharmed('flood')
 })
 
+test.serial('too many connections shut their owner out', async t => {
+  const { a, hostile, expectUnharmed } = await scene(t)
+  let made = 0
+  while (a.network.refused.shutOuts === 0 && made++ < 100) await hostile.connectAgain().catch(() => {})
+  t.log(`${made} made, ${JSON.stringify(a.network.refused)}`)
+  await expectUnharmed('connections')
+})
+
 for (const [what, load, offence] of [
   ['gossip that is none', () => wrong, 'gossip'],
   ['a flood of loads', (i: number) => encodeLoad(loadOf('mallory', 1, i)), 'flood'],
