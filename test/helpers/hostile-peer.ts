@@ -3,6 +3,7 @@
  * told, and opens the stream itself, for which its identity is drawn until it is the smaller one.
  */
 
+import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { PrivateKey, Stream } from '@libp2p/interface'
@@ -107,6 +108,16 @@ export class HostilePeer {
   /** Any bytes, as gossip. */
   async publish(bytes: Uint8Array): Promise<void> {
     await this.#node.services.pubsub.publish(LOAD_TOPIC, bytes)
+  }
+
+  /** A load of this peer that somebody else has signed, straight to the agent `to`. */
+  publishForged(to: string, data: Uint8Array): void {
+    const pubsub = this.#node.services.pubsub as unknown as {
+      sendRpc(to: string, rpc: { subscriptions: []; messages: object[] }): boolean
+    }
+    const from = this.#node.peerId.toMultihash().bytes
+    const [seqno, signature] = [randomBytes(8), randomBytes(64)]
+    pubsub.sendRpc(to, { subscriptions: [], messages: [{ from, data, seqno, topic: LOAD_TOPIC, signature }] })
   }
 
   /** One more connection, beside those that there are. */

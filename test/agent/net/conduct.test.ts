@@ -143,6 +143,22 @@ test.serial('too many connections shut their owner out', async t => {
   await expectUnharmed('connections')
 })
 
+test.serial('gossip with wrong signatures shuts its sender out', async t => {
+  const { a, b, hostile, first, expectUnharmed } = await scene(t)
+  let said = 0
+  await until(
+    'an offence',
+    () => {
+      hostile.publishForged(a.agent.self, encodeLoad(loadOf('mallory', 1, ++said)))
+      return a.network.refused.shutOuts > 0
+    },
+    PATIENCE_MS,
+  )
+  t.log(`${said} sent, ${JSON.stringify(a.network.refused)}`)
+  t.false(b.agent.events.some(event => event.kind === 'load' && event.peer === first))
+  await expectUnharmed('gossip')
+})
+
 for (const [what, load, offence] of [
   ['gossip that is none', () => wrong, 'gossip'],
   ['a flood of loads', (i: number) => encodeLoad(loadOf('mallory', 1, i)), 'flood'],
