@@ -21,6 +21,9 @@ import { PATIENCE_MS, QUIET } from './real-bench.js'
 
 const SOMEBODY = '12D3KooWsomebody' as PeerId
 const FLOOD = 10_000
+/** As gossipsub is by itself, more than 14 would be shut out. */
+const MANY = 18
+const SCORES_SEEN_MS = 2_500
 const GROWTH_BYTES_MAX = 300 << 20
 
 test('five offences within a minute shut a peer out, each time for twice as long, an hour at most', t => {
@@ -82,8 +85,12 @@ async function scene(t: ExecutionContext) {
   await until('two', () => count(a.agent, 'joined', b.agent.self) === 1, PATIENCE_MS)
   const [address = ''] = a.network.addresses()
   const load = { ...loadOf('mallory', 1, 1), addresses: [] }
-  const hostile = await HostilePeer.join({ address, peerId: a.agent.self }, keyFile, load)
-  t.teardown(() => hostile.stop())
+  const another = async () => {
+    const peer = await HostilePeer.join({ address, peerId: a.agent.self }, keyFile, load)
+    t.teardown(() => peer.stop())
+    return peer
+  }
+  const hostile = await another()
   const first = hostile.id
   await until('the hostile one', () => count(a.agent, 'joined', first) === 1, PATIENCE_MS)
   const before = process.memoryUsage.rss()
@@ -99,7 +106,7 @@ async function scene(t: ExecutionContext) {
     await until('a message', () => b.agent.events.length > heard, PATIENCE_MS)
     t.true(process.memoryUsage.rss() - before < GROWTH_BYTES_MAX)
   }
-  return { a, b, hostile, first, expectUnharmed }
+  return { a, b, hostile, first, another, expectUnharmed }
 }
 
 const wrong = encode({ kind: 'offer', processId: 1 })
@@ -141,6 +148,17 @@ test.serial('too many connections shut their owner out', async t => {
   while (a.network.refused.shutOuts === 0 && made++ < 100) await hostile.connectAgain().catch(() => {})
   t.log(`${made} made, ${JSON.stringify(a.network.refused)}`)
   await expectUnharmed('connections')
+})
+
+test.serial('many agents behind one address are no offence', async t => {
+  const { a, another } = await scene(t)
+  const ids = (await Promise.all(Array.from({ length: MANY }, another))).map(peer => peer.id)
+  await until('all', () => ids.every(id => count(a.agent, 'joined', id) === 1), PATIENCE_MS)
+  await new Promise(resolve => setTimeout(resolve, SCORES_SEEN_MS))
+  t.deepEqual(a.network.refused, {
+    offences: { malformed: 0, flood: 0, gossip: 0, connections: 0 },
+    shutOuts: 0,
+  })
 })
 
 test.serial('gossip with wrong signatures shuts its sender out', async t => {
