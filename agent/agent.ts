@@ -12,15 +12,16 @@ import type { Context } from './executor/context.js'
 import { describe } from './executor/describe.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
+import { listNodes } from './executor/nodes.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
 import { Probes } from './executor/probes.js'
 import { Records } from './executor/records.js'
 import { contract, leases, stretch } from './executor/reshape.js'
-import { loadOrMakeIdentity, lockDirectory } from './identity.js'
+import { loadOrMakeIdentity, lockDirectory, sameIdentity } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
 import { type Load, Membership, type MembershipEffect, type MembershipEvent } from './machines/membership.js'
-import { NODE_NAME_PATTERN, type PeerId, type ProcessId, toPeerId } from './machines/types.js'
+import { NODE_NAME_PATTERN, type PeerId, type ProcessId } from './machines/types.js'
 import { requireEndpoint, requirePeerId } from './net/address.js'
 import { lanDiscovery } from './net/discovery.js'
 import { Libp2pNetwork } from './net/libp2p.js'
@@ -122,6 +123,8 @@ class Agent implements AgentService {
   #told = { text: '', at: 0 }
   #loadTimer: Timer | undefined
   #stopping: Promise<void> | undefined
+  #failure: AgentError | undefined
+  #onFailure: (error: AgentError) => void = () => {}
 
   constructor(options: AgentOptions, pagers: Pagers, surroundings: Surroundings) {
     this.#options = options
@@ -151,27 +154,7 @@ class Agent implements AgentService {
   }
 
   nodes(): NodeInfo[] {
-    const self = this.load(this.#sequence)
-    const own: NodeInfo = { ...shown(self), peerId: this.#network?.self ?? '', self: true, state: 'joined' }
-    const members = this.#membership.members().map(({ peer, state, load }) => ({
-      ...shown(load),
-      peerId: peer,
-      self: false,
-      state,
-    }))
-    const strangers = this.#membership.strangers().map(({ id, name, address, remedy }) => ({
-      name: name === '' ? address : name,
-      peerId: toPeerId(id) ?? '',
-      addresses: [address],
-      self: false,
-      state: 'seen-not-joined' as const,
-      freePages: 0,
-      capacityPages: 0,
-      cpus: 0,
-      processes: 0,
-      remedy,
-    }))
-    return [own, ...members, ...strangers]
+    return listNodes(this.load(this.#sequence), this.#network?.self ?? '', this.#membership)
   }
 
   counts(): AgentCounts {
@@ -180,6 +163,8 @@ class Agent implements AgentService {
       messagesReceived: this.#messagesReceived,
       leasesGiven: this.#lending?.held().length ?? 0,
       leasesTaken: (this.#homes?.all() ?? []).reduce((sum, home) => sum + home.participants() - 1, 0),
+      offences: this.#network?.refused.offences ?? {},
+      shutOuts: this.#network?.refused.shutOuts ?? 0,
     }
   }
 
@@ -229,6 +214,11 @@ class Agent implements AgentService {
 
   stretch(id: string, node: string): Promise<string> {
     return stretch(this.#homes, this.#membership, id, node)
+  }
+
+  onFailure(listener: (error: AgentError) => void): void {
+    this.#onFailure = listener
+    if (this.#failure !== undefined) listener(this.#failure)
   }
 
   stop(): Promise<void> {
@@ -301,6 +291,11 @@ class Agent implements AgentService {
       this.#onMessage(event.peer, event.message)
       return
     }
+    if (event.kind === 'twin') {
+      this.#failure = sameIdentity(event.addresses, this.#options.dataDir)
+      this.#onFailure(this.#failure)
+      return
+    }
     this.#feed(event)
     if (event.kind === 'joined') {
       this.#options.log.info(`${event.load.name} has joined (${event.host})`)
@@ -312,6 +307,10 @@ class Agent implements AgentService {
   #onMessage(peer: PeerId, message: PeerMessage): void {
     switch (message.kind) {
       case 'hello':
+      case 'known':
+      case 'twin-seen':
+      case 'twin-claim':
+      case 'twin-told':
         return
       case 'leaving':
         this.#options.log.info(`${this.#membership.member(peer)?.load.name ?? peer} is leaving`)
@@ -389,8 +388,4 @@ class Agent implements AgentService {
     }
     this.#loadTimer = this.#clock.at(now + LOAD_MS * rng.between(0.8, 1.2), () => this.#publishLoad())
   }
-}
-
-function shown({ name, addresses, freePages, capacityPages, cpus, processes }: Load) {
-  return { name, addresses: [...addresses], freePages, capacityPages, cpus, processes }
 }

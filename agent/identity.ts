@@ -32,6 +32,14 @@ export async function loadOrMakeIdentity(dataDir: string): Promise<PrivateKey> {
   return theirs
 }
 
+/** Said by the second of two agents with one identity. `addresses`: the first one's, as it says. */
+export function sameIdentity(addresses: readonly string[], dataDir: string): AgentError {
+  return new AgentError(
+    'same-identity',
+    `another agent has this one's identity and was there first, at ${addresses[0] ?? 'an unknown address'}: remove ${join(dataDir, IDENTITY_FILE)}, a copy of its, and start again`,
+  )
+}
+
 async function read(path: string): Promise<PrivateKey | undefined> {
   try {
     const mode = (await stat(path)).mode & 0o777

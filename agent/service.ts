@@ -69,6 +69,10 @@ export interface AgentCounts {
   messagesReceived: number
   leasesGiven: number
   leasesTaken: number
+  /** What other agents did that no honest one does, by kind. */
+  offences: Readonly<Record<string, number>>
+  /** How often one was shut out for it. */
+  shutOuts: number
 }
 
 export interface AgentService {
@@ -92,6 +96,8 @@ export interface AgentService {
   contract(id: string, node: string | undefined): Promise<LeaseInfo[]>
   /** Asks `node` for a lease now and resolves to its name when it takes part; rejects, within seconds, with why not. */
   stretch(id: string, node: string): Promise<string>
+  /** Calls `listener`, the only one, when this agent cannot go on; it is then to be stopped. */
+  onFailure(listener: (error: AgentError) => void): void
   /** Hands back what is held for others (at most 10 s), leaves the network, and lets its own pagers run on. */
   stop(): Promise<void>
 }
@@ -123,6 +129,7 @@ export type AgentErrorCode =
   | 'key-mode'
   | 'no-pager'
   | 'refused'
+  | 'same-identity'
   | 'too-many'
 
 /** The environment does not let the agent do its work; the message says what is wrong and what to do. */

@@ -29,6 +29,7 @@ export class SimAgent implements PeerNetwork {
   readonly #site: AgentSite
   readonly #early: NetworkEvent[] = []
   #listener: ((event: NetworkEvent) => void) | undefined
+  readonly #instance: string
   #hello: Parcel
   #gone = false
 
@@ -41,7 +42,8 @@ export class SimAgent implements PeerNetwork {
     this.self = host.self
     this.#site = site
     this.#checked(load)
-    this.#hello = Parcel.of({ kind: 'hello', load })
+    this.#instance = hex(host.number) + hex(load.incarnation)
+    this.#hello = Parcel.of({ kind: 'hello', instance: this.#instance, load })
   }
 
   /** How it introduces itself. */
@@ -70,7 +72,7 @@ export class SimAgent implements PeerNetwork {
   publish(load: Load): void {
     if (this.#gone) return
     const checked = this.#checked(load)
-    this.#hello = Parcel.of({ kind: 'hello', load })
+    this.#hello = Parcel.of({ kind: 'hello', instance: this.#instance, load })
     if (this.ends.size > 0) this.#site.gossip(this, checked.load, checked.bytes)
   }
 
@@ -130,4 +132,8 @@ export class SimAgent implements PeerNetwork {
     if (decoded.kind === 'malformed') throw new RangeError(`a load that nobody accepts: ${decoded.reason}`)
     return { load: decoded.message, bytes: bytes.length }
   }
+}
+
+function hex(number: number): string {
+  return number.toString(16).padStart(16, '0')
 }

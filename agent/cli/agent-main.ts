@@ -1,14 +1,14 @@
 /**
  * `elasticos agent` at work: agent, control socket, metrics, and an orderly end.
  *
- * SIGTERM and SIGINT hand back
- * what is held for others and end; a second one ends at once.
+ * SIGTERM and SIGINT hand back what is held for others and end; a second one ends at once. An agent whose identity
+ * another one has does the same, and says why.
  */
 
 import { ControlServer, removeStaleSocket } from '../control/server.js'
 import type { HostPort } from '../metrics/host-port.js'
 import { MetricsServer } from '../metrics/server.js'
-import type { AgentService, Logger } from '../service.js'
+import type { AgentError, AgentService, Logger } from '../service.js'
 import { type AgentFlags, agentSettings } from './agent-config.js'
 import { stderrLogger } from './agent-log.js'
 import { EXIT_FAILURE } from './failure.js'
@@ -39,10 +39,13 @@ export async function runAgent(flags: AgentFlags): Promise<number> {
   })
   if (metrics !== undefined) log.info(`metrics at port ${metrics.port} of ${metricsAt?.host}`)
   print(readyLine(settings.name, controlPath, service))
-  const signal = await ending
-  log.info(`stopping (${signal})`)
+  const failed = new Promise<AgentError>(resolve => service.onFailure(resolve))
+  const reason = await Promise.race([ending, failed])
+  log.info(`stopping (${reason instanceof Error ? reason.message : reason})`)
   await Promise.all([control.close(), metrics?.close()])
-  return await stopped(service, log)
+  const status = await stopped(service, log)
+  if (reason instanceof Error) throw reason
+  return status
 }
 
 async function openMetrics(at: HostPort | undefined, service: AgentService) {

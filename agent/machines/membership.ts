@@ -135,6 +135,8 @@ export class Membership {
   #onLoad(peer: PeerId, load: Load, now: number): MembershipEffect[] {
     const record = this.#members.get(peer)
     if (record === undefined || !newer(load, record.load)) return []
+    // While its stream is open that says which of its starts it is: gossip of another one is a twin's, or early.
+    if (record.connected && load.incarnation !== record.load.incarnation) return []
     record.load = load
     record.heardAt = now
     if (!record.connected || record.leaving) return []

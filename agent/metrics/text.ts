@@ -75,6 +75,12 @@ function agentMetrics({ nodes, processes, counts, loopLagMs, residentBytes }: Sa
     ]),
     counter('messages_received', 'messages of other agents', [[{}, counts.messagesReceived]]),
     counter('messages_sent', 'messages to other agents', [[{}, counts.messagesSent]]),
+    counter(
+      'peer_offences',
+      'what other agents sent that no honest one sends',
+      Object.entries(counts.offences).map(([kind, count]) => [{ kind }, count]),
+    ),
+    counter('peers_shut_out', 'how often one was shut out for it', [[{}, counts.shutOuts]]),
     gauge('event_loop_lag_seconds', 'the latest that a timer of the agent has fired since the last scrape', [
       [{}, loopLagMs / 1000],
     ]),

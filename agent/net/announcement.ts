@@ -1,11 +1,13 @@
 /**
  * The packet by which agents find each other on a LAN, and its only codec.
  *
- * 8 bytes of magic, CBOR {key, peer, name, addresses}, 32 bytes of HMAC-SHA256 over all before. The HMAC's key is
+ * 8 bytes of magic, CBOR {key, peer, instance, claim, name, addresses}, 32 bytes of HMAC-SHA256 over all before. The HMAC's key is
  * derived from the network key: who has another one can announce itself but not be mistaken for one of us. `key` is
  * the public name of the sender's network key (it tells nothing about the key); packets with another name are from
  * agents of another network, which is worth telling people, and nothing in them is believed beyond that.
  * A replayed packet only makes us dial an address whose peer id is then checked by TLS.
+ *
+ * `claim` is empty, or meant for another agent with the sender's identity (twins.ts).
  *
  * Anybody on the LAN can send one with another name, and what it says is shown to people: addresses are printable
  * ASCII and IP addresses, never host names.
@@ -20,6 +22,7 @@ import { z } from 'zod'
 import { keyFingerprint, type NetworkKey } from '../key.js'
 import { NODE_NAME_PATTERN, PEER_ID_PATTERN, type PeerId } from '../machines/types.js'
 import { toEndpoint } from './address.js'
+import { CLAIM_BYTES_MAX, INSTANCE_PATTERN } from './twins.js'
 
 export const ANNOUNCEMENT_BYTES_MAX = 1200
 const MAGIC = Buffer.from('elastic1')
@@ -31,6 +34,8 @@ const schema = z.strictObject({
     .string()
     .regex(PEER_ID_PATTERN)
     .transform(text => text as PeerId),
+  instance: z.string().regex(INSTANCE_PATTERN),
+  claim: z.instanceof(Uint8Array).refine(bytes => bytes.length <= CLAIM_BYTES_MAX),
   name: z.string().regex(NODE_NAME_PATTERN),
   addresses: z
     .array(
@@ -46,6 +51,8 @@ const schema = z.strictObject({
 
 export interface Announcement {
   readonly peer: PeerId
+  readonly instance: string
+  readonly claim: Uint8Array
   readonly name: string
   readonly addresses: readonly string[]
 }
@@ -65,8 +72,8 @@ export class AnnouncementCodec {
     this.#keyName = keyFingerprint(key)
   }
 
-  encode({ peer, name, addresses }: Announcement): Uint8Array {
-    const body = Buffer.concat([MAGIC, encode({ key: this.#keyName, peer, name, addresses: [...addresses] })])
+  encode({ addresses, ...rest }: Announcement): Uint8Array {
+    const body = Buffer.concat([MAGIC, encode({ key: this.#keyName, ...rest, addresses: [...addresses] })])
     return Buffer.concat([body, this.#mac(body)])
   }
 

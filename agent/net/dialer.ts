@@ -5,7 +5,8 @@
  * Whoever answers at an address that was given without a peer id is expected there from then on, until somebody else
  * answers: a machine that was installed anew has another identity.
  * Both sides of a discovery dial, which would give two connections where one does: the larger peer id waits a moment.
- * Limits: 1024 peers; 250 ms to 10 s between attempts (jittered); 8 addresses a peer.
+ * An address that is new is tried at once.
+ * Limits: 1024 peers, of more the one without a connection that was heard of longest ago is forgotten; 250 ms to 10 s between attempts (jittered); 8 addresses a peer.
  */
 
 import type { PeerId } from '../machines/types.js'
@@ -34,6 +35,8 @@ export interface DialerPort {
   isConnected(peer: PeerId): boolean
   dial(addresses: readonly string[], peer: PeerId | undefined): Promise<DialOutcome>
   onOutcome(target: string, outcome: DialOutcome): void
+  /** A peer that is connected has an address that it did not have before. */
+  onMoved(peer: PeerId): void
 }
 
 interface Target {
@@ -66,18 +69,26 @@ export class Dialer {
     this.#add({ id: address, isStatic: true, addresses: [address], peer }, 0)
   }
 
-  /** A peer that discovery or gossip has found. */
-  addDiscovered(peer: PeerId, addresses: readonly string[]): void {
-    if (peer === this.#port.self || addresses.length === 0) return
+  /** A peer that discovery, gossip or another agent has found. `alone`: it has not found this one. */
+  addDiscovered(peer: PeerId, found: readonly string[], alone = false): void {
+    if (peer === this.#port.self || found.length === 0) return
     const known = this.#targets.get(peer)
+    const addresses = found.slice(0, ADDRESSES_MAX)
     if (known !== undefined) {
-      known.addresses = addresses.slice(0, ADDRESSES_MAX)
+      if (addresses.some(address => !known.addresses.includes(address))) {
+        known.notBefore = 0
+        known.delayMs = DELAY_FIRST_MS
+        if (this.#port.isConnected(peer)) this.#port.onMoved(peer)
+      }
+      // Each of its interfaces says its own addresses only.
+      const others = known.addresses.filter(address => !addresses.includes(address))
+      known.addresses = [...addresses, ...others].slice(0, ADDRESSES_MAX)
       known.heardAt = performance.now()
       if (!this.#port.isConnected(peer)) this.#tick()
       return
     }
-    const waitMs = this.#port.self < peer ? 0 : YIELD_MS
-    this.#add({ id: peer, isStatic: false, addresses: addresses.slice(0, ADDRESSES_MAX), peer }, waitMs)
+    const waitMs = alone || this.#port.self < peer ? 0 : YIELD_MS
+    this.#add({ id: peer, isStatic: false, addresses, peer }, waitMs)
   }
 
   /** The connection to `peer` has ended: dial at once, then with growing pauses. */
@@ -98,11 +109,21 @@ export class Dialer {
   }
 
   #add(target: Pick<Target, 'id' | 'isStatic' | 'addresses' | 'peer'>, waitMs: number): void {
-    if (this.#targets.size >= TARGETS_MAX || this.#targets.has(target.id)) return
+    if (this.#targets.has(target.id)) return
+    if (this.#targets.size >= TARGETS_MAX && !this.#forgetOne()) return
     const now = performance.now()
     const patience = { delayMs: DELAY_FIRST_MS, notBefore: now + waitMs, heardAt: now, dialling: false }
     this.#targets.set(target.id, { ...target, ...patience, isAnybody: target.peer === undefined })
     this.#tick()
+  }
+
+  #forgetOne(): boolean {
+    let oldest: Target | undefined
+    for (const target of this.#targets.values()) {
+      const isNeeded = target.isStatic || (target.peer !== undefined && this.#port.isConnected(target.peer))
+      if (!isNeeded && target.heardAt < (oldest?.heardAt ?? Number.POSITIVE_INFINITY)) oldest = target
+    }
+    return oldest !== undefined && this.#targets.delete(oldest.id)
   }
 
   #tick(): void {

@@ -22,16 +22,15 @@ import {
   peerDiscoverySymbol,
   serviceCapabilities,
 } from '@libp2p/interface'
-import { peerIdFromString } from '@libp2p/peer-id'
-import { multiaddr } from '@multiformats/multiaddr'
 import { TypedEventEmitter } from 'main-event'
 import type { NetworkKey } from '../key.js'
 import type { Stranger } from '../machines/membership.js'
 import type { PeerId } from '../machines/types.js'
 import type { Logger } from '../service.js'
 import { inNetwork, toEndpoint } from './address.js'
-import { ANNOUNCEMENT_BYTES_MAX, AnnouncementCodec, type Heard } from './announcement.js'
+import { ANNOUNCEMENT_BYTES_MAX, type Announcement, AnnouncementCodec, type Heard } from './announcement.js'
 import { REMEDY_OTHER_KEY } from './limits.js'
+import type { Twins } from './twins.js'
 
 /** Administratively scoped (RFC 2365, organisation-local), and a port of no registered service. */
 export const DISCOVERY_GROUP = '239.255.77.19'
@@ -41,7 +40,9 @@ const TTL = 1
 const BURST_MS = [0, 100, 250, 500]
 const INTERVAL_MS = 1_000
 /** Interfaces come and go (cables, VPNs, DHCP). */
-const RESCAN_MS = 3_000
+const RESCAN_MS = 1_000
+/** To begin with. */
+const FIRST_SCANS_MS = 3_000
 /** Until the agent listens for the first time, which it does some ms after it started. */
 const FIRST_SCAN_MS = 20
 /** At most one extra packet in this time answers newcomers. */
@@ -49,6 +50,9 @@ const ANSWER_MS = 150
 const PACKETS_PER_SECOND_MAX = 400
 const KNOWN_MAX = 1024
 const SEEN_MAX = 1024
+/** Between two claims against others with this agent's identity, and how long one is said. */
+const CLAIM_MS = 1_000
+const CLAIM_SAID_MS = 10_000
 /** How often an unchanged announcement is passed on; strangers and targets are forgotten later than that. */
 const TELL_AGAIN_MS = 4_000
 
@@ -65,6 +69,9 @@ export interface DiscoverySite {
   /** Multiaddrs the agent listens on now. */
   addresses(): readonly string[]
   onStranger(stranger: Stranger): void
+  /** Every few seconds for each agent. libp2p's own event comes once for each and then never again. */
+  onFound(peer: PeerId, addresses: readonly string[]): void
+  readonly twins: Twins
 }
 
 /** Makes the discovery of one agent, once its peer id and addresses are known. */
@@ -72,6 +79,11 @@ export type DiscoveryFactory = (site: DiscoverySite) => LanDiscovery
 
 export function lanDiscovery(options: DiscoveryOptions): DiscoveryFactory {
   return site => new LanDiscovery(options, site)
+}
+
+interface Endpoint {
+  readonly address: string
+  readonly host: string
 }
 
 interface Channel {
@@ -95,6 +107,9 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   readonly #seen = new Map<string, { heard: Exclude<Heard, { kind: 'ignored' }>; toldAt: number }>()
   readonly #failed = new Set<string>()
   readonly #timers = new Set<NodeJS.Timeout>()
+  /** Against another agent with this one's identity. */
+  #claim: Uint8Array = new Uint8Array()
+  #claimedAt = Number.NEGATIVE_INFINITY
   #answering = false
   #started = false
 
@@ -110,7 +125,7 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   /** libp2p calls this when everything is started; it may still be about to listen. */
   afterStart(): void {
     this.#started = true
-    this.#openFirst(performance.now() + RESCAN_MS)
+    this.#openFirst(performance.now() + FIRST_SCANS_MS)
     this.#every(RESCAN_MS, () => this.#rescan())
     this.#every(1_000, () => {
       for (const channel of this.#channels.values()) channel.received = 0
@@ -164,9 +179,8 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
 
   /** Opens a socket on each interface with an address of ours, closes those that are no longer right. */
   #rescan(): void {
-    const endpoints = this.#site
-      .addresses()
-      .map(address => ({ address, host: toEndpoint(address)?.host ?? '' }))
+    if (performance.now() - this.#claimedAt > CLAIM_SAID_MS) this.#claim = new Uint8Array()
+    const endpoints = this.#endpoints()
     const hosts = new Set(endpoints.map(({ host }) => host))
     const wanted = new Map<string, NetworkInterfaceInfo>()
     for (const infos of Object.values(networkInterfaces())) {
@@ -179,6 +193,14 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
     }
     for (const address of [...this.#channels.keys()]) if (!wanted.has(address)) this.#close(address)
     for (const info of wanted.values()) if (!this.#channels.has(info.address)) this.#open(info)
+    this.#prepare(endpoints)
+  }
+
+  #endpoints(): Endpoint[] {
+    return this.#site.addresses().map(address => ({ address, host: toEndpoint(address)?.host ?? '' }))
+  }
+
+  #prepare(endpoints: readonly Endpoint[]): void {
     for (const channel of this.#channels.values())
       channel.packet = this.#packet(channel.info.address, endpoints)
   }
@@ -239,11 +261,13 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   }
 
   /** The announcement for one interface: only the addresses that are on it. */
-  #packet(host: string, endpoints: readonly { address: string; host: string }[]): Uint8Array {
+  #packet(host: string, endpoints: readonly Endpoint[]): Uint8Array {
     const addresses = endpoints.filter(endpoint => endpoint.host === host).map(({ address }) => address)
     if (addresses.length === 0) return new Uint8Array()
     return this.#codec.encode({
       peer: this.#site.self,
+      instance: this.#site.twins.instance,
+      claim: this.#claim,
       name: this.#options.name,
       addresses: addresses.slice(0, 8),
     })
@@ -255,12 +279,28 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
     const text = packet.toString('latin1')
     const seen = this.#seen.get(text)
     const heard = seen?.heard ?? this.#codec.decode(packet)
-    if (heard.kind === 'ignored' || heard.announcement.peer === this.#site.self) return
+    if (heard.kind === 'ignored') return
+    if (heard.announcement.peer === this.#site.self) {
+      if (heard.kind === 'ours') void this.#onSelf(heard.announcement)
+      return
+    }
     const now = performance.now()
     if (seen !== undefined && now - seen.toldAt < TELL_AGAIN_MS) return
     if (seen === undefined && this.#seen.size >= SEEN_MAX) this.#seen.clear()
     this.#seen.set(text, { heard, toldAt: now })
     this.#tell(heard)
+  }
+
+  /** Its own packets come back, and those of another agent with its identity. */
+  async #onSelf({ instance, claim, addresses }: Announcement): Promise<void> {
+    const { twins } = this.#site
+    if (instance === twins.instance) return
+    if (claim.length > 0) await twins.hear(claim, addresses)
+    if (performance.now() - this.#claimedAt < CLAIM_MS) return
+    this.#claimedAt = performance.now()
+    this.#claim = await twins.claim(instance)
+    this.#prepare(this.#endpoints())
+    if (this.#started) this.#announce()
   }
 
   #tell(heard: Exclude<Heard, { kind: 'ignored' }>): void {
@@ -270,8 +310,7 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
       this.#site.onStranger({ id: peer, name, address: addresses[0] ?? '', remedy: REMEDY_OTHER_KEY })
       return
     }
-    const detail = { id: peerIdFromString(peer), multiaddrs: addresses.map(address => multiaddr(address)) }
-    this.safeDispatchEvent('peer', { detail })
+    this.#site.onFound(peer, addresses)
   }
 
   /** Answers a newcomer soon, so that it need not wait for our next turn. */

@@ -2,7 +2,8 @@
  * The network port over libp2p: TCP, the network key (pnet) around everything, TLS 1.3 for the peers' identities,
  * yamux, gossipsub for load, one stream per pair of agents for the rest.
  *
- * Of two agents the one with the smaller peer id opens the stream, and opens it again while the connection lasts.
+ * Of two agents the one with the smaller peer id opens the stream, and opens it again while the connection lasts. If it
+ * does not within a second, because it still has a stream to who was there before or to a twin, the other one does.
  * pnet makes a wrong key look like noise: the handshake just fails, which is told as what it nearly always is.
  *
  * Limits: 512 connections; 200 new ones a second from one address (many agents may stand behind one); see the files
@@ -10,15 +11,21 @@
  */
 
 import './with-resolvers.js'
-import { type GossipSub, TopicValidatorResult as Verdict } from '@chainsafe/libp2p-gossipsub'
+import { isIP } from 'node:net'
+import {
+  type Message as GossipMessage,
+  type GossipSub,
+  TopicValidatorResult as Verdict,
+} from '@chainsafe/libp2p-gossipsub'
 import type { Connection, Stream } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import type { Load, Stranger } from '../machines/membership.js'
 import { type PeerId, toPeerId } from '../machines/types.js'
 import { isLoopback, toEndpoint } from './address.js'
+import { Conduct, type Offence } from './conduct.js'
 import { Dialer, type DialOutcome } from './dialer.js'
-import { CONNECTIONS_MAX } from './limits.js'
+import { CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX } from './limits.js'
 import { decodeLoad, encodeLoad, type PeerMessage } from './messages.js'
 import {
   ADDRESS_TIMEOUT_MS,
@@ -26,17 +33,24 @@ import {
   cannotListen,
   classify,
   DIAL_TIMEOUT_MS,
+  type Gossip,
   type Libp2pOptions,
   LOAD_TOPIC,
   makeNode,
   type Node,
 } from './node.js'
-import { PeerStream } from './peer-stream.js'
 import type { NetworkEvent, PeerNetwork } from './port.js'
+import { Sessions } from './sessions.js'
+import { Twins } from './twins.js'
 
 const PROTOCOL = '/elasticos/agreements/1'
 const ADDRESSES_MS = 5_000
 const REOPEN_MS = 250
+const OPEN_INSTEAD_MS = 1_000
+const SCORES_MS = 1_000
+/** From there on gossipsub takes nothing more of a peer. */
+const SCORE_MIN = -80
+const MOVED_TIMEOUT_MS = 2_000
 const CLOSE_TIMEOUT_MS = 1_000
 
 /** Only where the address names one: without it whoever answers is welcome. */
@@ -47,17 +61,17 @@ export const REMEDY_IDENTITY =
 export const REMEDY_KEY =
   'it answers, but with another network key (or is no elasticos agent): `elasticos key show` there, `elasticos key set` here'
 
-interface Session {
-  readonly stream: PeerStream
-  joined: boolean
-}
+const IT_IS_SELF =
+  'has the identity of this agent: it is this agent itself, or that machine has a copy of its data directory (remove identity.key there)'
 
 export class Libp2pNetwork implements PeerNetwork {
   readonly self: PeerId
   readonly #node: Node
   readonly #options: Libp2pOptions
   readonly #dialer: Dialer
-  readonly #sessions = new Map<PeerId, Session>()
+  readonly #conduct: Conduct
+  #watch: NodeJS.Timeout | undefined
+  readonly #sessions: Sessions
   readonly #opening = new Set<PeerId>()
   readonly #connected = new Set<PeerId>()
   /** What the validator has decoded, for the delivery that follows it. */
@@ -71,25 +85,53 @@ export class Libp2pNetwork implements PeerNetwork {
 
   /** Listens and starts dialling. Throws `cannot-listen`. */
   static async start(options: Libp2pOptions): Promise<Libp2pNetwork> {
-    const gate = { stranger: (_: Stranger) => {} }
-    const node = await makeNode(options, stranger => gate.stranger(stranger))
-    const network = new Libp2pNetwork(node, options)
-    gate.stranger = stranger => network.#emit({ kind: 'stranger', stranger })
+    const hears = { emit: (_: NetworkEvent) => {}, found: (_peer: PeerId, _at: readonly string[]) => {} }
+    const twins = new Twins(options.identity, options.load.incarnation, addresses =>
+      hears.emit({ kind: 'twin', addresses }),
+    )
+    const onStranger = (stranger: Stranger) => hears.emit({ kind: 'stranger', stranger })
+    const conduct = new Conduct()
+    const admits = (host: string) => conduct.admits(host, performance.now())
+    const isShutOut = (peer: PeerId) => conduct.isShutOut(peer, performance.now())
+    const onFound = (peer: PeerId, addresses: readonly string[]) => hears.found(peer, addresses)
+    const node = await makeNode(options, { onStranger, onFound, twins, admits, isShutOut })
+    const network = new Libp2pNetwork(node, options, twins, conduct)
+    hears.emit = event => network.#emit(event)
+    hears.found = (peer, addresses) => network.discovered(peer, addresses)
     await network.#start()
     return network
   }
 
-  private constructor(node: Node, options: Libp2pOptions) {
+  private constructor(node: Node, options: Libp2pOptions, twins: Twins, conduct: Conduct) {
     this.#node = node
+    this.#conduct = conduct
     this.#options = options
     this.#load = options.load
     this.self = node.peerId.toString() as PeerId
+    this.#sessions = new Sessions({
+      self: this.self,
+      twins,
+      log: options.log,
+      load: () => this.#load,
+      emit: event => this.#emit(event),
+      onKnown: (peer, addresses) => this.#heardOf(peer, addresses, true),
+      takes: peer => conduct.takesMessage(peer, performance.now()),
+      onOffence: (peer, host, offence) => this.#onOffence(peer, host, offence),
+      reset: (peer, reason) => this.#reset(peer, reason),
+      onEnded: peer => this.#openSoon(peer),
+    })
     this.#dialer = new Dialer({
       self: this.self,
       isConnected: peer => this.#connected.has(peer),
       dial: (addresses, peer) => this.#dial(addresses, peer),
       onOutcome: (target, outcome) => this.#onOutcome(target, outcome),
+      onMoved: peer => void this.#checkMoved(peer),
     })
+  }
+
+  /** What was refused of others since the start. */
+  get refused(): { readonly offences: Conduct['counts']; readonly shutOuts: number } {
+    return { offences: this.#conduct.counts, shutOuts: this.#conduct.shutOuts }
   }
 
   addresses(): string[] {
@@ -103,8 +145,7 @@ export class Libp2pNetwork implements PeerNetwork {
   }
 
   send(peer: PeerId, message: PeerMessage): boolean {
-    const session = this.#sessions.get(peer)
-    return session?.joined === true && session.stream.send(message)
+    return this.#sessions.send(peer, message)
   }
 
   publish(load: Load): void {
@@ -121,15 +162,17 @@ export class Libp2pNetwork implements PeerNetwork {
   }
 
   /** Dials `peer` until it answers or is no longer heard of. */
-  discovered(peer: PeerId, addresses: readonly string[]): void {
-    if (this.#allowed(peer)) this.#dialer.addDiscovered(peer, addresses)
+  discovered(peer: PeerId, addresses: readonly string[], alone = false): void {
+    if (this.#allowed(peer) && !this.#conduct.isShutOut(peer, performance.now()))
+      this.#dialer.addDiscovered(peer, addresses, alone)
   }
 
   async stop(): Promise<void> {
     if (this.#stopped) return
     this.#stopped = true
     this.#dialer.stop()
-    await Promise.all([...this.#sessions.values()].map(session => session.stream.close(CLOSE_TIMEOUT_MS)))
+    clearInterval(this.#watch)
+    await this.#sessions.close(CLOSE_TIMEOUT_MS)
     await this.#node.stop()
   }
 
@@ -143,12 +186,10 @@ export class Libp2pNetwork implements PeerNetwork {
     node.addEventListener('peer:disconnect', ({ detail }) => {
       const peer = detail.toString() as PeerId
       this.#connected.delete(peer)
-      this.#sessions.get(peer)?.stream.abort('the connection ended')
+      this.#sessions.abort(peer, 'the connection ended')
       if (!this.#stopped) this.#dialer.lost(peer)
     })
-    node.addEventListener('peer:discovery', ({ detail }) => {
-      this.discovered(detail.id.toString() as PeerId, detail.multiaddrs.map(String))
-    })
+    node.addEventListener('connection:open', ({ detail }) => this.#onConnection(detail))
     this.#startGossip(node.services.pubsub)
     try {
       await node.start()
@@ -158,35 +199,92 @@ export class Libp2pNetwork implements PeerNetwork {
       throw cannotListen(this.#options.listen, error)
     }
     node.services.pubsub.subscribe(LOAD_TOPIC)
+    this.#watch = setInterval(() => this.#watchScores(node.services.pubsub), SCORES_MS).unref()
     for (const address of this.#options.peers) this.#dialer.addStatic(address, toEndpoint(address)?.peer)
   }
 
   #startGossip(pubsub: GossipSub): void {
-    pubsub.topicValidators.set(LOAD_TOPIC, (_, message) => {
-      if (message.type !== 'signed' || !this.#allowed(message.from.toString() as PeerId))
-        return Verdict.Reject
-      const load = decodeLoad(message.data)
-      if (load.kind === 'malformed') return Verdict.Reject
-      this.#validated.set(message.data, load.message)
-      return Verdict.Accept
-    })
+    pubsub.topicValidators.set(LOAD_TOPIC, (source, message) => this.#validate(source, message))
     pubsub.addEventListener('message', ({ detail }) => {
       const load = this.#validated.get(detail.data)
       if (detail.type !== 'signed' || load === undefined) return
       const peer = detail.from.toString() as PeerId
-      if (!this.#sessions.has(peer)) this.#heardOf(peer, load.addresses)
+      if (this.#sessions.has(peer)) this.#sessions.heard(peer, load)
+      else this.#heardOf(peer, load.addresses, false)
       this.#emit({ kind: 'load', peer, load })
     })
+  }
+
+  /** What is rejected counts against who has passed it on, and goes no further; nor does what is ignored. */
+  #validate(from: { toString(): string }, message: GossipMessage): Verdict {
+    const source = from.toString() as PeerId
+    if (message.type !== 'signed') return this.#reject(source)
+    const now = performance.now()
+    const origin = message.from.toString() as PeerId
+    if (!this.#conduct.takesMessage(source, now) || !this.#conduct.takesLoad(origin, now)) {
+      // Others pass on what somebody else floods them with.
+      if (source === origin) this.#onOffence(source, this.#hostOf(source), 'flood')
+      return Verdict.Ignore
+    }
+    const load = decodeLoad(message.data)
+    if (load.kind === 'malformed') return this.#reject(source)
+    if (!this.#allowed(origin) || this.#conduct.isShutOut(origin, now)) return Verdict.Ignore
+    this.#validated.set(message.data, load.message)
+    return Verdict.Accept
+  }
+
+  #reject(source: PeerId): Verdict {
+    this.#onOffence(source, this.#hostOf(source), 'gossip')
+    return Verdict.Reject
+  }
+
+  /** Gossip that is not even a message, as with a wrong signature, shows in gossipsub's scores alone. */
+  #watchScores(pubsub: Gossip): void {
+    for (const peer of this.#connected)
+      if (pubsub.getScore(peer) < SCORE_MIN) this.#onOffence(peer, this.#hostOf(peer), 'gossip')
+  }
+
+  #hostOf(peer: PeerId): string {
+    const [connection] = this.#node.getConnections(peerIdFromString(peer))
+    return connection === undefined ? '' : (toEndpoint(connection.remoteAddr)?.host ?? '')
+  }
+
+  #onConnection(connection: Connection): void {
+    if (this.#node.getConnections(connection.remotePeer).length <= CONNECTIONS_PER_PEER_MAX) return
+    connection.abort(new Error('too many connections'))
+    const peer = connection.remotePeer.toString() as PeerId
+    this.#onOffence(peer, this.#hostOf(peer), 'connections')
+  }
+
+  /** Shuts a peer out when it was one offence too many. */
+  #onOffence(peer: PeerId, host: string, offence: Offence): void {
+    const ms = this.#conduct.note(peer, host, offence, performance.now())
+    if (ms === 0) return
+    this.#options.log.warn(
+      `${peer} at ${host} is shut out for ${ms / 1000} s for what it sends (${offence}): update or stop the agent there`,
+    )
+    // Not from within: its stream is just being closed.
+    queueMicrotask(() => this.#reset(peer, 'shut out'))
+  }
+
+  #reset(peer: PeerId, reason: string): void {
+    this.#sessions.abort(peer, reason)
+    for (const connection of this.#node.getConnections(peerIdFromString(peer)))
+      connection.abort(new Error(reason))
   }
 
   /**
    * An agent known only by what others pass on. Its loopback addresses mean another machine's loopback unless we are
    * all on one, and an agent that listens on loopback alone keeps to its machine.
    */
-  #heardOf(peer: PeerId, addresses: readonly string[]): void {
-    const loopbackOnly = this.addresses().every(own => isLoopback(toEndpoint(own)?.host ?? ''))
-    const near = addresses.filter(address => isLoopback(toEndpoint(address)?.host ?? '') === loopbackOnly)
-    this.discovered(peer, near)
+  #heardOf(peer: PeerId, addresses: readonly string[], alone: boolean): void {
+    const hostOf = (address: string) => toEndpoint(address)?.host ?? ''
+    const loopbackOnly = this.addresses().every(own => isLoopback(hostOf(own)))
+    // Names are for people: whoever is heard could have them looked up.
+    const near = addresses.filter(
+      address => isIP(hostOf(address)) !== 0 && isLoopback(hostOf(address)) === loopbackOnly,
+    )
+    this.discovered(peer, near, alone)
   }
 
   #allowed(peer: PeerId): boolean {
@@ -213,12 +311,23 @@ export class Libp2pNetwork implements PeerNetwork {
       this.#emit({ kind: 'stranger', stranger: { id: target, name: '', address: target, remedy } })
     }
     if (outcome.kind === 'failed') this.#options.log.debug(`cannot reach ${target}: ${outcome.reason}`)
-    if (outcome.kind === 'self') this.#options.log.warn(`--peer ${target} is this agent itself`)
+    if (outcome.kind === 'self') this.#options.log.warn(`--peer ${target} ${IT_IS_SELF}`)
+  }
+
+  /** Its connection may be to an address that is no more: then nothing comes back, for a quarter of an hour. */
+  async #checkMoved(peer: PeerId): Promise<void> {
+    try {
+      const signal = AbortSignal.timeout(MOVED_TIMEOUT_MS)
+      await this.#node.services.ping.ping(peerIdFromString(peer), { signal })
+    } catch {
+      this.#reset(peer, 'its address is no more')
+    }
   }
 
   #onConnected(peer: PeerId): void {
     this.#connected.add(peer)
     if (this.self < peer) void this.#open(peer)
+    else this.#openSoon(peer)
   }
 
   async #open(peer: PeerId): Promise<void> {
@@ -228,63 +337,24 @@ export class Libp2pNetwork implements PeerNetwork {
       const connection = this.#node.getConnections(peerIdFromString(peer)).find(one => one.status === 'open')
       if (connection === undefined) return
       const stream = await connection.newStream(PROTOCOL, { signal: AbortSignal.timeout(ADDRESS_TIMEOUT_MS) })
-      this.#adopt(peer, stream, connection)
+      this.#sessions.adopt(peer, stream, connection)
     } catch (error) {
       this.#options.log.debug(`no stream to ${peer}: ${String(error)}`)
-      this.#reopenSoon(peer)
+      this.#openSoon(peer)
     } finally {
       this.#opening.delete(peer)
     }
   }
 
-  #reopenSoon(peer: PeerId): void {
-    if (this.self >= peer || this.#stopped) return
-    setTimeout(() => void this.#open(peer), REOPEN_MS).unref()
+  #openSoon(peer: PeerId): void {
+    if (this.#stopped) return
+    setTimeout(() => void this.#open(peer), this.self < peer ? REOPEN_MS : OPEN_INSTEAD_MS).unref()
   }
 
   #onInbound(stream: Stream, connection: Connection): void {
     const peer = toPeerId(connection.remotePeer.toString())
-    if (peer === undefined || peer >= this.self) {
-      stream.abort(new Error('the peer with the smaller id opens the stream'))
-      return
-    }
-    this.#sessions.get(peer)?.stream.abort('replaced by a new stream')
-    this.#adopt(peer, stream, connection)
-  }
-
-  #adopt(peer: PeerId, stream: Stream, connection: Connection): void {
-    const host = toEndpoint(connection.remoteAddr)?.host ?? ''
-    const session: Session = {
-      joined: false,
-      stream: new PeerStream(stream, {
-        onMessage: message => this.#onMessage(peer, session, host, message),
-        onClose: (reason, refused) => this.#onClosed(peer, session, reason, refused),
-      }),
-    }
-    this.#sessions.set(peer, session)
-    session.stream.send({ kind: 'hello', load: this.#load })
-  }
-
-  #onMessage(peer: PeerId, session: Session, host: string, message: PeerMessage): void {
-    if (message.kind !== 'hello') {
-      this.#emit({ kind: 'message', peer, message })
-      return
-    }
-    if (session.joined) {
-      this.#emit({ kind: 'load', peer, load: message.load })
-      return
-    }
-    session.joined = true
-    this.#emit({ kind: 'joined', peer, load: message.load, host })
-  }
-
-  #onClosed(peer: PeerId, session: Session, reason: string, refused: boolean): void {
-    if (this.#sessions.get(peer) === session) this.#sessions.delete(peer)
-    const text = `stream to ${peer} ended: ${reason}`
-    if (refused) this.#options.log.warn(text)
-    else this.#options.log.debug(text)
-    if (session.joined) this.#emit({ kind: 'lost', peer })
-    this.#reopenSoon(peer)
+    if (peer === undefined) stream.abort(new Error('no peer id of an agent'))
+    else this.#sessions.adopt(peer, stream, connection)
   }
 
   #emit(event: NetworkEvent): void {

@@ -2,6 +2,8 @@
 
 /** Of one agent. */
 export const CONNECTIONS_MAX = 512
+/** Both may dial at once, and old ones may linger. */
+export const CONNECTIONS_PER_PEER_MAX = 4
 /** Messages to one peer that wait to be sent; with one more the stream is given up. */
 export const UNSENT_MAX = 256
 /** Each ping is a new stream; that a peer is gone is noticed by its silence in the gossip long before. */

@@ -22,9 +22,12 @@ import {
   PROCESS_ID_PATTERN,
   type ProcessId,
 } from '../machines/types.js'
+import { CLAIM_BYTES_MAX, INSTANCE_PATTERN } from './twins.js'
 
 export const MESSAGE_BYTES_MAX = 64 * 1024
 export const LANE_KEY_BYTES = 32
+/** Agents that one introduces to another. */
+export const KNOWN_MAX = 32
 /** A load message is gossiped every second: an address or two of 8 at most, and numbers. */
 export const LOAD_BYTES_MAX = 2048
 
@@ -70,6 +73,8 @@ const listOf = <T extends z.ZodType>(item: T, most: number) =>
     .max(most)
     .transform((all): readonly z.output<T>[] => all)
 const laneKey = z.instanceof(Uint8Array).refine(key => key.length === LANE_KEY_BYTES)
+const instance = z.string().regex(INSTANCE_PATTERN)
+const claim = z.instanceof(Uint8Array).refine(bytes => bytes.length <= CLAIM_BYTES_MAX)
 const terms = z.strictObject({ pages: count, threads: small, ttlMs: small })
 const refusal = z.strictObject({
   code: z.enum([
@@ -113,10 +118,15 @@ const factsSchema = z.strictObject({
   xcr0: z.string().regex(/^0x[0-9a-fA-F]{1,16}$/),
 })
 
+const known = z.strictObject({ peer, addresses: listOf(address, 8) })
 const member = z.strictObject({ node, name, peer })
 
 const message = z.discriminatedUnion('kind', [
-  z.strictObject({ kind: z.literal('hello'), load }),
+  z.strictObject({ kind: z.literal('hello'), instance, load }),
+  z.strictObject({ kind: z.literal('known'), agents: listOf(known, KNOWN_MAX) }),
+  z.strictObject({ kind: z.literal('twin-seen'), instance }),
+  z.strictObject({ kind: z.literal('twin-claim'), claim }),
+  z.strictObject({ kind: z.literal('twin-told'), claim, addresses: listOf(address, 8) }),
   z.strictObject({ kind: z.literal('leaving') }),
   z.strictObject({
     kind: z.literal('offer'),

@@ -5,10 +5,11 @@
  */
 
 import './with-resolvers.js'
-import { type GossipSub, gossipsub } from '@chainsafe/libp2p-gossipsub'
+import { type GossipSub, type GossipSubComponents, gossipsub } from '@chainsafe/libp2p-gossipsub'
+import { createTopicScoreParams } from '@chainsafe/libp2p-gossipsub/score'
 import { identify } from '@libp2p/identify'
 import type { PrivateKey } from '@libp2p/interface'
-import { ping } from '@libp2p/ping'
+import { type Ping, ping } from '@libp2p/ping'
 import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
@@ -18,10 +19,12 @@ import type { NetworkKey } from '../key.js'
 import type { Load, Stranger } from '../machines/membership.js'
 import type { PeerId } from '../machines/types.js'
 import { AgentError, type Logger } from '../service.js'
+import { toEndpoint } from './address.js'
 import type { DialOutcome } from './dialer.js'
 import type { DiscoveryFactory } from './discovery.js'
 import { CONNECTIONS_MAX, PING_MS, remedyNotAllowed } from './limits.js'
 import { LOAD_BYTES_MAX } from './messages.js'
+import type { Twins } from './twins.js'
 
 export const LOAD_TOPIC = 'elasticos/load/1'
 export const ADDRESSES_MAX = 8
@@ -30,7 +33,19 @@ export const ADDRESS_TIMEOUT_MS = 4_000
 /** All addresses of a peer. */
 export const DIAL_TIMEOUT_MS = 10_000
 
-export type Node = Libp2p<{ identify: unknown; ping: unknown; pubsub: GossipSub }>
+/** Of one connection; each protocol has fewer. */
+const STREAMS_MAX = 32
+/** Ten wrong messages in a row are -100: below the -80 from which on gossipsub takes nothing more of a peer. */
+const WRONG_GOSSIP = {
+  topicWeight: 1,
+  invalidMessageDeliveriesWeight: -1,
+  invalidMessageDeliveriesDecay: 0.9,
+}
+const SCORE_KEPT_MS = 5_000
+
+/** As it is; its own type leaves the scores out. */
+export type Gossip = GossipSub & { getScore(peer: string): number }
+export type Node = Libp2p<{ identify: unknown; ping: Ping; pubsub: Gossip }>
 
 export interface Libp2pOptions {
   readonly identity: PrivateKey
@@ -46,14 +61,25 @@ export interface Libp2pOptions {
   readonly transports?: NonNullable<NodeOptions['transports']>
 }
 
-/** A node that is not started yet. `onStranger` hears of peers that the allow list keeps out. */
-export async function makeNode(
-  options: Libp2pOptions,
-  onStranger: (stranger: Stranger) => void,
-): Promise<Node> {
+/** What a node asks and tells. */
+export interface NodeSite {
+  /** Hears of peers that the allow list keeps out. */
+  onStranger(stranger: Stranger): void
+  /** An agent was seen on the LAN. */
+  onFound(peer: PeerId, addresses: readonly string[]): void
+  readonly twins: Twins
+  /** Whether a connection from `host` is let in, before it is known whose it is. */
+  admits(host: string): boolean
+  isShutOut(peer: PeerId): boolean
+}
+
+/** A node that is not started yet. */
+export async function makeNode(options: Libp2pOptions, site: NodeSite): Promise<Node> {
+  const { onStranger, onFound, twins } = site
   const { allow, discovery, transports = [tcp()] } = options
   const denied = (peer: { toString(): string }, address: { toString(): string }): boolean => {
     const id = peer.toString()
+    if (site.isShutOut(id as PeerId)) return true
     if (allow.length === 0 || allow.some(allowed => allowed === id)) return false
     onStranger({ id, name: '', address: address.toString(), remedy: remedyNotAllowed(id) })
     return true
@@ -69,7 +95,7 @@ export async function makeNode(
       timeout: DIAL_TIMEOUT_MS,
     }),
     connectionEncrypters: [tls()],
-    streamMuxers: [yamux()],
+    streamMuxers: [yamux({ maxInboundStreams: STREAMS_MAX })],
     connectionManager: {
       maxConnections: CONNECTIONS_MAX,
       inboundConnectionThreshold: 200,
@@ -81,6 +107,7 @@ export async function makeNode(
     },
     connectionMonitor: { pingInterval: PING_MS },
     connectionGater: {
+      denyInboundConnection: ({ remoteAddr }) => !site.admits(toEndpoint(remoteAddr)?.host ?? ''),
       denyInboundEncryptedConnection: (peer, connection) => denied(peer, connection.remoteAddr),
       denyOutboundEncryptedConnection: (peer, connection) => denied(peer, connection.remoteAddr),
     },
@@ -94,24 +121,44 @@ export async function makeNode(
                 addresses: () =>
                   addressManager.getAddresses().map(address => address.decapsulate('/p2p').toString()),
                 onStranger,
+                onFound,
+                twins,
               }),
           ],
     services: {
       identify: identify(),
       ping: ping({ maxInboundStreams: 4 }),
-      pubsub: gossipsub({
-        globalSignaturePolicy: 'StrictSign',
-        allowedTopics: [LOAD_TOPIC],
-        allowPublishToZeroTopicPeers: true,
-        emitSelf: false,
-        doPX: false,
-        maxInboundDataLength: 16 * LOAD_BYTES_MAX,
-        maxInboundStreams: 2,
-        maxOutboundStreams: 2,
-        maxTopicBytesPerPeer: 16 * 1024,
-      }),
+      pubsub: gossip(),
     },
   })
+}
+
+function gossip(): (components: GossipSubComponents) => Gossip {
+  const noWeight = { timeInMeshWeight: 0, firstMessageDeliveriesWeight: 0 }
+  const noMeshWeight = { meshMessageDeliveriesWeight: 0, meshFailurePenaltyWeight: 0 }
+  const make = gossipsub({
+    globalSignaturePolicy: 'StrictSign',
+    allowedTopics: [LOAD_TOPIC],
+    allowPublishToZeroTopicPeers: true,
+    emitSelf: false,
+    doPX: false,
+    maxInboundDataLength: 16 * LOAD_BYTES_MAX,
+    maxInboundStreams: 2,
+    maxOutboundStreams: 2,
+    maxTopicBytesPerPeer: 16 * 1024,
+    // One message after the other: who sends faster than they are checked waits.
+    awaitRpcHandler: true,
+    awaitRpcMessageHandler: true,
+    // A copy of what was checked needs no second check: a signature takes most of the time of a message.
+    fastMsgIdFn: ({ signature }) => Buffer.from(signature ?? []).toString('latin1'),
+    scoreParams: {
+      topics: { [LOAD_TOPIC]: createTopicScoreParams({ ...noWeight, ...noMeshWeight, ...WRONG_GOSSIP }) },
+      // Many agents may stand behind one address.
+      IPColocationFactorWeight: 0,
+      retainScore: SCORE_KEPT_MS,
+    },
+  })
+  return components => make(components) as Gossip
 }
 
 export function cannotListen(listen: readonly string[], cause: unknown): AgentError {

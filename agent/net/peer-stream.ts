@@ -79,6 +79,11 @@ export class PeerStream {
     this.#finish(reason)
   }
 
+  /** Drops the stream for what the peer has sent. */
+  refuse(reason: string): void {
+    this.#finish(reason, true)
+  }
+
   async #readAll(): Promise<void> {
     let greeted = false
     try {

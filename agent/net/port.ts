@@ -20,6 +20,8 @@ export type NetworkEvent =
   | { readonly kind: 'load'; readonly peer: PeerId; readonly load: Load }
   /** An agent that cannot join: another network key, or not on the allow list. */
   | { readonly kind: 'stranger'; readonly stranger: Stranger }
+  /** Another agent has this one's identity and was there first: this one has to end. `addresses`: the other's. */
+  | { readonly kind: 'twin'; readonly addresses: readonly string[] }
 
 export interface PeerNetwork {
   readonly self: PeerId

@@ -18,7 +18,14 @@ export class FakeService implements AgentService {
     return [{ ...node, freePages: 1, capacityPages: 2, cpus: 3, processes: 0 }]
   }
   counts() {
-    return { messagesSent: 4, messagesReceived: 5, leasesGiven: 0, leasesTaken: 1 }
+    return {
+      messagesSent: 4,
+      messagesReceived: 5,
+      leasesGiven: 0,
+      leasesTaken: 1,
+      offences: { flood: 6 },
+      shutOuts: 1,
+    }
   }
   async processes() {
     return this.processesNow
@@ -49,5 +56,6 @@ export class FakeService implements AgentService {
     this.asked.push(`stretch ${node}`)
     return node
   }
+  onFailure() {}
   async stop() {}
 }

@@ -56,6 +56,8 @@ test('the text', t => {
   t.is(values.get('elasticos_nodes{state="joined"}'), 0)
   t.is(values.get('elasticos_lent_capacity_bytes'), 8192)
   t.is(values.get('elasticos_messages_received_total'), 5)
+  t.is(values.get('elasticos_peer_offences_total{kind="flood"}'), 6)
+  t.is(values.get('elasticos_peers_shut_out_total'), 1)
   t.is(values.get('elasticos_event_loop_lag_seconds'), 0.0015)
   const labels = '{id="0123456789abcdef",role="home"}'
   t.is(values.get(`elasticos_process_pulls_total${labels}`), 3)

@@ -121,7 +121,7 @@ export class WatchedAgent implements AgentUnderTest {
     this.events.push(event)
     if (this.#busy) this.faults.push(`${event.kind} while a method runs`)
     if (this.#stopped) this.faults.push(`${event.kind} after stop`)
-    if (event.kind === 'stranger' || event.kind === 'load') return
+    if (event.kind === 'stranger' || event.kind === 'load' || event.kind === 'twin') return
     const { peer } = event
     const joined = this.#joined.has(peer)
     if (joined === (event.kind === 'joined')) this.faults.push(`${event.kind} of ${peer}, joined: ${joined}`)

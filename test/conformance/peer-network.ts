@@ -231,5 +231,9 @@ const endings: Record<string, Body> = {
     const c = await scene.start('c')
     await scene.joined(a, c)
     scene.t.true(count(a, 'joined', b.self) - count(a, 'lost', b.self) <= 1)
+    scene.t.false(
+      b.events.some(event => event.kind === 'twin'),
+      'the first one stays',
+    )
   },
 }

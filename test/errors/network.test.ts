@@ -3,7 +3,8 @@
  * that the run goes on without them.
  */
 
-import { writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import test from 'ava'
 import { generateKey } from '../../agent/key.js'
 import { makeCluster, type TestCluster, until } from '../helpers/cluster.js'
@@ -34,6 +35,36 @@ test.serial('an agent with another network key does not join; nodes and the log 
     run.stderr,
     /^elasticos: --participants-min 2 not reached within 500 ms: 1 take part \(.+elasticos nodes.+\)\n$/,
   )
+})
+
+test.serial('of two agents with one identity the second says where the first is, and ends', async t => {
+  const cluster = await makeCluster(t)
+  const a = await cluster.startAgent('a')
+  const b = await cluster.startAgent('b')
+  await cluster.whenJoined(2)
+  mkdirSync(cluster.path('copy'), { mode: 0o700 })
+  copyFileSync(cluster.path('b', 'identity.key'), cluster.path('copy', 'identity.key'))
+  const copy = await cluster.startAgent('copy', { peers: [a.address] })
+  t.is(copy.peerId, b.peerId)
+  const [status] = await once(copy.child, 'exit')
+  t.is(status, 1)
+  const told = cluster
+    .log('copy')
+    .split('\n')
+    .filter(line => line.startsWith('elasticos: '))
+  const address = b.address.replace(/\/p2p\/.*/, '')
+  const path = cluster.path('copy', 'identity.key')
+  t.deepEqual(told, [
+    `elasticos: another agent has this one's identity and was there first, at ${address}: remove ${path}, a copy of its, and start again`,
+  ])
+  t.regex(cluster.log('a'), /^((?!is lost|is leaving).)*$/s)
+  t.deepEqual(
+    (await cluster.nodes('a')).map(node => `${node.name} ${node.state}`),
+    ['a joined', 'b joined'],
+  )
+  rmSync(path)
+  await cluster.startAgent('copy', { peers: [a.address] })
+  await cluster.whenJoined(3)
 })
 
 test.serial('an agent that dies while a run waits for participants ends the wait', async t => {

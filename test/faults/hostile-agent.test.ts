@@ -92,6 +92,7 @@ function steps(run: ProcessId, peers: readonly PeerId[], facts: ReturnType<typeo
     fc.record({ kind: kind('leaving') }),
     fc.record({
       kind: kind('hello'),
+      instance: fc.constant('5'.repeat(32)),
       load: fc.record({ incarnation: edge(5), sequence: edge(7) }).map(more => ({ ...LOAD, ...more })),
     }),
     fc.record({ kind: kind('frame'), bytes: fc.uint8Array({ maxLength: 300 }) }),

@@ -75,7 +75,11 @@ const facts = {
   xcr0: '0xe7',
 }
 const messages: PeerMessage[] = [
-  { kind: 'hello', load },
+  { kind: 'hello', instance: '0'.repeat(32), load },
+  { kind: 'known', agents: [{ peer: PEER, addresses: ['/ip4/192.0.2.7/tcp/7420'] }] },
+  { kind: 'twin-seen', instance: 'f'.repeat(32) },
+  { kind: 'twin-claim', claim: new Uint8Array(200) },
+  { kind: 'twin-told', claim: new Uint8Array(200), addresses: ['/ip4/192.0.2.7/tcp/7420'] },
   { kind: 'leaving' },
   {
     kind: 'offer',
@@ -100,6 +104,7 @@ const messages: PeerMessage[] = [
   { kind: 'probe-answer', probeId: 2, state: 'stalls' },
   { kind: 'lane-ask', processId: PROCESS, leaseId: 78, fromNode: 2, laneKey },
 ]
+const NOBODY_ELSE = { instance: '0'.repeat(32), claim: new Uint8Array() }
 const codec = new AnnouncementCodec(KEY)
 const utf8 = new TextEncoder()
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString()
@@ -188,7 +193,7 @@ const NETWORK: readonly Decoder[] = [
   { name: 'load', samples: [encodeLoad(load)], judge: comesBack(decodeLoad, encodeLoad) },
   {
     name: 'announcement',
-    samples: [codec.encode({ peer: PEER, name: 'a', addresses: ['/ip4/10.0.0.1/tcp/7420'] })],
+    samples: [codec.encode({ ...NOBODY_ELSE, peer: PEER, name: 'a', addresses: ['/ip4/10.0.0.1/tcp/7420'] })],
     judge: bytes => {
       const heard = codec.decode(bytes)
       if (heard.kind === 'ours') deepStrictEqual(codec.decode(codec.encode(heard.announcement)), heard)

@@ -3,6 +3,7 @@
  * told, and opens the stream itself, for which its identity is drawn until it is the smaller one.
  */
 
+import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { PrivateKey, Stream } from '@libp2p/interface'
@@ -11,8 +12,10 @@ import { type LengthPrefixedStream, lpStream } from '@libp2p/utils'
 import { multiaddr } from '@multiformats/multiaddr'
 import { loadOrMakeKey } from '../../agent/key.js'
 import type { Load } from '../../agent/machines/membership.js'
+import type { PeerId } from '../../agent/machines/types.js'
 import { decodeMessage, encodeMessage, type PeerMessage } from '../../agent/net/messages.js'
-import { makeNode, type Node } from '../../agent/net/node.js'
+import { LOAD_TOPIC, makeNode, type Node } from '../../agent/net/node.js'
+import { Twins } from '../../agent/net/twins.js'
 
 /** As agents name it. */
 const PROTOCOL = '/elasticos/agreements/1'
@@ -23,16 +26,20 @@ export class HostilePeer {
   readonly received: PeerMessage[] = []
   /** Streams that were opened. */
   streams = 0
-  readonly #node: Node
+  #node: Node
+  readonly #again: () => Promise<Node>
   readonly #address: string
   readonly #load: Load
+  readonly #twins: Twins
   #stream: Stream | undefined
   #frames: LengthPrefixedStream<Stream> | undefined
 
-  private constructor(node: Node, address: string, load: Load) {
+  private constructor(node: Node, address: string, load: Load, twins: Twins, again: () => Promise<Node>) {
     this.#node = node
     this.#address = address
     this.#load = load
+    this.#twins = twins
+    this.#again = again
   }
 
   /** Joins an agent. */
@@ -43,12 +50,23 @@ export class HostilePeer {
   ): Promise<HostilePeer> {
     const key = await loadOrMakeKey(keyFile)
     const identity = await identityBelow(peerId)
-    const options = { identity, key, listen: [], peers: [], allow: [], load, log: QUIET }
-    const node = await makeNode(options, () => {})
-    await node.start()
-    const hostile = new HostilePeer(node, address, load)
+    const twins = new Twins(identity, load.incarnation, () => {})
+    const arrive = async (as: PrivateKey): Promise<Node> => {
+      const options = { identity: as, key, listen: [], peers: [], allow: [], load, log: QUIET }
+      const lets = { admits: () => true, isShutOut: () => false }
+      const node = await makeNode(options, { onStranger: () => {}, onFound: () => {}, twins, ...lets })
+      await node.start()
+      node.services.pubsub.subscribe(LOAD_TOPIC)
+      return node
+    }
+    const again = async () => arrive(await identityBelow(peerId))
+    const hostile = new HostilePeer(await arrive(identity), address, load, twins, again)
     await hostile.open()
     return hostile
+  }
+
+  get id(): PeerId {
+    return this.#node.peerId.toString() as PeerId
   }
 
   get closed(): boolean {
@@ -64,7 +82,7 @@ export class HostilePeer {
     this.#stream = stream
     this.#frames = frames
     void this.#read(frames)
-    await this.send({ kind: 'hello', load: this.#load })
+    await this.send({ kind: 'hello', instance: this.#twins.instance, load: this.#load })
   }
 
   async send(message: PeerMessage): Promise<void> {
@@ -87,9 +105,36 @@ export class HostilePeer {
     await this.#node.stop()
   }
 
+  /** Any bytes, as gossip. */
+  async publish(bytes: Uint8Array): Promise<void> {
+    await this.#node.services.pubsub.publish(LOAD_TOPIC, bytes)
+  }
+
+  /** A load of this peer that somebody else has signed, straight to the agent `to`. */
+  publishForged(to: string, data: Uint8Array): void {
+    const pubsub = this.#node.services.pubsub as unknown as {
+      sendRpc(to: string, rpc: { subscriptions: []; messages: object[] }): boolean
+    }
+    const from = this.#node.peerId.toMultihash().bytes
+    const [seqno, signature] = [randomBytes(8), randomBytes(64)]
+    pubsub.sendRpc(to, { subscriptions: [], messages: [{ from, data, seqno, topic: LOAD_TOPIC, signature }] })
+  }
+
+  /** One more connection, beside those that there are. */
+  async connectAgain(): Promise<void> {
+    await this.#node.dial(multiaddr(this.#address), { force: true })
+  }
+
+  /** Comes as somebody else where it is shut out. */
   async #openAgain(): Promise<void> {
     await sleep(REOPEN_MS)
-    await this.open()
+    try {
+      await this.open()
+    } catch {
+      await this.#node.stop()
+      this.#node = await this.#again()
+      await this.open()
+    }
   }
 
   async #read(frames: LengthPrefixedStream<Stream>): Promise<void> {

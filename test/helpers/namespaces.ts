@@ -62,6 +62,16 @@ export class Hosts {
     ip('-n', this.#bridge, 'link', 'set', `port${index + 1}`, state)
   }
 
+  /** Gives host `index` the address `to` for `from`, each of which may be none. */
+  readdress(index: number, from: string | undefined, to: string | undefined): void {
+    const change = (how: 'add' | 'del', address: string | undefined) => {
+      if (address !== undefined)
+        ip('-n', this.#names[index] ?? '', 'address', how, `${address}/24`, 'dev', 'eth0')
+    }
+    change('del', from)
+    change('add', to)
+  }
+
   /** Two hosts hear no more of one another; nothing tells them. */
   cut(one: number, other: number): void {
     for (const [at, to] of [

@@ -5,6 +5,7 @@
 
 import { createSocket } from 'node:dgram'
 import { generateKeyPair } from '@libp2p/crypto/keys'
+import type { PrivateKey } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import test from 'ava'
 import { encode } from 'cborg'
@@ -14,25 +15,36 @@ import type { Stranger } from '../../../agent/machines/membership.js'
 import type { PeerId } from '../../../agent/machines/types.js'
 import { ANNOUNCEMENT_BYTES_MAX, AnnouncementCodec } from '../../../agent/net/announcement.js'
 import { DISCOVERY_GROUP, lanDiscovery } from '../../../agent/net/discovery.js'
+import { Twins } from '../../../agent/net/twins.js'
 import { addressOf, Cluster, joined, until } from '../cluster.js'
 import { FakeWorld } from '../fake-pagers.js'
 
 const quiet = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} }
 const LOOP = '/ip4/127.0.0.1/tcp/4001'
+const ANNOUNCED = { instance: '0'.repeat(32), claim: new Uint8Array(), name: 'n-1' }
 let nextPort = 47_800 + (process.pid % 1000)
+
+interface Twin {
+  readonly identity: PrivateKey
+  readonly incarnation: number
+}
 
 async function somePeer(): Promise<PeerId> {
   return peerIdFromPrivateKey(await generateKeyPair('Ed25519')).toString() as PeerId
 }
 
-async function listener(port: number, key = newKey(), addresses = [LOOP]) {
-  const self = await somePeer()
+async function listener(port: number, key = newKey(), addresses = [LOOP], twin?: Twin) {
+  const identity = twin?.identity ?? (await generateKeyPair('Ed25519'))
+  const twinsAt: (readonly string[])[] = []
+  const twins = new Twins(identity, twin?.incarnation ?? 1, at => twinsAt.push(at))
+  const self = peerIdFromPrivateKey(identity).toString() as PeerId
   const found: string[] = []
   const strangers: Stranger[] = []
-  const site = { self, addresses: () => addresses, onStranger: (one: Stranger) => strangers.push(one) }
+  const onStranger = (one: Stranger) => strangers.push(one)
+  const onFound = (peer: PeerId, at: readonly string[]) => found.push(`${peer} ${at}`)
+  const site = { self, addresses: () => addresses, onStranger, onFound, twins }
   const discovery = lanDiscovery({ key, name: 'node', log: quiet, port })(site)
-  discovery.addEventListener('peer', ({ detail }) => found.push(`${detail.id} ${detail.multiaddrs}`))
-  return { self, found, strangers, discovery }
+  return { self, found, strangers, twinsAt, discovery }
 }
 
 test('two agents on loopback find each other in less than a second, and only there', async t => {
@@ -77,6 +89,20 @@ test('an agent with another key is reported with the remedy, rubbish is ignored'
   t.deepEqual([...a.found, ...b.found], [])
 })
 
+test('of two agents with one identity on a LAN the second is told where the first one is', async t => {
+  const port = nextPort++
+  const key = newKey()
+  const identity = await generateKeyPair('Ed25519')
+  const first = await listener(port, key, [LOOP], { identity, incarnation: 1 })
+  const second = await listener(port, key, ['/ip4/127.0.0.1/tcp/4002'], { identity, incarnation: 2 })
+  t.teardown(() => [first, second].map(one => one.discovery.stop()))
+  second.discovery.afterStart()
+  first.discovery.afterStart()
+  await until('told', () => second.twinsAt.length > 0)
+  t.deepEqual(second.twinsAt, [[LOOP]])
+  t.deepEqual([first.twinsAt, first.found, second.found], [[], [], []])
+})
+
 test('an agent whose addresses are on no interface announces itself nowhere', async t => {
   const a = await listener(nextPort++, newKey(), ['/ip4/203.0.113.7/tcp/1', '/ip6/::1/tcp/1', '/unix/x'])
   t.teardown(() => a.discovery.stop())
@@ -87,7 +113,7 @@ test('an agent whose addresses are on no interface announces itself nowhere', as
 
 test('announcements survive the codec; changed ones are refused', async t => {
   const codec = new AnnouncementCodec(newKey())
-  const announcement = { peer: await somePeer(), name: 'n-1', addresses: [LOOP] }
+  const announcement = { ...ANNOUNCED, peer: await somePeer(), addresses: [LOOP] }
   const packet = codec.encode(announcement)
   t.deepEqual(codec.decode(packet), { kind: 'ours', announcement })
   fc.assert(
@@ -107,7 +133,7 @@ test('announcements survive the codec; changed ones are refused', async t => {
 
 /** A packet that anybody can make: of a network whose name it invents. */
 function forged(peer: PeerId, addresses: readonly string[]): Buffer {
-  const body = encode({ key: '0123456789abcdef', peer, name: 'n', addresses: [...addresses] })
+  const body = encode({ key: '0123456789abcdef', ...ANNOUNCED, peer, addresses: [...addresses] })
   return Buffer.concat([Buffer.from('elastic1'), body, Buffer.alloc(32)])
 }
 

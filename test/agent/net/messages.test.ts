@@ -22,7 +22,11 @@ const room = { freePages: 1, capacityPages: 2, cpus: 3, processes: 4 }
 const load = { name: 'n', incarnation: 1, sequence: 2, addresses: ['/ip4/1.2.3.4/tcp/5'], nextMs: 9, ...room }
 
 const messages: PeerMessage[] = [
-  { kind: 'hello', load },
+  { kind: 'hello', instance: '0'.repeat(32), load },
+  { kind: 'known', agents: [{ peer, addresses: ['/ip4/192.0.2.7/tcp/7420'] }] },
+  { kind: 'twin-seen', instance: 'f'.repeat(32) },
+  { kind: 'twin-claim', claim: new Uint8Array(200) },
+  { kind: 'twin-told', claim: new Uint8Array(200), addresses: ['/ip4/192.0.2.7/tcp/7420'] },
   { kind: 'leaving' },
   {
     kind: 'offer',
@@ -77,8 +81,12 @@ test('values out of range are refused', t => {
     { kind: 'grant', processId, leaseId: 1, terms, host: '', port: 0 },
     { kind: 'refuse', processId, leaseId: 1, refusal: { code: 'why not', detail: '' } },
     { kind: 'refuse', processId, leaseId: 1, refusal: { code: 'full', detail: '\u001b[2J' } },
-    { kind: 'hello', load: { ...load, name: 'a b' } },
-    { kind: 'hello', load: { ...load, addresses: Array(9).fill('/ip4/1.2.3.4/tcp/5') } },
+    { kind: 'hello', instance: '0'.repeat(32), load: { ...load, name: 'a b' } },
+    {
+      kind: 'hello',
+      instance: '0'.repeat(32),
+      load: { ...load, addresses: Array(9).fill('/ip4/1.2.3.4/tcp/5') },
+    },
     null,
     [],
     'hello',
