@@ -220,7 +220,7 @@ class Agent implements AgentService {
 
   /** What this agent says about itself. */
   load(sequence: number): Load {
-    const nextMs = Math.max(UNCHANGED_LOAD_MS, LOAD_MS_PER_MEMBER * this.#membership.members().length)
+    const nextMs = Math.max(UNCHANGED_LOAD_MS, LOAD_MS_PER_MEMBER * this.#membership.size)
     const held = this.#lending?.held().length ?? 0
     return {
       name: this.#options.name,

@@ -89,6 +89,11 @@ export class Membership {
   readonly #strangers = new Map<string, { stranger: Stranger; seenAt: number }>()
   #told = { since: Number.NEGATIVE_INFINITY, count: 0 }
 
+  /** How many are joined or suspected. */
+  get size(): number {
+    return this.#members.size
+  }
+
   /** Everybody who is joined or suspected, in the order they came. */
   members(): Member[] {
     return [...this.#members].map(([peer, record]) => toMember(peer, record))
