@@ -65,7 +65,7 @@ export class Cluster {
     this.checks = new Checks(seed, clock)
     this.rng = this.network.rng.fork('cluster')
     this.#work = this.network.rng.fork('work')
-    const slots = Math.min(PROCESSES_MAX, Math.max(1, Math.ceil(agents / 10)))
+    const slots = Math.min(PROCESSES_MAX, Math.max(2, Math.ceil(agents / 5)))
     this.#site = {
       clock,
       network: this.network,
