@@ -3,15 +3,15 @@
  * broken any more and it has to be live again; then all processes end and nothing may be left of them.
  */
 
+import type { Simulator } from '../agent/cli/simulate.js'
 import { checkLeases } from './checkers/leases.js'
 import { disagreement, leftover, progressOf, standstill } from './checkers/liveness.js'
 import type { Violation } from './checkers/checks.js'
 import { Cluster } from './cluster/cluster.js'
 import type { Planted } from './cluster/site.js'
-import { Faults, type Profile } from './faults/faults.js'
-import type { TraceEvent } from './trace.js'
-
-export { PROFILES } from './faults/faults.js'
+import { Faults, PROFILES, type Profile } from './faults/faults.js'
+import { Hash } from './hash.js'
+import { plot } from './plot.js'
 
 export interface SimulationOptions {
   readonly agents: number
@@ -78,21 +78,28 @@ export class Simulation {
     return this.#cluster.network.clock.now() / 1_000
   }
 
-  get events(): readonly TraceEvent[] {
-    return this.#cluster.network.trace.events
+  /** As SVG; only of a run that was recorded. */
+  plot(): string {
+    const { network, machines } = this.#cluster
+    return plot(
+      machines.map(({ host }) => host.name),
+      network.trace.events,
+      this.seconds,
+    )
   }
 
-  get names(): string[] {
-    return this.#cluster.machines.map(({ host }) => host.name)
-  }
-
-  /** Lets a virtual second pass; false when all is over. */
+  /** Lets a virtual second pass; false when all is over. What throws is a bug, and ends it. */
   step(): boolean {
     const { clock } = this.#cluster.network
     const slice = this.#phase === 'main' ? Math.min(SLICE_MS, this.#phaseEndsAt - clock.now()) : SLICE_MS
-    clock.runFor(slice)
-    this.#look()
-    this.#turn()
+    try {
+      clock.runFor(slice)
+      this.#look()
+      this.#turn()
+    } catch (error) {
+      this.#cluster.checks.report('error', error instanceof Error ? error.message : String(error))
+      this.#phase = 'over'
+    }
     return this.#phase !== 'over'
   }
 
@@ -174,4 +181,19 @@ export class Simulation {
     for (const { title, ended } of this.#cluster.processes)
       if (ended !== undefined && ended !== '') this.#cluster.checks.report('error', `${title}: ${ended}`)
   }
+}
+
+/** What `elasticos simulate` needs of this folder (agent/cli/simulate.ts). */
+export const simulator: Simulator = {
+  profiles: PROFILES,
+  start: ({ faults, ...options }) => {
+    const profile = PROFILES.find(each => each === faults)
+    if (profile === undefined) throw new RangeError(`no profile ${faults}`)
+    return new Simulation({ ...options, faults: profile })
+  },
+  hashOf: texts => {
+    const hash = new Hash()
+    for (const text of texts) hash.text(text)
+    return hash.digest()
+  },
 }

@@ -295,6 +295,7 @@ export class LeaseHome {
 
   /** Makes offers until all places are taken or nobody is left to ask. */
   #fill(now: number): HomeEffect[] {
+    if (this.#seats.size >= this.#seatsMax) return []
     const seated = new Set([...this.#seats.values()].map(seat => seat.peer))
     const able = [...this.#candidates]
       .filter(([peer, candidate]) => candidate.available && candidate.notBefore <= now && !seated.has(peer))

@@ -84,6 +84,9 @@ interface Record {
   heardAt: number
 }
 
+/** Most loads change nothing for most agents. */
+const NOTHING: readonly MembershipEffect[] = []
+
 export class Membership {
   readonly #members = new Map<PeerId, Record>()
   readonly #strangers = new Map<string, { stranger: Stranger; seenAt: number }>()
@@ -108,7 +111,7 @@ export class Membership {
     return [...this.#strangers.values()].map(entry => entry.stranger)
   }
 
-  onEvent(event: MembershipEvent, now: number): MembershipEffect[] {
+  onEvent(event: MembershipEvent, now: number): readonly MembershipEffect[] {
     switch (event.kind) {
       case 'joined':
         return this.#onJoined(event.peer, event.load, event.host, now)
@@ -137,12 +140,12 @@ export class Membership {
     return [{ kind: 'available', member: toMember(peer, record) }]
   }
 
-  #onLoad(peer: PeerId, load: Load, now: number): MembershipEffect[] {
+  #onLoad(peer: PeerId, load: Load, now: number): readonly MembershipEffect[] {
     const record = this.#members.get(peer)
-    if (record === undefined || !newer(load, record.load)) return []
+    if (record === undefined || !newer(load, record.load)) return NOTHING
     record.load = load
     record.heardAt = now
-    if (!record.connected || record.leaving) return []
+    if (!record.connected || record.leaving) return NOTHING
     record.suspected = false
     return [{ kind: 'available', member: toMember(peer, record) }]
   }

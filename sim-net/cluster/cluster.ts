@@ -25,13 +25,14 @@ export interface ClusterOptions {
   readonly planted?: Planted
 }
 
-/** Every agent knows about so many others at most, which keeps thousands of them in memory. */
-const VIEW_MAX = 64
+/** Of more agents than this each knows few others, which keeps thousands of them in memory. */
+const AGENTS_WITH_VIEW_MAX = 1_000
+const VIEW_MAX_OF_MORE = 64
 /** Agents start within this time. */
 const START_MS = 500
 const PROCESSES_MAX = 100
 /** Groups of operations a virtual second, of all threads together. */
-const GROUPS_PER_MS = 10
+const GROUPS_PER_MS = 1
 const LIFE_MS_MIN = 8_000
 const LIFE_MS_MAX = 40_000
 const PAUSE_MS_MAX = 3_000
@@ -60,7 +61,11 @@ export class Cluster {
   #closing = false
 
   constructor({ agents, seed, record = false, planted = 'none' }: ClusterOptions) {
-    this.network = new SimNetwork({ seed, viewMax: VIEW_MAX, record })
+    this.network = new SimNetwork({
+      seed,
+      record,
+      ...(agents > AGENTS_WITH_VIEW_MAX ? { viewMax: VIEW_MAX_OF_MORE } : {}),
+    })
     const { clock, trace } = this.network
     this.checks = new Checks(seed, clock)
     this.rng = this.network.rng.fork('cluster')
