@@ -16,6 +16,7 @@ import { Records } from './executor/records.js'
 import { loadOrMakeIdentity, lockDirectory } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
+import { LoadNews } from './machines/load-news.js'
 import { type Load, Membership, type MembershipEffect, type MembershipEvent } from './machines/membership.js'
 import { NODE_NAME_PATTERN, type PeerId, toPeerId } from './machines/types.js'
 import { requireEndpoint } from './net/address.js'
@@ -115,6 +116,7 @@ class Agent implements AgentService {
   readonly #surroundings: Surroundings
   readonly #clock: Clock
   readonly #membership = new Membership()
+  readonly #news = new LoadNews()
   readonly #incarnation: number
   readonly #timers: Timer[] = []
   #network: Libp2pNetwork | undefined
@@ -122,7 +124,6 @@ class Agent implements AgentService {
   #homes: Homes | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
-  #told = { text: '', at: 0 }
   #loadTimer: Timer | undefined
   #stopping: Promise<void> | undefined
 
@@ -343,11 +344,8 @@ class Agent implements AgentService {
     const { rng } = this.#surroundings
     const now = this.#clock.now()
     const load = this.load(this.#sequence + 1)
-    const text = JSON.stringify({ ...load, sequence: 0 })
-    const due = now - this.#told.at > load.nextMs * rng.between(0.7, 1)
-    if (due || text !== this.#told.text) {
+    if (this.#news.isDue(load, now, rng.between(0.7, 1))) {
       this.#sequence++
-      this.#told = { text, at: now }
       this.#network?.publish(load)
     }
     this.#loadTimer = this.#clock.at(now + LOAD_MS * rng.between(0.8, 1.2), () => this.#publishLoad())

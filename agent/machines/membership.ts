@@ -90,6 +90,8 @@ const NOTHING: readonly MembershipEffect[] = []
 export class Membership {
   readonly #members = new Map<PeerId, Record>()
   readonly #strangers = new Map<string, { stranger: Stranger; seenAt: number }>()
+  /** Until then the time that passes changes nothing about the members. */
+  #quietUntil = Number.POSITIVE_INFINITY
   #told = { since: Number.NEGATIVE_INFINITY, count: 0 }
 
   /** How many are joined or suspected. */
@@ -136,6 +138,7 @@ export class Membership {
     const newest = known !== undefined && same && known.load.sequence > load.sequence ? known.load : load
     const record = { load: newest, host, connected: true, leaving: false, suspected: false, heardAt: now }
     this.#members.set(peer, record)
+    this.#expect(record)
     this.#strangers.delete(peer)
     return [{ kind: 'available', member: toMember(peer, record) }]
   }
@@ -147,6 +150,7 @@ export class Membership {
     record.heardAt = now
     if (!record.connected || record.leaving) return NOTHING
     record.suspected = false
+    this.#expect(record)
     return [{ kind: 'available', member: toMember(peer, record) }]
   }
 
@@ -161,6 +165,7 @@ export class Membership {
     record.suspected = true
     record.host = ''
     record.heardAt = now
+    this.#expect(record)
     return [{ kind: 'unavailable', peer, why: 'suspected' }]
   }
 
@@ -196,6 +201,8 @@ export class Membership {
     for (const [id, { seenAt }] of this.#strangers) {
       if (now - seenAt > STRANGER_MS) this.#strangers.delete(id)
     }
+    if (now <= this.#quietUntil) return effects
+    this.#quietUntil = Number.POSITIVE_INFINITY
     for (const [peer, record] of this.#members) {
       const silentMs = now - record.heardAt
       if (!record.connected && silentMs > FORGET_MS) {
@@ -204,9 +211,17 @@ export class Membership {
       } else if (!record.suspected && silentMs > OVERDUE_FACTOR * record.load.nextMs) {
         record.suspected = true
         effects.push({ kind: 'unavailable', peer, why: 'suspected' })
+      } else {
+        this.#expect(record)
       }
     }
     return effects
+  }
+
+  #expect({ connected, suspected, heardAt, load }: Record): void {
+    if (connected && suspected) return
+    const silentMs = connected ? OVERDUE_FACTOR * load.nextMs : FORGET_MS
+    this.#quietUntil = Math.min(this.#quietUntil, heardAt + silentMs)
   }
 }
 

@@ -6,6 +6,7 @@
 import type { Context } from '../../agent/executor/context.js'
 import { HomeProcess } from '../../agent/executor/home.js'
 import type { Participant } from '../../agent/machines/lease-home.js'
+import { LoadNews } from '../../agent/machines/load-news.js'
 import { type Load, type Member, Membership, type MembershipEvent } from '../../agent/machines/membership.js'
 import type { CompatibilityFacts, PeerId, ProcessId } from '../../agent/machines/types.js'
 import type { PeerMessage } from '../../agent/net/messages.js'
@@ -50,6 +51,7 @@ export interface Machine extends LenderHost {
 
 export class ClusterAgent {
   readonly membership = new Membership()
+  readonly #news = new LoadNews()
   readonly lending: SimLending
   /** Messages it has got on streams. */
   messages = 0
@@ -60,7 +62,6 @@ export class ClusterAgent {
   readonly #timers: Timer[] = []
   readonly #incarnation: number
   #sequence = 0
-  #told = { text: '', at: Number.NEGATIVE_INFINITY }
   #stopping = false
 
   constructor(network: SimNetwork, machine: Machine) {
@@ -252,15 +253,13 @@ export class ClusterAgent {
     }
   }
 
-  /** As agent/agent.ts: when it has changed, at most once a second, else only so that it is missed when it is gone. */
+  /** As agent/agent.ts. */
   #publishLoad(): void {
     const { clock, rng } = this.#machine.host
     const now = clock.now()
     const load = this.#load(this.#sequence + 1)
-    const text = `${load.freePages} ${load.processes} ${load.nextMs}`
-    if (now - this.#told.at > load.nextMs * rng.between(0.7, 1) || text !== this.#told.text) {
+    if (this.#news.isDue(load, now, rng.between(0.7, 1))) {
       this.#sequence++
-      this.#told = { text, at: now }
       this.#net.publish(load)
     }
     clock.at(now + LOAD_MS * rng.between(0.8, 1.2), () => this.#publishLoad())

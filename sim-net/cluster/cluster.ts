@@ -36,6 +36,8 @@ const GROUPS_PER_MS = 1
 const LIFE_MS_MIN = 8_000
 const LIFE_MS_MAX = 40_000
 const PAUSE_MS_MAX = 3_000
+/** How soon another one follows one that has failed. */
+const LOOK_MS = 500
 const PORT_FIRST = 20_000
 const PORTS = 40_000
 const FIRST_PAGE = pageNumber(0x10_000)
@@ -167,10 +169,13 @@ export class Cluster {
       const up = this.machines.filter(({ host }) => host.isUp && !host.stalled)
       if (up.length === 0) return this.#begin(PAUSE_MS_MAX)
       const process = this.#startProcess(this.#work.pick(up))
-      clock.at(clock.now() + this.#work.between(LIFE_MS_MIN, LIFE_MS_MAX), () => {
-        homeOf(process)?.end('')
-        this.#begin(this.#work.between(0, PAUSE_MS_MAX))
-      })
+      const until = clock.now() + this.#work.between(LIFE_MS_MIN, LIFE_MS_MAX)
+      const look = () => {
+        if (clock.now() >= until) homeOf(process)?.end('')
+        if (process.runs) clock.at(clock.now() + LOOK_MS, look)
+        else this.#begin(this.#work.between(0, PAUSE_MS_MAX))
+      }
+      look()
     })
   }
 

@@ -88,7 +88,8 @@ export class Room {
   #evict(pages: number): void {
     const pager = this.#pager
     const lane = pager.node === HOME ? this.#roomiest() : undefined
-    const most = lane === undefined ? pages : Math.min(pages, lane.mayPush - lane.pushed)
+    const credit = lane === undefined || pager.site.planted === 'pushes-without-room'
+    const most = credit ? pages : Math.min(pages, lane.mayPush - lane.pushed)
     const victims = this.#victims(most)
     if (victims.length === 0) return
     pager.run(pager.ownership.evict(victims, lane?.node ?? 'disk', pager.now))

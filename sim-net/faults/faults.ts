@@ -62,7 +62,7 @@ const WEIGHTS: Record<Profile, Partial<Record<Fault, number>>> = {
 
 /** Faults a second, for each agent and at most. */
 const RATE_PER_AGENT = 0.05
-const RATE_MIN = 0.5
+const RATE_MIN = 1.5
 const RATE_MAX = 10
 const SHORT_MS_MAX = 3_000
 const LONG_MS_MAX = 12_000
