@@ -27,6 +27,7 @@ const MARKS: Readonly<Record<string, Mark>> = {
 }
 const LINES: Readonly<Record<string, Mark>> = {
   jump: { colour: '#1a8cff', meaning: 'jump' },
+  'lane-up': { colour: '#9c9', meaning: 'lane' },
   'lane-down': { colour: '#d88', meaning: 'lane ends' },
   contract: { colour: '#999', meaning: 'contraction' },
   cut: { colour: '#f50', meaning: 'cut' },
@@ -54,7 +55,7 @@ export function plot(names: readonly string[], events: readonly TraceEvent[], se
   const isShown = (row: number) => row >= 0 && row < rows
   for (const { atMs, what, node, other, detail } of events) {
     const at = x(atMs)
-    const title = `<title>${(atMs / 1000).toFixed(3)} s ${what} ${escape(detail)}</title>`
+    const title = `<title>${(atMs / 1000).toFixed(3)} s ${what} ${inXml(detail)}</title>`
     const [mark, line, band] = [MARKS[what], LINES[what], BANDS[what]]
     if (mark !== undefined && isShown(node))
       parts.push(`<circle cx="${at}" cy="${y(node)}" r="4" fill="${mark.colour}">${title}</circle>`)
@@ -85,6 +86,6 @@ function axis(seconds: number, x: (atMs: number) => string, height: number): str
   return parts.join('')
 }
 
-function escape(text: string): string {
+function inXml(text: string): string {
   return text.replace(/[<>&]/g, each => `&#${each.charCodeAt(0)};`)
 }

@@ -4,9 +4,9 @@
  */
 
 import type { Simulator } from '../agent/cli/simulate.js'
+import type { Violation } from './checkers/checks.js'
 import { checkLeases } from './checkers/leases.js'
 import { disagreement, leftover, progressOf, standstill } from './checkers/liveness.js'
-import type { Violation } from './checkers/checks.js'
 import { Cluster } from './cluster/cluster.js'
 import type { Planted } from './cluster/site.js'
 import { Faults, PROFILES, type Profile } from './faults/faults.js'

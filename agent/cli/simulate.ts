@@ -131,8 +131,7 @@ function seedsOf({ seed, seeds }: Flags): [number, number] {
   }
   if (seed !== undefined) throw new CliFailure('give --seed or --seeds, not both', EXIT_USAGE)
   const [, from = '', to = ''] = /^(\d+)\.\.(\d+)$/.exec(seeds) ?? []
-  if (from === '')
-    throw new CliFailure(`--seeds ${printable(seeds)}: write A..B, as in 1..100`, EXIT_USAGE)
+  if (from === '') throw new CliFailure(`--seeds ${printable(seeds)}: write A..B, as in 1..100`, EXIT_USAGE)
   const first = countFlag('--seeds', from, 0, SEED_MAX)
   return [first, countFlag('--seeds', to, first, Math.min(SEED_MAX, first + SEEDS_MAX - 1))]
 }

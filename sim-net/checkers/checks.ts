@@ -103,7 +103,10 @@ export class Checks {
     holders.set(page, pager)
     if (before === undefined || before === pager || !before.alive || !before.holds(page)) return
     if (before.ownership.page(page).offered || pager.ownership.page(page).offered) return
-    this.report('owner', `page ${page} of ${pager.process.title} is at nodes ${before.node} and ${pager.node}`)
+    this.report(
+      'owner',
+      `page ${page} of ${pager.process.title} is at nodes ${before.node} and ${pager.node}`,
+    )
   }
 
   onPush(pager: SimPager, lane: LaneEnd): void {

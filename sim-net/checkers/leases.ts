@@ -6,7 +6,10 @@ export function checkLeases(cluster: Cluster): void {
   for (const { lending, name } of cluster.agents.values()) {
     const { machine } = lending
     const { promisedPages } = machine.promised
-    if (promisedPages > machine.capacityPages && !machine.leases().every(({ state }) => state === 'releasing'))
+    if (
+      promisedPages > machine.capacityPages &&
+      !machine.leases().every(({ state }) => state === 'releasing')
+    )
       cluster.checks.report(
         'lease',
         `${name} has promised ${promisedPages} pages, and ${machine.capacityPages} are lent`,

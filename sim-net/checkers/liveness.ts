@@ -27,12 +27,16 @@ export function progressOf(cluster: Cluster): ReadonlyMap<object, readonly numbe
 }
 
 /** A thread that still runs and has completed nothing since. */
-export function standstill(cluster: Cluster, since: ReadonlyMap<object, readonly number[]>): string | undefined {
+export function standstill(
+  cluster: Cluster,
+  since: ReadonlyMap<object, readonly number[]>,
+): string | undefined {
   for (const process of cluster.processes) {
     const before = since.get(process)
     if (!process.runs || before === undefined) continue
     for (const [thread, completed] of process.completed.entries())
-      if (completed === before[thread]) return `thread ${thread} of ${process.title} stands still at ${completed}`
+      if (completed === before[thread])
+        return `thread ${thread} of ${process.title} stands still at ${completed}`
   }
   return undefined
 }

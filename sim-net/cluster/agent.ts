@@ -265,4 +265,3 @@ export class ClusterAgent {
     clock.at(now + LOAD_MS * rng.between(0.8, 1.2), () => this.#publishLoad())
   }
 }
-

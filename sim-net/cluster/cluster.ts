@@ -43,7 +43,7 @@ const PORTS = 40_000
 const FIRST_PAGE = pageNumber(0x10_000)
 const POLICIES = ['always-pull', 'multinode-adaptive-lru', 'multinode-adaptive-lru:window=6,threshold=0.5']
 /** Free memory of lenders, some of them small. */
-const CAPACITIES = [300, 700, 2_000, 6_000, 20_000]
+const CAPACITIES = [300, 400, 600, 1_000, 6_000]
 const THREADS_MAX = 4
 
 export class Cluster {
@@ -82,7 +82,13 @@ export class Cluster {
       find: (address, port) => this.#listening.get(`${address}:${port}`),
       onFrame: (from, to, frame) => {
         this.frames++
-        trace.count(clock.now(), frame.kind, from.number, to.number, frame.kind === 'status' ? frame.window : 0)
+        trace.count(
+          clock.now(),
+          frame.kind,
+          from.number,
+          to.number,
+          frame.kind === 'status' ? frame.window : 0,
+        )
       },
       thinkMs: Math.max(1, (slots * THREADS_MAX) / 2 / GROUPS_PER_MS),
     }
@@ -167,7 +173,10 @@ export class Cluster {
     clock.at(clock.now() + ms, () => {
       if (this.#closing) return
       const up = this.machines.filter(({ host }) => host.isUp && !host.stalled)
-      if (up.length === 0) return this.#begin(PAUSE_MS_MAX)
+      if (up.length === 0) {
+        this.#begin(PAUSE_MS_MAX)
+        return
+      }
       const process = this.#startProcess(this.#work.pick(up))
       const until = clock.now() + this.#work.between(LIFE_MS_MIN, LIFE_MS_MAX)
       const look = () => {

@@ -138,11 +138,11 @@ export class Guests {
   #fault(context: ThreadContext, page: PageNumber, access: 'read' | 'write'): void {
     const pager = this.#pager
     const { state, where } = pager.ownership.page(page)
-    const isRemote = state === 'remote' || state === 'copied' || (state === 'untouched' && pager.node !== HOME)
+    const isRemote =
+      state === 'remote' || state === 'copied' || (state === 'untouched' && pager.node !== HOME)
     if (isRemote && this.#jumps(context, page, where)) return
     const ran = context.ranUs as Micros
-    if (!isRemote && state !== 'in-flight')
-      this.#rule.observe({ kind: 'local', thread: context.thread }, ran)
+    if (!isRemote && state !== 'in-flight') this.#rule.observe({ kind: 'local', thread: context.thread }, ran)
     if (state !== 'in-flight' && !pager.room.make(1)) {
       pager.later(ROOM_MS, () => this.#step(context))
       return

@@ -5,13 +5,14 @@
  * Limits: the application's kernel is not modelled, nor exec, fork, signals and spill I/O: a page on the disk is there.
  */
 
-import type { Describe, PagerCommand, PagerConnection, PagerEvent, PagerStats } from '../../agent/executor/pagers.js'
+import type { Describe, PagerCommand, PagerConnection, PagerEvent } from '../../agent/executor/pagers.js'
 import { Ownership } from '../../kmod/ownership/ownership.js'
 import { StreamPrefetch } from '../../kmod/ownership/prefetch.js'
 import type { Effect, PageFrame, PageMeta } from '../../kmod/ownership/types.js'
 import { HOME, type NodeIndex, type PageNumber, type ThreadId } from '../../placement/ids.js'
 import { type Micros, micros } from '../../placement/units.js'
 import type { SimHost } from '../host.js'
+import { SimConnection } from './connection.js'
 import { Guests } from './guests.js'
 import { type LaneEnd, type LaneFrame, SILENT_MS } from './lane.js'
 import { type LaneCommand, Lanes } from './lanes.js'
@@ -156,6 +157,7 @@ export class SimPager {
   onLaneUp(lane: LaneEnd): void {
     this.lanes.set(lane.node, lane)
     this.ownership.onLaneUp(lane.node)
+    this.note('lane-up', lane.node, this.node === HOME || lane.node === HOME ? '' : 'between participants')
     this.#status()
     this.emit(laneUp(lane))
   }
@@ -263,7 +265,9 @@ export class SimPager {
         this.end(`page ${effect.page} belongs to a node that is gone`)
         return
       case 'timer':
-        this.later(Math.max(0, (effect.at - this.now) / 1000), () => this.run(this.ownership.onTime(this.now)))
+        this.later(Math.max(0, (effect.at - this.now) / 1000), () =>
+          this.run(this.ownership.onTime(this.now)),
+        )
     }
   }
 
@@ -349,7 +353,7 @@ export class SimPager {
       }
       if (!this.alive) return
     }
-    for (const node of this.leaving) this.#fetch(node)
+    for (const node of this.leaving) this.#fetchBack(node)
     if (this.draining) this.#lanes.giveBack()
     this.#status()
     this.site.checks.onMemory(this)
@@ -357,7 +361,7 @@ export class SimPager {
     this.later(STATUS_MS, () => this.#tick())
   }
 
-  #fetch(node: NodeIndex): void {
+  #fetchBack(node: NodeIndex): void {
     this.room.make(FETCH_ROOM)
     if (this.room.free >= FETCH_ROOM) this.run(this.ownership.fetchFrom(node, this.now))
     this.#lanes.endWhenEmpty(node)
@@ -370,43 +374,6 @@ export class SimPager {
 }
 
 type ThreadContextFrame = Extract<LaneFrame, { kind: 'thread' }>['context']
-
-/** The agent's connection to a pager of its host. */
-class SimConnection implements PagerConnection {
-  readonly describe: Describe
-  readonly #pager: SimPager
-  readonly #listeners = new Set<(event: PagerEvent) => void>()
-  #open = true
-
-  constructor(pager: SimPager) {
-    this.#pager = pager
-    this.describe = pager.describe
-  }
-
-  send(command: PagerCommand): void {
-    if (this.#open && this.#pager.alive) this.#pager.onCommand(command)
-  }
-
-  emit(event: PagerEvent): void {
-    if (this.#open) for (const listener of [...this.#listeners]) listener(event)
-  }
-
-  on(listener: (event: PagerEvent) => void): () => void {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
-  }
-
-  /** It ends with its pager only, which says so before. */
-  onClose(): void {}
-
-  requestStats(): Promise<PagerStats> {
-    return Promise.reject(new Error('a simulated pager is asked directly'))
-  }
-
-  close(): void {
-    this.#open = false
-  }
-}
 
 export function carriesPage({ kind }: PageMeta): boolean {
   return kind === 'data' || kind === 'zero'

@@ -88,8 +88,7 @@ export class Room {
   #evict(pages: number): void {
     const pager = this.#pager
     const lane = pager.node === HOME ? this.#roomiest() : undefined
-    const credit = lane === undefined || pager.site.planted === 'pushes-without-room'
-    const most = credit ? pages : Math.min(pages, lane.mayPush - lane.pushed)
+    const most = lane === undefined ? pages : Math.min(pages, roomOf(lane))
     const victims = this.#victims(most)
     if (victims.length === 0) return
     pager.run(pager.ownership.evict(victims, lane?.node ?? 'disk', pager.now))
@@ -99,8 +98,7 @@ export class Room {
     let best: LaneEnd | undefined
     for (const lane of this.#pager.lanes.values()) {
       if (!this.#pager.mayUse(lane)) continue
-      const room = lane.mayPush - lane.pushed
-      if (room > 0 && (best === undefined || room > best.mayPush - best.pushed)) best = lane
+      if (roomOf(lane) > 0 && (best === undefined || roomOf(lane) > roomOf(best))) best = lane
     }
     return best
   }
@@ -117,4 +115,8 @@ export class Room {
     for (const page of victims) this.touch(page)
     return victims
   }
+}
+
+function roomOf({ pager, mayPush, pushed }: LaneEnd): number {
+  return pager.site.planted === 'pushes-without-room' ? Number.POSITIVE_INFINITY : mayPush - pushed
 }

@@ -9,7 +9,12 @@ import type { LaneFrame } from './lane.js'
 import type { SimPager } from './pager.js'
 
 /** Bugs on purpose, to see whether the checks see them. */
-export type Planted = 'keeps-given-pages' | 'forgets-a-page' | 'runs-jumped-threads' | 'pushes-without-room' | 'none'
+export type Planted =
+  | 'keeps-given-pages'
+  | 'forgets-a-page'
+  | 'runs-jumped-threads'
+  | 'pushes-without-room'
+  | 'none'
 
 export interface Site {
   readonly clock: VirtualClock

@@ -126,48 +126,44 @@ export class Faults {
   #act(fault: Fault): void {
     this.count++
     const { network, agents } = this.#cluster
-    switch (fault) {
-      case 'lossy-link':
-        return this.#betweenTwo((a, b) => {
+    const acts: Record<Fault, () => void> = {
+      'lossy-link': () =>
+        this.#betweenTwo((a, b) => {
           network.setLink(a, b, LOSSY)
           this.#later(LONG_MS_MAX, () => network.setLink(a, b, LAN), true)
-        })
-      case 'broken-connection':
-        return this.#breakConnection()
-      case 'cut-one-way':
-        return this.#betweenTwo((a, b) => this.#cut(a, b))
-      case 'cut':
-        return this.#betweenTwo((a, b) => {
+        }),
+      'broken-connection': () => this.#breakConnection(),
+      'cut-one-way': () => this.#betweenTwo((a, b) => this.#cut(a, b)),
+      cut: () =>
+        this.#betweenTwo((a, b) => {
           this.#cut(a, b)
           this.#cut(b, a)
-        })
-      case 'partition':
-        return this.#partition()
-      case 'crash':
-        return this.#onOne(machine => this.#crash(machine, 'reset'))
-      case 'silence':
-        return this.#onOne(machine => this.#crash(machine, 'silent'))
-      case 'agent-crash':
-        return this.#onOne(machine => {
+        }),
+      partition: () => this.#partition(),
+      crash: () => this.#onOne(machine => this.#crash(machine, 'reset')),
+      silence: () => this.#onOne(machine => this.#crash(machine, 'silent')),
+      'agent-crash': () =>
+        this.#onOne(machine => {
           this.#cluster.crashAgent(machine, 'reset')
           this.#restart(machine)
-        })
-      case 'drain':
-        return this.#onOne(machine => {
+        }),
+      drain: () =>
+        this.#onOne(machine => {
           this.#busy.add(machine.host)
           this.#cluster.stop(machine, () => this.#restart(machine))
-        })
-      case 'stall':
-        return this.#onOne(({ host }) => network.stall(host, this.#ms(SHORT_MS_MAX)))
-      case 'clock-jump':
-        return this.#onOne(({ host }) => network.jumpClock(host, this.#rng.between(-CLOCK_MS_MAX, CLOCK_MS_MAX) | 0))
-      case 'pressure':
-        return this.#onOne(({ host, capacityPages }) => {
-          const pages = Math.floor(capacityPages * this.#rng.next())
-          agents.get(host)?.lending.setCapacity(pages)
+        }),
+      stall: () => this.#onOne(({ host }) => network.stall(host, this.#ms(SHORT_MS_MAX))),
+      'clock-jump': () =>
+        this.#onOne(({ host }) =>
+          network.jumpClock(host, Math.round(this.#rng.between(-CLOCK_MS_MAX, CLOCK_MS_MAX))),
+        ),
+      pressure: () =>
+        this.#onOne(({ host, capacityPages }) => {
+          agents.get(host)?.lending.setCapacity(Math.floor(capacityPages * this.#rng.next()))
           this.#later(LONG_MS_MAX, () => agents.get(host)?.lending.setCapacity(capacityPages), true)
-        })
+        }),
     }
+    acts[fault]()
   }
 
   #ms(most: number): number {

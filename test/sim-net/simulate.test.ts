@@ -13,7 +13,7 @@ import { SEED } from '../helpers/seed.js'
 const AGENTS = 8
 const SECONDS = 15
 /** Wall time for fresh seeds; one that has begun is finished. */
-const FRESH_MS = 20_000
+const FRESH_MS = 15_000
 
 function run(seed: number, faults: Profile, planted: Planted = 'none'): SimulationResult {
   return new Simulation({ agents: AGENTS, seconds: SECONDS, seed, faults, planted }).run()
@@ -45,7 +45,7 @@ for (const faults of PROFILES) {
 }
 
 /** Another one after a change of what the simulation does; never on another machine or version of Node.js. */
-const REPEATED_HASH = 'HASH'
+const REPEATED_HASH = '4283ee13946a6b8f'
 
 test('one seed gives this trace, twice and everywhere', t => {
   t.timeout(170_000)
