@@ -53,7 +53,7 @@ const LIVE_MS_MAX = 90_000
 /** A lease that nobody took, or whose home is gone: 10 s, then 4 s, then 3 s until it is killed. */
 const FREE_MS_MAX = 40_000
 /** Pages of all processes are looked at this often, in looks of a slice. */
-const SWEEP_PAGES_MAX = 50_000
+const SWEEP_PAGES_MAX = 20_000
 
 export class Simulation {
   readonly #options: SimulationOptions

@@ -146,12 +146,13 @@ export class Membership {
   #onLoad(peer: PeerId, load: Load, now: number): readonly MembershipEffect[] {
     const record = this.#members.get(peer)
     if (record === undefined || !newer(load, record.load)) return NOTHING
+    const isNews = record.suspected || isOther(load, record.load)
     record.load = load
     record.heardAt = now
     if (!record.connected || record.leaving) return NOTHING
     record.suspected = false
     this.#expect(record)
-    return [{ kind: 'available', member: toMember(peer, record) }]
+    return isNews ? [{ kind: 'available', member: toMember(peer, record) }] : NOTHING
   }
 
   #onLost(peer: PeerId, now: number): MembershipEffect[] {
@@ -228,6 +229,11 @@ export class Membership {
 function newer(load: Load, than: Load): boolean {
   if (load.incarnation !== than.incarnation) return load.incarnation > than.incarnation
   return load.sequence > than.sequence
+}
+
+/** Whether it has anything else to lend. */
+function isOther(load: Load, than: Load): boolean {
+  return load.freePages !== than.freePages || load.incarnation !== than.incarnation || load.name !== than.name
 }
 
 function toMember(peer: PeerId, record: Record): Member {
