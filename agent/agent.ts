@@ -9,28 +9,33 @@
 import { availableParallelism } from 'node:os'
 import { lendablePages, machineMemory } from './executor/capacity.js'
 import type { Context } from './executor/context.js'
+import { describe } from './executor/describe.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
+import { Probes } from './executor/probes.js'
 import { Records } from './executor/records.js'
+import { contract, leases, stretch } from './executor/reshape.js'
 import { loadOrMakeIdentity, lockDirectory } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
 import { LoadNews } from './machines/load-news.js'
 import { type Load, Membership, type MembershipEffect, type MembershipEvent } from './machines/membership.js'
-import { NODE_NAME_PATTERN, type PeerId, toPeerId } from './machines/types.js'
-import { requireEndpoint } from './net/address.js'
+import { NODE_NAME_PATTERN, type PeerId, type ProcessId, toPeerId } from './machines/types.js'
+import { requireEndpoint, requirePeerId } from './net/address.js'
 import { lanDiscovery } from './net/discovery.js'
 import { Libp2pNetwork } from './net/libp2p.js'
 import { type PeerMessage, parseFacts } from './net/messages.js'
 import type { NetworkEvent } from './net/port.js'
-import { type Clock, every, sleep, type Timer } from './ports/clock.js'
+import { type Clock, every, type Timer } from './ports/clock.js'
 import { type Surroundings, SYSTEM } from './ports/surroundings.js'
 import {
+  type AgentCounts,
   AgentError,
   type AgentOptions,
   type AgentService,
   type HomeAttachment,
+  type LeaseInfo,
   type NodeInfo,
   type ProcessInfo,
 } from './service.js'
@@ -44,7 +49,6 @@ const UNCHANGED_LOAD_MS = 5_000
 /** In a network of many agents each tells its load more rarely, so that hearing all stays below 1 % of a CPU. */
 const LOAD_MS_PER_MEMBER = 100
 const HAND_BACK_MS = 10_000
-const STATS_TIMEOUT_MS = 1_000
 
 /** Starts an agent. Throws AgentError with a line that says what to do. */
 export async function startAgent(
@@ -93,16 +97,6 @@ export async function startAgent(
   }
 }
 
-function requirePeerId(text: string): PeerId {
-  const peer = toPeerId(text)
-  if (peer === undefined)
-    throw new AgentError(
-      'bad-peer-id',
-      `bad peer id for --allow: ${text}; give one as \`elasticos nodes\` shows them`,
-    )
-  return peer
-}
-
 interface Parts {
   readonly facts: Context['facts']
   readonly listenHosts: readonly string[]
@@ -122,8 +116,11 @@ class Agent implements AgentService {
   #network: Libp2pNetwork | undefined
   #lending: Lending | undefined
   #homes: Homes | undefined
+  #probes: Probes | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
+  #messagesSent = 0
+  #messagesReceived = 0
   #loadTimer: Timer | undefined
   #stopping: Promise<void> | undefined
 
@@ -178,6 +175,15 @@ class Agent implements AgentService {
     return [own, ...members, ...strangers]
   }
 
+  counts(): AgentCounts {
+    return {
+      messagesSent: this.#messagesSent,
+      messagesReceived: this.#messagesReceived,
+      leasesGiven: this.#lending?.held().length ?? 0,
+      leasesTaken: (this.#homes?.all() ?? []).reduce((sum, home) => sum + home.participants() - 1, 0),
+    }
+  }
+
   async processes(): Promise<ProcessInfo[]> {
     const homes = (this.#homes?.all() ?? []).map(async home => {
       const { id, program } = home.attachment
@@ -212,6 +218,18 @@ class Agent implements AgentService {
 
   refusals(id: string): string[] {
     return this.#homes?.get(id)?.refusals() ?? []
+  }
+
+  async leases(id: string): Promise<LeaseInfo[]> {
+    return leases(this.#homes, id)
+  }
+
+  async contract(id: string, node: string | undefined): Promise<LeaseInfo[]> {
+    return contract(this.#homes, id, node)
+  }
+
+  stretch(id: string, node: string): Promise<string> {
+    return stretch(this.#homes, this.#membership, id, node)
   }
 
   stop(): Promise<void> {
@@ -252,6 +270,14 @@ class Agent implements AgentService {
   #context(network: Libp2pNetwork, parts: Parts): Context {
     const { name, runtimeDir, dataDir, spillMaxBytes, log } = this.#options
     const member = (peer: PeerId) => this.#membership.member(peer)
+    const send = (peer: PeerId, message: PeerMessage) => {
+      this.#messagesSent++
+      return network.send(peer, message)
+    }
+    const joined = () => this.#membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
+    const pagerOf = (id: ProcessId) => (this.#homes?.get(id) ?? this.#lending?.get(id))?.client
+    const { self } = network
+    this.#probes = new Probes({ ...this.#surroundings, self, pagers: this.#pagers, send, joined, pagerOf })
     return {
       ...this.#surroundings,
       name,
@@ -259,11 +285,12 @@ class Agent implements AgentService {
       dataDir,
       spillMaxBytes,
       log,
-      self: network.self,
+      self,
       facts: parts.facts,
       listenHosts: parts.listenHosts,
       pagers: this.#pagers,
-      send: (peer, message) => network.send(peer, message),
+      probes: this.#probes,
+      send,
       hostOf: peer => member(peer)?.host ?? '',
       nameOf: peer => member(peer)?.load.name ?? peer,
     }
@@ -271,6 +298,7 @@ class Agent implements AgentService {
 
   #onNetwork(event: NetworkEvent): void {
     if (event.kind === 'message') {
+      this.#messagesReceived++
       this.#onMessage(event.peer, event.message)
       return
     }
@@ -294,6 +322,15 @@ class Agent implements AgentService {
       case 'refuse':
       case 'lease-update':
         this.#homes?.onMessage(peer, message.processId, message)
+        return
+      case 'pager-ended':
+        this.#homes?.onMessage(peer, message.processId, message)
+        this.#lending?.onMessage(peer, message)
+        return
+      case 'probe':
+      case 'probe-for':
+      case 'probe-answer':
+        this.#probes?.onMessage(peer, message)
         return
       default:
         this.#lending?.onMessage(peer, message)
@@ -354,19 +391,4 @@ class Agent implements AgentService {
 
 function shown({ name, addresses, freePages, capacityPages, cpus, processes }: Load) {
   return { name, addresses: [...addresses], freePages, capacityPages, cpus, processes }
-}
-
-/** Adds what the pager says; a pager that does not answer within a second is listed without its numbers. */
-async function describe(
-  clock: Clock,
-  base: Pick<ProcessInfo, 'id' | 'program' | 'role' | 'home'>,
-  client: { describe: { pagerPid: number }; requestStats(): Promise<Record<string, unknown>> },
-  participants: string[],
-): Promise<ProcessInfo> {
-  const late = sleep(clock, STATS_TIMEOUT_MS).then(() => undefined)
-  const stats = await Promise.race([client.requestStats().catch(() => undefined), late])
-  const resident = stats?.residentPages
-  const residentPages = typeof resident === 'number' ? resident : 0
-  const info = { ...base, pid: client.describe.pagerPid, residentPages, participants }
-  return stats === undefined ? info : { ...info, stats }
 }

@@ -54,8 +54,26 @@ export interface HomeAttachment {
   uid: number
 }
 
+/** A machine that has a lease of an elastic process, or is asked for one. */
+export interface LeaseInfo {
+  node: string
+  peerId: string
+  state: 'offered' | 'granted' | 'up' | 'leaving'
+  /** Pages that are there. */
+  pages: number
+}
+
+/** What an agent has done since it started, and the leases there are now. */
+export interface AgentCounts {
+  messagesSent: number
+  messagesReceived: number
+  leasesGiven: number
+  leasesTaken: number
+}
+
 export interface AgentService {
   nodes(): NodeInfo[]
+  counts(): AgentCounts
   processes(): Promise<ProcessInfo[]>
   /** Connects to the pager and starts offering leases. Rejects when the pager cannot be reached. */
   attachHome(home: HomeAttachment): Promise<void>
@@ -65,6 +83,15 @@ export interface AgentService {
   onParticipants(id: string, listener: (count: number) => void): () => void
   /** The last reason of each peer that refused, as "NODE: reason". */
   refusals(id: string): string[]
+  /** Rejects, as the next two, when the process has not its home here. */
+  leases(id: string): Promise<LeaseInfo[]>
+  /**
+   * Starts to bring back what `node` (its name or peer id; without one, every machine) holds of the process, after which
+   * it takes part no more. Resolves to those that are let go; `leases` tells when they are gone.
+   */
+  contract(id: string, node: string | undefined): Promise<LeaseInfo[]>
+  /** Asks `node` for a lease now and resolves to its name when it takes part; rejects, within seconds, with why not. */
+  stretch(id: string, node: string): Promise<string>
   /** Hands back what is held for others (at most 10 s), leaves the network, and lets its own pagers run on. */
   stop(): Promise<void>
 }
@@ -95,6 +122,7 @@ export type AgentErrorCode =
   | 'cannot-listen'
   | 'key-mode'
   | 'no-pager'
+  | 'refused'
   | 'too-many'
 
 /** The environment does not let the agent do its work; the message says what is wrong and what to do. */

@@ -13,6 +13,7 @@ import {
   type Describe,
   decodePagerEvent,
   encodePagerCommand,
+  type PageMap,
   type PagerCommand,
   type PagerEvent,
   type PagerStats,
@@ -21,6 +22,8 @@ import {
 /** A pager answers HELLO from its event loop, microseconds after accept; only a hung one needs longer. */
 const HELLO_TIMEOUT_MS = 5000
 const STATS_TIMEOUT_MS = 5000
+/** A walk over 256 GiB of pages takes 4 s of a pager that does nothing else. */
+const PAGES_TIMEOUT_MS = 15_000
 const QUEUED_BYTES_MAX = 4 << 20
 const EARLY_EVENTS_MAX = 1024
 /** sun_path of unix(7) has 108 bytes, the last one for the terminator. */
@@ -56,10 +59,35 @@ type CloseListener = (reason: string) => void
 
 const ROLE_BY_NUMBER: readonly ClientRole[] = ['run', 'agent', 'observer']
 
-interface StatsWaiter {
-  readonly resolve: (stats: PagerStats) => void
-  readonly reject: (error: PagerError) => void
-  readonly timer: NodeJS.Timeout
+/** Who waits for the same kind of answer: one that comes is for all of them. */
+class Waiters<T> {
+  #waiting: { resolve(answer: T): void; reject(error: PagerError): void; timer: NodeJS.Timeout }[] = []
+
+  next(timeoutMs: number, late: string): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#waiting = this.#waiting.filter(other => other !== waiter)
+        reject(new PagerError('timeout', late))
+      }, timeoutMs)
+      const waiter = { resolve, reject, timer }
+      this.#waiting.push(waiter)
+    })
+  }
+
+  resolve(answer: T): void {
+    for (const waiter of this.#take()) waiter.resolve(answer)
+  }
+
+  reject(error: PagerError): void {
+    for (const waiter of this.#take()) waiter.reject(error)
+  }
+
+  #take() {
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const { timer } of waiting) clearTimeout(timer)
+    return waiting
+  }
 }
 
 export class PagerClient {
@@ -67,7 +95,8 @@ export class PagerClient {
   readonly #socket: Socket
   readonly #listeners = new Set<EventListener>()
   readonly #closeListeners = new Set<CloseListener>()
-  #statsWaiters: StatsWaiter[] = []
+  readonly #statsWaiters = new Waiters<PagerStats>()
+  readonly #pagesWaiters = new Waiters<PageMap>()
   #early: PagerEvent[] | undefined = []
   #closed: string | undefined
 
@@ -158,15 +187,15 @@ export class PagerClient {
   /** Fresh statistics. Throws PagerError `timeout` after 5 s, `gone` when the connection ends first. */
   requestStats(): Promise<PagerStats> {
     if (this.#closed !== undefined) return Promise.reject(new PagerError('gone', this.#closed))
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#statsWaiters = this.#statsWaiters.filter(other => other !== waiter)
-        reject(new PagerError('timeout', 'the pager gives no statistics'))
-      }, STATS_TIMEOUT_MS)
-      const waiter: StatsWaiter = { resolve, reject, timer }
-      this.#statsWaiters.push(waiter)
-      this.send({ kind: 'stats-request' })
-    })
+    this.send({ kind: 'stats-request' })
+    return this.#statsWaiters.next(STATS_TIMEOUT_MS, 'the pager gives no statistics')
+  }
+
+  /** Where the pages are, from a home pager. Throws PagerError `timeout` after 15 s, `gone`. */
+  requestPages(): Promise<PageMap> {
+    if (this.#closed !== undefined) return Promise.reject(new PagerError('gone', this.#closed))
+    this.send({ kind: 'pages-request' })
+    return this.#pagesWaiters.next(PAGES_TIMEOUT_MS, 'the pager does not say where its pages are')
   }
 
   close(): void {
@@ -175,14 +204,8 @@ export class PagerClient {
   }
 
   #take(event: PagerEvent): void {
-    if (event.kind === 'stats') {
-      const waiters = this.#statsWaiters
-      this.#statsWaiters = []
-      for (const waiter of waiters) {
-        clearTimeout(waiter.timer)
-        waiter.resolve(event.stats)
-      }
-    }
+    if (event.kind === 'stats') this.#statsWaiters.resolve(event.stats)
+    if (event.kind === 'pages') this.#pagesWaiters.resolve(event.map)
     if (this.#early !== undefined) {
       if (this.#early.length < EARLY_EVENTS_MAX) this.#early.push(event)
       return
@@ -193,11 +216,9 @@ export class PagerClient {
   #end(reason: string): void {
     if (this.#closed !== undefined) return
     this.#closed = reason
-    for (const waiter of this.#statsWaiters) {
-      clearTimeout(waiter.timer)
-      waiter.reject(new PagerError('gone', reason))
-    }
-    this.#statsWaiters = []
+    const gone = new PagerError('gone', reason)
+    this.#statsWaiters.reject(gone)
+    this.#pagesWaiters.reject(gone)
     for (const listener of this.#closeListeners) listener(reason)
     this.#closeListeners.clear()
   }

@@ -8,9 +8,11 @@
  */
 
 import { type Decoded, encodeFrame, type Fields, Malformed, readBody } from './pager-frame.js'
+import { type PageMap, pageMapText, parsePageMap } from './pager-pages.js'
 import { type PagerStats, parsePagerStats } from './pager-stats.js'
 
 export type { Decoded } from './pager-frame.js'
+export type { PageMap } from './pager-pages.js'
 export type { PagerStats, ParticipantStats } from './pager-stats.js'
 
 export const LANE_KEY_BYTES = 32
@@ -23,6 +25,9 @@ export type EndKind = 'exit' | 'signal' | 'failed' | 'cannot-execute' | 'not-fou
 const END_KINDS: readonly EndKind[] = ['exit', 'signal', 'failed', 'cannot-execute', 'not-found']
 export type LogLevel = 'error' | 'warning' | 'info' | 'debug'
 const LOG_LEVELS: readonly LogLevel[] = ['error', 'warning', 'info', 'debug']
+
+export type NodeVerdict = 'dead' | 'stalls' | 'runs'
+const NODE_VERDICTS: readonly NodeVerdict[] = ['dead', 'stalls', 'runs']
 
 /** Who a pager is: its answer to HELLO. `appPid` and `lanePort` are 0 where there is none. */
 export interface Describe {
@@ -66,11 +71,24 @@ export type PagerCommand =
       readonly reason: string
     }
   | { readonly kind: 'participant-drop'; readonly node: number }
+  /**
+   * What the silence of a node means. One that stalls or runs is waited for, 2 s from each verdict; to one that runs
+   * connections are made anew.
+   */
+  | {
+      readonly kind: 'node-verdict'
+      readonly node: number
+      readonly leaseId: number
+      readonly verdict: NodeVerdict
+      readonly reason: string
+    }
   | { readonly kind: 'stats-request' }
   | { readonly kind: 'terminate'; readonly reason: string }
   | { readonly kind: 'lane-refused'; readonly node: number; readonly reason: string }
   | { readonly kind: 'start' }
   | { readonly kind: 'signal'; readonly signal: number }
+  /** Of a home pager; answered with `pages` after a walk over its table, in parts. */
+  | { readonly kind: 'pages-request' }
 
 export type PagerEvent =
   | { readonly kind: 'describe'; readonly describe: Describe }
@@ -95,6 +113,14 @@ export type PagerEvent =
   | { readonly kind: 'room-wanted'; readonly pages: number }
   | { readonly kind: 'started'; readonly appPid: number }
   | { readonly kind: 'lease-renewed'; readonly leaseId: number; readonly expiresInMs: number }
+  | { readonly kind: 'pages'; readonly map: PageMap }
+  /** Every 100 ms from half a second of silence on; 0: it is heard again. */
+  | {
+      readonly kind: 'node-silent'
+      readonly node: number
+      readonly leaseId: number
+      readonly silentMs: number
+    }
 
 const TYPE = {
   hello: 1,
@@ -106,6 +132,8 @@ const TYPE = {
   'lane-refused': 7,
   start: 8,
   signal: 9,
+  'pages-request': 10,
+  'node-verdict': 30,
   describe: 101,
   stats: 102,
   'lane-up': 103,
@@ -116,6 +144,8 @@ const TYPE = {
   'room-wanted': 108,
   started: 109,
   'lease-renewed': 110,
+  pages: 111,
+  'node-silent': 130,
 } as const satisfies Record<PagerCommand['kind'] | PagerEvent['kind'], number>
 
 /** The whole frame of a command. Throws RangeError on values no frame can carry (a bug of the caller). */
@@ -141,6 +171,12 @@ export function encodePagerCommand(command: PagerCommand): Uint8Array {
       )
     case 'participant-drop':
       return encodeFrame(type, [command.node], [])
+    case 'node-verdict':
+      return encodeFrame(
+        type,
+        [command.node, command.leaseId, NODE_VERDICTS.indexOf(command.verdict)],
+        [command.reason],
+      )
     case 'terminate':
       return encodeFrame(type, [], [command.reason])
     case 'lane-refused':
@@ -148,6 +184,7 @@ export function encodePagerCommand(command: PagerCommand): Uint8Array {
     case 'signal':
       return encodeFrame(type, [command.signal], [])
     case 'stats-request':
+    case 'pages-request':
     case 'start':
       return encodeFrame(type, [], [])
   }
@@ -172,8 +209,18 @@ export function decodePagerCommand(body: Uint8Array): Decoded<PagerCommand> {
         }
       case TYPE['participant-drop']:
         return { kind: 'participant-drop', node: fields.count() }
+      case TYPE['node-verdict']:
+        return {
+          kind: 'node-verdict',
+          node: fields.count(),
+          leaseId: fields.count(),
+          verdict: fields.choice(NODE_VERDICTS),
+          reason: fields.text(),
+        }
       case TYPE['stats-request']:
         return { kind: 'stats-request' }
+      case TYPE['pages-request']:
+        return { kind: 'pages-request' }
       case TYPE.terminate:
         return { kind: 'terminate', reason: fields.text() }
       case TYPE['lane-refused']:
@@ -247,6 +294,10 @@ export function encodePagerEvent(event: PagerEvent): Uint8Array {
       return encodeFrame(type, [event.appPid], [])
     case 'lease-renewed':
       return encodeFrame(type, [event.leaseId, event.expiresInMs], [])
+    case 'pages':
+      return encodeFrame(type, [], [pageMapText(event.map)])
+    case 'node-silent':
+      return encodeFrame(type, [event.node, event.leaseId, event.silentMs], [])
   }
 }
 
@@ -288,6 +339,18 @@ export function decodePagerEvent(body: Uint8Array): DecodedEvent {
         return { kind: 'started', appPid: fields.count(1) }
       case TYPE['lease-renewed']:
         return { kind: 'lease-renewed', leaseId: fields.count(), expiresInMs: fields.count() }
+      case TYPE.pages: {
+        const map = parsePageMap(fields.name())
+        if (typeof map === 'string') throw new Malformed(`pages: ${map}`)
+        return { kind: 'pages', map }
+      }
+      case TYPE['node-silent']:
+        return {
+          kind: 'node-silent',
+          node: fields.count(),
+          leaseId: fields.count(),
+          silentMs: fields.count(),
+        }
       default:
         throw new Malformed(`unknown event ${fields.type}`)
     }

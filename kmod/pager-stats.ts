@@ -10,6 +10,8 @@ const PARTICIPANTS_MAX = 64
 /** What one participant contributed, as in `--stats`. */
 export interface ParticipantStats {
   readonly node: string
+  /** That are there now. */
+  readonly pages?: number
   readonly peakPages: number
   readonly jumpsTo: number
   readonly threadsPeak: number
@@ -62,6 +64,7 @@ function isParticipant(value: unknown): value is ParticipantStats {
   return (
     isObject(value) &&
     typeof value.node === 'string' &&
+    (value.pages === undefined || isCount(value.pages)) &&
     isCount(value.peakPages) &&
     isCount(value.jumpsTo) &&
     isCount(value.threadsPeak)

@@ -13,6 +13,8 @@ import { SOCKET_PATH_BYTES_MAX } from '../../kmod/pager-client.js'
 import { peerSocketPath } from '../../kmod/pager-host.js'
 import { bytes, pagesIn } from '../../placement/units.js'
 import { defaultKeyPath } from '../key.js'
+import { type HostPort, parseHostPort } from '../metrics/host-port.js'
+import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from './agent-log.js'
 import { CliFailure, EXIT_USAGE } from './failure.js'
 import { defaultControlPath, defaultDataDir, isMemoryFileSystem, runtimeDirFor, uid } from './paths.js'
 import { defaultMemoryPages, defaultSpillMaxBytes, hostNodeName, sizeFlag, spillMaxFlag } from './values.js'
@@ -36,6 +38,9 @@ export interface AgentFlags {
   readonly allow?: readonly string[]
   readonly capacity?: string
   readonly spillMax?: string
+  readonly metrics?: string
+  readonly logFormat?: string
+  readonly logLevel?: string
   readonly config?: string
   readonly verbose?: boolean
 }
@@ -52,7 +57,13 @@ export interface AgentSettings {
   readonly allow: string[]
   readonly capacityPages: number
   readonly spillMaxBytes: number
+  /** Where to answer Prometheus; undefined: nowhere. */
+  readonly metrics: HostPort | undefined
+  readonly logFormat: LogFormat
+  readonly logLevel: LogLevel
 }
+
+const METRICS_FORM = 'give HOST:PORT with an IP address, as in 127.0.0.1:9420'
 
 const fileSchema = z.strictObject({
   name: z.string().optional(),
@@ -65,6 +76,12 @@ const fileSchema = z.strictObject({
   allow: z.array(z.string()).optional(),
   capacity: z.string().optional(),
   'spill-max': z.string().optional(),
+  metrics: z
+    .string()
+    .refine(text => parseHostPort(text) !== undefined, METRICS_FORM)
+    .optional(),
+  'log-format': z.enum(LOG_FORMATS).optional(),
+  'log-level': z.enum(LOG_LEVELS).optional(),
 })
 type FileSettings = z.infer<typeof fileSchema>
 
@@ -99,7 +116,28 @@ export function agentSettings(flags: AgentFlags): AgentSettings {
       capacity === undefined ? defaultMemoryPages() : pagesIn(bytes(sizeFlag('--capacity', capacity))),
     spillMaxBytes:
       spillMax === undefined ? defaultSpillMaxBytes(dataDir) : spillMaxFlag('--spill-max', spillMax),
+    metrics: metricsFlag(flags.metrics ?? file.metrics),
+    logFormat: choiceFlag('--log-format', LOG_FORMATS, flags.logFormat ?? file['log-format'] ?? 'json'),
+    logLevel: choiceFlag(
+      '--log-level',
+      LOG_LEVELS,
+      flags.logLevel ?? (flags.verbose ? 'debug' : (file['log-level'] ?? 'info')),
+    ),
   }
+}
+
+function metricsFlag(text: string | undefined): HostPort | undefined {
+  if (text === undefined) return undefined
+  const address = parseHostPort(text)
+  if (address === undefined)
+    throw new CliFailure(`--metrics ${JSON.stringify(text)}: ${METRICS_FORM}`, EXIT_USAGE)
+  return address
+}
+
+function choiceFlag<T extends string>(flag: string, choices: readonly T[], text: string): T {
+  const choice = choices.find(one => one === text)
+  if (choice !== undefined) return choice
+  throw new CliFailure(`${flag} ${JSON.stringify(text)}: give one of ${choices.join(', ')}`, EXIT_USAGE)
 }
 
 /** The kernel bounds the path of a socket: without room for a pager's an agent could start, and never lend. */

@@ -1,23 +1,25 @@
 /**
- * `elasticos agent` at work: agent, control socket, log, and an orderly end.
+ * `elasticos agent` at work: agent, control socket, metrics, and an orderly end.
  *
- * The log goes to stderr, one JSON object a line; keys and lane keys never get into it. SIGTERM and SIGINT hand back
+ * SIGTERM and SIGINT hand back
  * what is held for others and end; a second one ends at once.
  */
 
-import { pino } from 'pino'
 import { ControlServer, removeStaleSocket } from '../control/server.js'
+import type { HostPort } from '../metrics/host-port.js'
+import { MetricsServer } from '../metrics/server.js'
 import type { AgentService, Logger } from '../service.js'
 import { type AgentFlags, agentSettings } from './agent-config.js'
+import { stderrLogger } from './agent-log.js'
 import { EXIT_FAILURE } from './failure.js'
-import { print, printable } from './output.js'
+import { print } from './output.js'
 
 const SIGNAL_STATUS_BASE = 128
 
 export async function runAgent(flags: AgentFlags): Promise<number> {
   const settings = agentSettings(flags)
-  const log = stderrLogger(settings.name, flags.verbose === true)
-  const { control: controlPath, ...rest } = settings
+  const { control: controlPath, metrics: metricsAt, logFormat, logLevel, ...rest } = settings
+  const log = stderrLogger(settings.name, logFormat, logLevel)
   const ending = endingSignal()
   // Asked before the agent starts, so that a second one by mistake disturbs nobody.
   await removeStaleSocket(controlPath)
@@ -26,15 +28,25 @@ export async function runAgent(flags: AgentFlags): Promise<number> {
   const service = await startAgent({ ...rest, log })
   const { name, dataDir, runtimeDir, spillMaxBytes } = settings
   const hello = { name, version: '', pid: process.pid, dataDir, runtimeDir, spillMaxBytes }
-  const control = await ControlServer.listen(controlPath, hello, service).catch(async (error: unknown) => {
+  const stopAndThrow = async (error: unknown): Promise<never> => {
     await service.stop()
     throw error
+  }
+  const control = await ControlServer.listen(controlPath, hello, service).catch(stopAndThrow)
+  const metrics = await openMetrics(metricsAt, service).catch(async (error: unknown) => {
+    await control.close()
+    return await stopAndThrow(error)
   })
+  if (metrics !== undefined) log.info(`metrics at port ${metrics.port} of ${metricsAt?.host}`)
   print(readyLine(settings.name, controlPath, service))
   const signal = await ending
   log.info(`stopping (${signal})`)
-  await control.close()
+  await Promise.all([control.close(), metrics?.close()])
   return await stopped(service, log)
+}
+
+async function openMetrics(at: HostPort | undefined, service: AgentService) {
+  return at === undefined ? undefined : await MetricsServer.listen(at, service)
 }
 
 function readyLine(name: string, control: string, service: AgentService): string {
@@ -64,15 +76,5 @@ async function stopped(service: AgentService, log: Logger): Promise<number> {
   } catch (error) {
     log.error(`stopping failed: ${error instanceof Error ? error.message : String(error)}`)
     return EXIT_FAILURE
-  }
-}
-
-function stderrLogger(name: string, verbose: boolean): Logger {
-  const log = pino({ name, level: verbose ? 'debug' : 'info' }, pino.destination({ fd: 2, sync: true }))
-  return {
-    error: text => log.error(printable(text)),
-    warn: text => log.warn(printable(text)),
-    info: text => log.info(printable(text)),
-    debug: text => log.debug(printable(text)),
   }
 }

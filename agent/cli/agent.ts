@@ -17,6 +17,8 @@ A configuration file is TOML with the names of the flags:
   discovery = true
   capacity = "8G"
   spill-max = "50G"
+  metrics = "127.0.0.1:9420"
+  log-format = "text"
 
 Examples:
   elasticos agent
@@ -56,6 +58,9 @@ export function addAgentCommand(program: Command, finish: Finish): void {
     )
     .option('--capacity <SIZE>', 'memory to lend (default: half of what is available)')
     .option('--spill-max <SIZE>', 'most disk for pages that find no room (default: half of what is free)')
+    .option('--metrics <HOST:PORT>', 'answer Prometheus there at /metrics; without HOST on this machine only')
+    .option('--log-format <FORMAT>', 'json (default) or text')
+    .option('--log-level <LEVEL>', 'error, warn, info (default) or debug')
     .option('--config <FILE>', 'settings from a TOML file; flags win over it')
     .option('--verbose', 'log more, and say more when something fails')
     .addHelpText('after', HELP)

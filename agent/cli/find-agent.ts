@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs'
 import type { ControlClient } from '../control/client.js'
 import { CliFailure } from './failure.js'
-import { controlPathCandidates } from './paths.js'
+import { controlPathCandidates, runControlPath, runRuntimeDir } from './paths.js'
 
 /**
  * A connection to the agent at `control`, or to the first one that answers in the usual places; undefined when there
@@ -30,6 +30,12 @@ export async function findAgent(control: string | undefined): Promise<ControlCli
     }
   }
   return undefined
+}
+
+/** The agent of an elastic process: the one at `control`, one inside its own run, or the usual one. */
+export async function needAgentOf(id: string, control: string | undefined): Promise<ControlClient> {
+  const inside = runControlPath(runRuntimeDir(id))
+  return await needAgent(control ?? (existsSync(inside) ? inside : undefined))
 }
 
 /** The same where a command can do nothing without an agent. */

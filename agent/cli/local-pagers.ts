@@ -45,6 +45,19 @@ export async function observeLocalPagers(): Promise<ProcessInfo[]> {
   return rows.filter(row => row !== undefined)
 }
 
+/** A connection to the home pager of a process in the usual runtime directory; undefined when there is none. */
+export async function connectLocalHome(id: string): Promise<PagerClient | undefined> {
+  for (const path of await localPagerSockets()) {
+    if (!path.includes(id) || path.includes('.peer.')) continue
+    try {
+      return await PagerClient.connect(path, 'observer')
+    } catch (error) {
+      if (!(error instanceof PagerError) || error.code !== 'gone') throw error
+    }
+  }
+  return undefined
+}
+
 async function observe(path: string): Promise<ProcessInfo | undefined> {
   let client: PagerClient | undefined
   try {

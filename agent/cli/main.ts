@@ -11,15 +11,19 @@ import { Command, CommanderError } from 'commander'
 import { packageRoot } from '../../kmod/pager-host.js'
 import { addAgentCommand } from './agent.js'
 import { addCleanCommand } from './clean.js'
+import { addContractCommand } from './contract.js'
 import { addDemoCommand } from './demo.js'
 import { addDoctorCommand } from './doctor.js'
 import { CliFailure, EXIT_FAILURE, EXIT_RUN_FAILED, EXIT_USAGE, reportFailure } from './failure.js'
 import { addKeyCommand } from './key.js'
 import { addNodesCommand } from './nodes.js'
+import { addPagesCommand } from './pages.js'
 import { addPsCommand } from './ps.js'
 import { addRunCommand } from './run.js'
 import { addSimulateCommand, type Simulator } from './simulate.js'
 import { addStopCommand } from './stop.js'
+import { addStretchCommand } from './stretch.js'
+import { addTopCommand } from './top.js'
 
 /** What is still open this long after a command has finished is not worth waiting for. */
 const LINGER_MS = 1000
@@ -105,6 +109,10 @@ function buildProgram(finish: Finish, loadSimulator: (() => Promise<Simulator>) 
     addRunCommand,
     addPsCommand,
     addNodesCommand,
+    addPagesCommand,
+    addTopCommand,
+    addStretchCommand,
+    addContractCommand,
     addStopCommand,
     addKeyCommand,
     addDoctorCommand,

@@ -58,6 +58,11 @@ export function runRuntimeDir(id: string): string {
   return join(runtimeDirFor(undefined), 'runs', id)
 }
 
+/** Control socket of an agent inside the run whose private directory this is. */
+export function runControlPath(runDirectory: string): string {
+  return join(runDirectory, 'control.sock')
+}
+
 /** Private data directory of an agent inside a `run`. */
 export function runDataDir(id: string): string {
   return join(defaultDataDir(), 'runs', id)

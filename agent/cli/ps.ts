@@ -5,6 +5,7 @@
 
 import type { Command } from 'commander'
 import { bytes, formatSize, PAGE_BYTES } from '../../placement/units.js'
+import type { ControlClient } from '../control/client.js'
 import type { ProcessInfo } from '../service.js'
 import { findAgent } from './find-agent.js'
 import type { Finish } from './main.js'
@@ -44,23 +45,25 @@ export function addPsCommand(program: Command, _finish: Finish): void {
     .option('--verbose', 'say more when something fails')
     .addHelpText('after', '\nExample:\n  elasticos ps --json')
     .action(async (flags: Flags) => {
-      printRows(COLUMNS, await listProcesses(flags.control), flags.json === true, 'no elastic processes here')
+      const agent = await findAgent(flags.control)
+      try {
+        const rows = await listProcesses(agent, flags.control === undefined)
+        printRows(COLUMNS, rows, flags.json === true, 'no elastic processes here')
+      } finally {
+        agent?.close()
+      }
     })
 }
 
-/** What the agent at `control` knows; with no `control` given also what runs beside it. */
-async function listProcesses(control: string | undefined): Promise<ProcessInfo[]> {
+/** What `agent` knows; with `beside` also what runs beside it. */
+export async function listProcesses(
+  agent: ControlClient | undefined,
+  beside: boolean,
+): Promise<ProcessInfo[]> {
   const rows = new Map<string, ProcessInfo>()
-  const agent = await findAgent(control)
-  if (agent !== undefined) {
-    try {
-      for (const row of await agent.ask('processes', {}))
-        rows.set(`${row.id} ${row.role}`, row as ProcessInfo)
-    } finally {
-      agent.close()
-    }
-  }
-  if (control === undefined) {
+  for (const row of (await agent?.ask('processes', {})) ?? [])
+    rows.set(`${row.id} ${row.role}`, row as ProcessInfo)
+  if (beside) {
     const { observeLocalPagers } = await import('./local-pagers.js')
     for (const row of await observeLocalPagers()) {
       const key = `${row.id} ${row.role}`

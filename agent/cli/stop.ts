@@ -43,24 +43,14 @@ export function addStopCommand(program: Command, _finish: Finish): void {
 
 /** Stops a process whose pager listens in the usual runtime directory; false when none does. */
 async function stopLocally(id: string): Promise<boolean> {
-  const [{ localPagerSockets }, { PagerClient, PagerError }] = await Promise.all([
-    import('./local-pagers.js'),
-    import('../../kmod/pager-client.js'),
-  ])
-  for (const path of await localPagerSockets()) {
-    if (!path.includes(id) || path.includes('.peer.')) continue
-    try {
-      const pager = await PagerClient.connect(path, 'observer')
-      const ended = new Promise<boolean>(resolve => {
-        pager.onClose(() => resolve(true))
-        setTimeout(() => resolve(false), END_TIMEOUT_MS).unref()
-      })
-      pager.send({ kind: 'terminate', reason: REASON })
-      if (await ended) return true
-      throw new CliFailure(`the pager of ${id} does not end; kill -9 ${pager.describe.pagerPid} ends it`)
-    } catch (error) {
-      if (!(error instanceof PagerError) || error.code !== 'gone') throw error
-    }
-  }
-  return false
+  const { connectLocalHome } = await import('./local-pagers.js')
+  const pager = await connectLocalHome(id)
+  if (pager === undefined) return false
+  const ended = new Promise<boolean>(resolve => {
+    pager.onClose(() => resolve(true))
+    setTimeout(() => resolve(false), END_TIMEOUT_MS).unref()
+  })
+  pager.send({ kind: 'terminate', reason: REASON })
+  if (await ended) return true
+  throw new CliFailure(`the pager of ${id} does not end; kill -9 ${pager.describe.pagerPid} ends it`)
 }

@@ -2,7 +2,8 @@
  * The command line's side of an agent's control socket.
  *
  * Adapter for unix sockets; messages are those of messages.ts. Limits: 32 requests under way, 10 s for each (longer
- * than the agent needs to ask a pager that does not answer).
+ * than the agent needs to ask a pager that does not answer), 20 s for `stretch` (an offer and a lane) and
+ * `pages` (a walk over a large table).
  */
 
 import { connect, type Socket } from 'node:net'
@@ -18,6 +19,8 @@ import {
 } from './reply.js'
 
 const ANSWER_TIMEOUT_MS = 10_000
+const SLOW_TIMEOUT_MS = 20_000
+const SLOW: readonly ControlRequest['op'][] = ['stretch', 'pages']
 const REQUESTS_MAX = 32
 /** sun_path of unix(7) has 108 bytes, the last one for the terminator. */
 export const SOCKET_PATH_BYTES_MAX = 107
@@ -93,11 +96,12 @@ export class ControlClient {
       return Promise.reject(new ControlError('refused', 'too many requests under way'))
     }
     const n = this.#next++
+    const timeoutMs = SLOW.includes(op) ? SLOW_TIMEOUT_MS : ANSWER_TIMEOUT_MS
     return new Promise<unknown>((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#waiting.delete(n)
         reject(new ControlError('timeout', `the agent does not answer (${op}); is it stopped?`))
-      }, ANSWER_TIMEOUT_MS)
+      }, timeoutMs)
       this.#waiting.set(n, { resolve, reject, timer })
       this.#socket.write(encodeLine({ n, request: { op, ...fields } }))
     })

@@ -10,12 +10,16 @@
 import { z } from 'zod'
 
 const LIST_MAX = 4096
+const NODE_NAME_MAX = 256
 
 const text = z.string().max(4096)
 const count = z.int().nonnegative()
 export const processIdSchema = z
   .string()
   .regex(/^[0-9a-f]{16}$/, 'an elastic process id has 16 hexadecimal digits')
+
+/** A node's name or peer id. */
+const nodeNameSchema = z.string().min(1).max(NODE_NAME_MAX)
 
 export const homeAttachmentSchema = z.strictObject({
   id: processIdSchema,
@@ -33,6 +37,10 @@ const requestBodySchema = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('attach'), home: homeAttachmentSchema }),
   z.strictObject({ op: z.literal('watch'), processId: processIdSchema }),
   z.strictObject({ op: z.literal('refusals'), processId: processIdSchema }),
+  z.strictObject({ op: z.literal('pages'), processId: processIdSchema }),
+  z.strictObject({ op: z.literal('leases'), processId: processIdSchema }),
+  z.strictObject({ op: z.literal('contract'), processId: processIdSchema, node: nodeNameSchema.optional() }),
+  z.strictObject({ op: z.literal('stretch'), processId: processIdSchema, node: nodeNameSchema }),
   z.strictObject({ op: z.literal('stop'), processId: processIdSchema, reason: text }),
 ])
 
@@ -64,6 +72,21 @@ const processSchema = z.object({
   stats: z.record(z.string(), z.unknown()).optional(),
 })
 
+const leaseSchema = z.object({
+  node: text,
+  peerId: text,
+  state: z.enum(['offered', 'granted', 'up', 'leaving']),
+  pages: count,
+})
+
+const pageMapSchema = z.object({
+  nodes: z
+    .array(z.object({ node: text, resident: count, spilled: count, remote: count, inFlight: count }))
+    .max(LIST_MAX),
+  ranges: z.array(z.object({ first: count, pages: count, place: count, spilled: z.boolean() })).max(LIST_MAX),
+  leftOut: z.object({ ranges: count, pages: count }),
+})
+
 /** `hello` is checked by hand, see reply.ts. */
 export type CheckedOp = Exclude<ControlRequest['op'], 'hello'>
 
@@ -74,6 +97,10 @@ export const answerSchemas = {
   attach: z.null(),
   watch: z.strictObject({ participants: count }),
   refusals: z.array(text).max(LIST_MAX),
+  pages: pageMapSchema,
+  leases: z.array(leaseSchema).max(LIST_MAX),
+  contract: z.array(leaseSchema).max(LIST_MAX),
+  stretch: text,
   stop: z.null(),
 } as const satisfies Record<CheckedOp, z.ZodType>
 

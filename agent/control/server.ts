@@ -164,6 +164,14 @@ class Connection {
         return { participants: this.#watch(request.processId) }
       case 'refusals':
         return this.#service.refusals(request.processId)
+      case 'pages':
+        return await this.#atPager(request.processId, pager => pager.requestPages())
+      case 'leases':
+        return await this.#service.leases(request.processId)
+      case 'contract':
+        return await this.#service.contract(request.processId, request.node)
+      case 'stretch':
+        return await this.#service.stretch(request.processId, request.node)
       case 'stop':
         await this.#stop(request.processId, request.reason)
         return null
@@ -179,19 +187,32 @@ class Connection {
   }
 
   async #stop(processId: string, reason: string): Promise<void> {
+    await this.#atPager(
+      processId,
+      pager =>
+        new Promise<void>(resolve => {
+          pager.onClose(() => resolve())
+          pager.send({ kind: 'terminate', reason })
+          setTimeout(resolve, 1000).unref()
+        }),
+    )
+  }
+
+  /** Talks to the home pager of a process; the pager checks who this is. */
+  async #atPager<T>(processId: string, talk: (pager: PagerClient) => Promise<T>): Promise<T> {
     const path = this.#pagerSockets.get(processId) ?? homeSocketPath(this.#hello.runtimeDir, processId)
+    let pager: PagerClient
     try {
-      const pager = await PagerClient.connect(path, 'observer')
-      await new Promise<void>(resolve => {
-        pager.onClose(() => resolve())
-        pager.send({ kind: 'terminate', reason })
-        setTimeout(resolve, 1000).unref()
-      })
-      pager.close()
+      pager = await PagerClient.connect(path, 'observer')
     } catch (error) {
       if (!(error instanceof PagerError) || error.code !== 'gone') throw error
       const message = `no elastic process ${processId} has its home here; see \`elasticos ps\``
       throw new ControlError('refused', message, { cause: error })
+    }
+    try {
+      return await talk(pager)
+    } finally {
+      pager.close()
     }
   }
 

@@ -7,6 +7,7 @@ import type { PeerMessage } from '../net/messages.js'
 import type { Surroundings } from '../ports/surroundings.js'
 import type { Logger } from '../service.js'
 import type { Pagers } from './pagers.js'
+import type { Probes } from './probes.js'
 
 export interface Context extends Surroundings {
   readonly name: string
@@ -18,6 +19,7 @@ export interface Context extends Surroundings {
   /** IP addresses this agent was told to listen on. */
   readonly listenHosts: readonly string[]
   readonly pagers: Pagers
+  readonly probes: Probes
   readonly log: Logger
   /** False when there is no stream to that peer. */
   send(peer: PeerId, message: PeerMessage): boolean

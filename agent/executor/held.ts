@@ -3,12 +3,14 @@
  * agents of other participants when it wants lanes to them.
  */
 
+import type { Watched } from '../machines/failure-detector.js'
 import { LaneAgreement, type LaneEffect, type LaneEvent, type NamedNode } from '../machines/lane-agreement.js'
 import type { HeldLease } from '../machines/lease-lender.js'
 import { LEASE_TTL_MS, type LeaseTerms, type PeerId, type ProcessId } from '../machines/types.js'
 import { laneDialHost } from '../net/address.js'
 import { LANE_KEY_BYTES, type PeerMessage } from '../net/messages.js'
 import { type Context, EventLoop } from './context.js'
+import { Detection } from './detection.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
 
 const LEASE_ID_MAX = 2 ** 47
@@ -17,7 +19,7 @@ const LANE_KEYS_MAX = 128
 
 export type LaneMessage = Extract<
   PeerMessage,
-  { kind: 'members' | 'lane-ask' | 'lane-agree' | 'lane-refuse' }
+  { kind: 'members' | 'lane-ask' | 'lane-agree' | 'lane-refuse' | 'pager-ended' }
 >
 
 export interface HeldOptions {
@@ -26,6 +28,8 @@ export interface HeldOptions {
   readonly laneHost: string
   readonly lease: () => HeldLease | undefined
   readonly members: readonly NamedNode[]
+  /** To participants other than home. */
+  readonly lanes: readonly Watched[]
   readonly onMembers: () => void
 }
 
@@ -39,7 +43,10 @@ export class HeldProcess {
   readonly #options: HeldOptions
   readonly #agreement: LaneAgreement
   readonly #loop: EventLoop<LaneEvent, LaneEffect>
+  readonly #detection: Detection
   readonly #laneKeys = new Map<number, Uint8Array>()
+  /** To participants other than home, by node. */
+  readonly #lanes: Map<number, Watched>
 
   constructor(context: Context, processId: ProcessId, options: HeldOptions) {
     this.#context = context
@@ -53,11 +60,28 @@ export class HeldProcess {
       effect => this.#carryOut(effect),
       () => context.clock.now(),
     )
+    this.#lanes = new Map(options.lanes.map(lane => [lane.node, lane]))
+    this.#detection = new Detection(context, {
+      processId,
+      client: () => this.client,
+      lanes: () => this.allLanes(),
+    })
     if (options.members.length > 0) this.#loop.feed({ kind: 'members', members: options.members })
   }
 
   members(): readonly NamedNode[] {
     return this.#agreement.members()
+  }
+
+  lanes(): readonly Watched[] {
+    return [...this.#lanes.values()]
+  }
+
+  /** Home's, too. */
+  allLanes(): readonly Watched[] {
+    const lease = this.#options.lease()
+    if (lease === undefined) return this.lanes()
+    return [{ node: 0, leaseId: lease.leaseId, peer: lease.peer }, ...this.lanes()]
   }
 
   /** Lets home's pager in and tells home's agent where to dial. */
@@ -72,7 +96,8 @@ export class HeldProcess {
   onPagerEvent(event: PagerEvent): void {
     if (event.kind === 'lane-wanted') this.#onWanted(event.node)
     else if (event.kind === 'exited') this.exited = true
-    else if (event.kind === 'lane-down') this.#loop.feed({ kind: 'lane-down', node: event.node })
+    else if (event.kind === 'lane-down') this.#onLaneDown(event.node)
+    this.#detection.onPagerEvent(event)
   }
 
   onMessage(peer: PeerId, message: LaneMessage): void {
@@ -93,11 +118,19 @@ export class HeldProcess {
       case 'lane-refuse':
         this.#loop.feed({ ...message, kind: 'refused', peer })
         return
+      case 'pager-ended':
+        this.#detection.onPagerEnded(peer, message.leaseId)
+        return
     }
   }
 
   onTick(): void {
     this.#loop.feed({ kind: 'tick' })
+  }
+
+  #onLaneDown(node: number): void {
+    this.#lanes.delete(node)
+    this.#loop.feed({ kind: 'lane-down', node })
   }
 
   #onWanted(node: number): void {
@@ -169,6 +202,7 @@ export class HeldProcess {
   ): void {
     if (laneKey === undefined) return
     const { node, name: nodeName, peer: peerId } = to
+    if (node !== 0) this.#lanes.set(node, { node, leaseId, peer: peerId })
     const { pages: pagesMax, threads: threadsMax, ttlMs } = terms
     this.client.send({
       kind: 'lane',

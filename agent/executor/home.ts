@@ -6,13 +6,21 @@
  * Limits: of each peer only the last refusal is kept, of 1024 peers.
  */
 
-import { type HomeEffect, type HomeEvent, LeaseHome, type Participant } from '../machines/lease-home.js'
+import type { Choices } from '../machines/choice.js'
+import {
+  type HomeEffect,
+  type HomeEvent,
+  LeaseHome,
+  type Participant,
+  type SeatState,
+} from '../machines/lease-home.js'
 import type { Member } from '../machines/membership.js'
 import { LEASE_TTL_MS, type PeerId, type ProcessId } from '../machines/types.js'
 import { laneDialHost } from '../net/address.js'
 import { LANE_KEY_BYTES, type PeerMessage } from '../net/messages.js'
 import type { HomeAttachment } from '../service.js'
 import { type Context, EventLoop } from './context.js'
+import { Detection } from './detection.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
 import { reconnect } from './reconnect.js'
 import type { Records } from './records.js'
@@ -21,7 +29,7 @@ import type { Records } from './records.js'
 const LEASE_ID_BASE_MAX = 2 ** 47
 const REFUSALS_MAX = 1024
 
-export type HomeMessage = Extract<PeerMessage, { kind: 'grant' | 'refuse' | 'lease-update' }>
+export type HomeMessage = Extract<PeerMessage, { kind: 'grant' | 'refuse' | 'lease-update' | 'pager-ended' }>
 
 /** What it has to remember over its agent's death, and where. */
 export type HomeRecords = Pick<Records, 'saveHome' | 'remove'>
@@ -34,9 +42,12 @@ export class HomeProcess {
   #client: PagerConnection
   #machine: LeaseHome
   readonly #loop: EventLoop<HomeEvent, HomeEffect>
+  readonly #detection: Detection
   readonly #laneKeys = new Map<number, Uint8Array>()
   readonly #refusals = new Map<string, string>()
   readonly #listeners = new Set<(count: number) => void>()
+  /** Who waits for what becomes of the offer to a peer. */
+  readonly #asking = new Map<PeerId, ((refusal: string | undefined) => void)[]>()
   #onEnd: () => void
   /** The connection to the pager has ended, and there is no new one yet. */
   #lost = false
@@ -49,6 +60,7 @@ export class HomeProcess {
     client: PagerConnection,
     members: () => readonly Member[],
     onEnd: () => void,
+    choices?: Choices,
   ) {
     this.attachment = attachment
     this.#context = context
@@ -56,12 +68,17 @@ export class HomeProcess {
     this.#client = client
     this.#members = members
     this.#onEnd = onEnd
-    this.#machine = this.#newMachine()
+    this.#machine = this.#newMachine(attachment.participantsMax, choices)
     this.#loop = new EventLoop(
       (event, now) => this.#machine.onEvent(event, now),
       effect => this.#carryOut(effect),
       () => context.clock.now(),
     )
+    this.#detection = new Detection(context, {
+      processId: attachment.id,
+      client: () => this.#client,
+      lanes: () => this.#machine.leases(),
+    })
   }
 
   get client(): PagerConnection {
@@ -70,7 +87,7 @@ export class HomeProcess {
 
   /** Starts asking the members; `restored` are the leases there were before the pager was connected to. */
   start(restored: readonly Participant[]): void {
-    for (const participant of restored) this.#loop.feed({ kind: 'restored', participant })
+    for (const participant of restored) this.#feed({ kind: 'restored', participant })
     this.#client.on(event => this.#onPagerEvent(event))
     this.#client.onClose(() => void this.#onClose())
     this.#save()
@@ -82,11 +99,11 @@ export class HomeProcess {
     const lenders = members
       .filter(member => member.state === 'joined')
       .map(({ peer, load: { name, incarnation, freePages } }) => ({ peer, name, incarnation, freePages }))
-    this.#loop.feed({ kind: 'available', lenders })
+    this.#feed({ kind: 'available', lenders })
   }
 
   onUnavailable(peer: PeerId, why: 'suspected' | 'leaving' | 'forgotten'): void {
-    this.#loop.feed({ kind: 'unavailable', peer, why })
+    this.#feed({ kind: 'unavailable', peer, why })
   }
 
   /** A stream to `peer` is open (again): it may have missed who takes part. */
@@ -98,19 +115,22 @@ export class HomeProcess {
     const { leaseId } = message
     switch (message.kind) {
       case 'grant':
-        this.#loop.feed({ ...message, kind: 'granted', peer, leaseId })
+        this.#feed({ ...message, kind: 'granted', peer, leaseId })
         break
       case 'refuse':
-        this.#loop.feed({ kind: 'refused', peer, leaseId, refusal: message.refusal })
+        this.#feed({ kind: 'refused', peer, leaseId, refusal: message.refusal })
         break
       case 'lease-update':
-        this.#loop.feed({ ...message, kind: 'lease-update', peer })
+        this.#feed({ ...message, kind: 'lease-update', peer })
+        break
+      case 'pager-ended':
+        this.#detection.onPagerEnded(peer, leaseId)
         break
     }
   }
 
   onTick(): void {
-    this.#loop.feed({ kind: 'tick' })
+    this.#feed({ kind: 'tick' })
   }
 
   /** Lanes that are up, and home. */
@@ -120,6 +140,27 @@ export class HomeProcess {
 
   participantNames(): string[] {
     return [this.#context.name, ...this.#machine.up().map(participant => participant.name)]
+  }
+
+  seats(): { readonly peer: PeerId; readonly name: string; readonly state: SeatState }[] {
+    return this.#machine.seats()
+  }
+
+  /** Lets go of `peer`, or of all, once their pages are here; they are asked no more. */
+  contract(peer: PeerId | undefined): void {
+    this.#feed({ kind: 'contract', peer })
+    this.#save()
+  }
+
+  /** Asks `peer` for a lease now. Resolves within seconds: why it has none, or undefined when its lane is up. */
+  stretch(peer: PeerId): Promise<string | undefined> {
+    this.#refusals.delete(this.#context.nameOf(peer))
+    const told = new Promise<string | undefined>(resolve => {
+      this.#asking.set(peer, [...(this.#asking.get(peer) ?? []), resolve])
+    })
+    this.#feed({ kind: 'stretch', peer })
+    this.#save()
+    return told
   }
 
   refusals(): string[] {
@@ -139,9 +180,25 @@ export class HomeProcess {
     this.#client.close()
   }
 
-  #newMachine(): LeaseHome {
-    const { participantsMax } = this.attachment
-    return new LeaseHome({ participantsMax, leaseIdBase: this.#context.rng.below(LEASE_ID_BASE_MAX) })
+  #newMachine(participantsMax: number, choices: Choices | undefined): LeaseHome {
+    const leaseIdBase = this.#context.rng.below(LEASE_ID_BASE_MAX)
+    return new LeaseHome({ participantsMax, leaseIdBase, ...(choices === undefined ? {} : { choices }) })
+  }
+
+  #feed(event: HomeEvent): void {
+    this.#loop.feed(event)
+    this.#tellAsking()
+  }
+
+  /** Every offer ends, with a lane or without. */
+  #tellAsking(): void {
+    for (const [peer, tell] of this.#asking) {
+      const seat = this.#machine.seats().find(one => one.peer === peer)
+      if (seat?.state === 'offered' || seat?.state === 'granted') continue
+      this.#asking.delete(peer)
+      const refusal = this.#refusals.get(this.#context.nameOf(peer)) ?? 'it does not answer'
+      for (const one of tell) one(seat?.state === 'up' ? undefined : refusal)
+    }
   }
 
   /**
@@ -161,29 +218,31 @@ export class HomeProcess {
     }
     this.#context.log.info(`${this.attachment.id}: connected to its home pager again`)
     const leases = this.#machine.leases()
+    const { participantsMax, choices } = this.#machine
     this.#client = client
     this.#lost = false
-    this.#machine = this.#newMachine()
+    this.#machine = this.#newMachine(participantsMax, choices)
     this.#laneKeys.clear()
     this.start(leases)
   }
 
   #onPagerEvent(event: PagerEvent): void {
     const { log } = this.#context
+    this.#detection.onPagerEvent(event)
     switch (event.kind) {
       case 'lane-up':
-        this.#loop.feed({ kind: 'lane-up', node: event.node })
+        this.#feed({ kind: 'lane-up', node: event.node })
         break
       case 'lane-down':
         log.info(`${this.attachment.id}: lane to ${event.nodeName} ended: ${event.reason}`)
-        this.#loop.feed({ kind: 'lane-down', node: event.node, reason: event.reason })
+        this.#feed({ kind: 'lane-down', node: event.node, reason: event.reason })
         break
       case 'lane-wanted':
         this.#client.send({ kind: 'lane-refused', node: event.node, reason: 'home makes its lanes itself' })
         break
       case 'room-wanted':
         log.debug(`${this.attachment.id}: ${event.pages} more pages wanted`)
-        this.#loop.feed({ kind: 'tick' })
+        this.#feed({ kind: 'tick' })
         break
       case 'exited':
         this.#end(false)
@@ -248,7 +307,7 @@ export class HomeProcess {
     })
     if (sent) return
     this.#laneKeys.delete(leaseId)
-    this.#loop.feed({ kind: 'refused', peer, leaseId, refusal: { code: 'timeout', detail: 'no way to it' } })
+    this.#feed({ kind: 'refused', peer, leaseId, refusal: { code: 'timeout', detail: 'no way to it' } })
   }
 
   #lane(effect: HomeEffect & { kind: 'lane' }): void {
@@ -301,7 +360,9 @@ export class HomeProcess {
 
   #save(): void {
     if (this.#ended) return
-    this.#records.saveHome({ attachment: this.attachment, participants: this.#machine.leases() })
+    const { participantsMax, choices } = this.#machine
+    const attachment = { ...this.attachment, participantsMax }
+    this.#records.saveHome({ attachment, participants: this.#machine.leases(), choices })
   }
 
   #isAlive(): boolean {
@@ -313,7 +374,10 @@ export class HomeProcess {
     if (this.#ended) return
     this.#ended = true
     this.#records.remove(this.attachment.id, 'home')
-    this.#loop.feed({ kind: 'ended', seen })
+    const { probes } = this.#context
+    for (const { leaseId } of seen ? this.#machine.leases() : [])
+      probes.noteEnded(this.attachment.id, leaseId)
+    this.#feed({ kind: 'ended', seen })
     this.#client.close()
     this.#onEnd()
   }

@@ -41,9 +41,7 @@ export class Homes {
     if (this.#homes.has(id)) return
     const running = this.#attaching.get(id)
     if (running !== undefined) return running
-    const attached = this.#attach({ ...attachment, id }, members, []).finally(() =>
-      this.#attaching.delete(id),
-    )
+    const attached = this.#attach({ ...attachment, id }, members).finally(() => this.#attaching.delete(id))
     this.#attaching.set(id, attached)
     return attached
   }
@@ -54,7 +52,7 @@ export class Homes {
       const record = this.#records.home(id)
       try {
         if (record === undefined) throw new Error('its record is malformed')
-        await this.#attach(record.attachment, members, record.participants)
+        await this.#attach(record.attachment, members, record)
         this.#context.log.info(`${id}: found its home pager again`)
       } catch (error) {
         this.#context.log.debug(`${id}: not attached again: ${String(error)}`)
@@ -83,7 +81,7 @@ export class Homes {
   async #attach(
     attachment: HomeAttachment & { readonly id: ProcessId },
     members: () => readonly Member[],
-    restored: HomeRecord['participants'],
+    record?: HomeRecord,
   ): Promise<void> {
     if (this.#homes.size >= HOMES_MAX) {
       throw new AgentError('too-many', `this agent has ${HOMES_MAX} elastic processes already`)
@@ -94,11 +92,20 @@ export class Homes {
       client.close()
       throw new AgentError('no-pager', `the pager at ${pagerSocket} is not the home pager of ${id}`)
     }
-    const home = new HomeProcess(this.#context, this.#records, attachment, client, members, () => {
+    const onEnd = () => {
       this.#homes.delete(id)
       void removeSocketOnceDead(pagerSocket)
-    })
+    }
+    const home = new HomeProcess(
+      this.#context,
+      this.#records,
+      attachment,
+      client,
+      members,
+      onEnd,
+      record?.choices,
+    )
     this.#homes.set(id, home)
-    home.start(restored)
+    home.start(record?.participants ?? [])
   }
 }

@@ -13,10 +13,10 @@ import { laneListenHost } from '../net/address.js'
 import type { PeerMessage } from '../net/messages.js'
 import { sleep } from '../ports/clock.js'
 import { type Context, EventLoop } from './context.js'
-import { HeldProcess, type LaneMessage } from './held.js'
+import { type HeldOptions, HeldProcess, type LaneMessage } from './held.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
 import { reconnect } from './reconnect.js'
-import type { PeerRecord, Records } from './records.js'
+import type { Records } from './records.js'
 import { clearDeadSockets, clearPeerPager, clearRecords } from './remains.js'
 
 type OfferMessage = Extract<PeerMessage, { kind: 'offer' }>
@@ -62,6 +62,10 @@ export class Lending {
       const process = this.#held.get(lease.processId)
       return process === undefined ? [] : [{ lease, process }]
     })
+  }
+
+  get(processId: ProcessId): HeldProcess | undefined {
+    return this.#held.get(processId)
   }
 
   /** Finds the peer pagers that an agent before this one has started. */
@@ -203,7 +207,7 @@ export class Lending {
         memoryPages: pagesMax,
         spillMaxBytes,
       })
-      this.#hold(id, socketPath, client, listenHost, [])
+      this.#hold(id, socketPath, client, { laneHost: listenHost, members: [], lanes: [] })
       if (client.describe.lanePort === 0) throw new Error('the pager listens for no lanes')
       this.#loop.feed({ kind: 'pager-started', processId: id })
     } catch (error) {
@@ -256,13 +260,11 @@ export class Lending {
     processId: ProcessId,
     socketPath: string,
     client: PagerConnection,
-    laneHost: string,
-    members: PeerRecord['members'],
+    known: Pick<HeldOptions, 'laneHost' | 'members' | 'lanes'>,
   ): void {
     const held = new HeldProcess(this.#context, processId, {
+      ...known,
       client,
-      laneHost,
-      members,
       lease: () => this.#machine.lease(processId),
       onMembers: () => this.#save(processId),
     })
@@ -284,7 +286,7 @@ export class Lending {
   async #onClose(processId: ProcessId, socketPath: string, held: HeldProcess): Promise<void> {
     const isOver = () => this.#detached || this.#held.get(processId) !== held
     if (isOver()) return
-    const { log } = this.#context
+    const { log, pagers } = this.#context
     const { pagerPid } = held.client.describe
     const client = held.exited ? undefined : await reconnect(this.#context, socketPath, pagerPid)
     if (isOver()) {
@@ -292,16 +294,26 @@ export class Lending {
       return
     }
     if (client === undefined) {
+      if (!held.exited && !pagers.isAlive(pagerPid)) this.#attest(processId, held)
       this.#loop.feed({ kind: 'pager-gone', processId })
       return
     }
     log.info(`${processId}: connected to its pager again`)
-    this.#hold(processId, socketPath, client, held.laneHost, [...held.members()])
+    const { laneHost } = held
+    this.#hold(processId, socketPath, client, { laneHost, members: held.members(), lanes: held.lanes() })
     const lease = this.#machine.lease(processId)
     if (lease?.state !== 'active') return
     const { leaseId, pages: pagesMax, threads: threadsMax } = lease
     const reason = 'connected again'
     client.send({ kind: 'lease-update', leaseId, pagesMax, threadsMax, ttlMs: LEASE_TTL_MS, reason })
+  }
+
+  /** It ended without a word: those at the other ends of its lanes hear it from here. */
+  #attest(processId: ProcessId, held: HeldProcess): void {
+    for (const { peer, leaseId } of held.allLanes()) {
+      this.#context.probes.noteEnded(processId, leaseId)
+      this.#context.send(peer, { kind: 'pager-ended', processId, leaseId })
+    }
   }
 
   #adopt(socketPath: string, client: PagerConnection): void {
@@ -322,7 +334,8 @@ export class Lending {
       lease: { ...base, pages, pagesMax, residentPages: 0, threads, state: 'active' },
       epoch,
     })
-    this.#hold(processId, socketPath, client, record?.laneHost ?? '', record?.members ?? [])
+    const { laneHost, members } = record ?? { laneHost: '', members: [] }
+    this.#hold(processId, socketPath, client, { laneHost, members, lanes: [] })
     this.#context.log.info(`${processId}: found its pager again (pid ${client.describe.pagerPid})`)
   }
 

@@ -3,6 +3,7 @@
  * tests put pagers of their own here.
  */
 
+import { readFileSync } from 'node:fs'
 import { PagerClient } from '../../kmod/pager-client.js'
 import { listPagerSockets, type PeerPagerOptions, pagerFacts, spawnPeerPager } from '../../kmod/pager-host.js'
 import type { Describe, PagerCommand, PagerEvent, PagerStats } from '../../kmod/pager-messages.js'
@@ -35,6 +36,16 @@ export interface Pagers {
   isAlive(pid: number): boolean
 }
 
+/** It has ended, and nobody has waited for it yet. */
+function isZombie(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    return 'ZX'.includes(stat.charAt(stat.lastIndexOf(')') + 2))
+  } catch {
+    return false
+  }
+}
+
 export const systemPagers: Pagers = {
   connect: path => PagerClient.connect(path, 'agent'),
   spawnPeer: spawnPeerPager,
@@ -49,9 +60,10 @@ export const systemPagers: Pagers = {
   },
   isAlive: pid => {
     try {
-      return process.kill(pid, 0)
+      process.kill(pid, 0)
     } catch (error) {
       return codeOf(error) === 'EPERM'
     }
+    return !isZombie(pid)
   },
 }

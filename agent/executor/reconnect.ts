@@ -2,7 +2,7 @@
  * After a connection to a pager has ended: back to it, or certainty that it is gone. A connection also ends when this
  * agent was stopped for long or read too slowly, and a pager that is taken for dead loses all its leases.
  *
- * Limits: a socket that refuses four times within two seconds belongs to nobody; a pager that only does not answer is
+ * Limits: a socket that refuses five times within two seconds belongs to nobody; a pager that only does not answer is
  * tried every second for as long as its process lives.
  */
 
@@ -11,7 +11,7 @@ import type { Context } from './context.js'
 import { type PagerConnection, PagerError } from './pagers.js'
 
 /** Short at first: as a rule the pager has ended, and its process is gone a moment after its sockets. */
-const PAUSES_MS = [50, 450, 1_500]
+const PAUSES_MS = [10, 40, 450, 1_500]
 const PAUSE_MS = 1_000
 
 /** A new connection to the pager `pid` at `path`; undefined when there is none any more. */

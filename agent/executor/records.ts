@@ -10,6 +10,7 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { EXCEPTIONS_MAX } from '../machines/choice.js'
 import {
   NODES_MAX,
   PEER_ID_PATTERN,
@@ -47,6 +48,9 @@ const homeRecord = z.strictObject({
     uid: count,
   }),
   participants: z.array(z.strictObject({ peer, name: text, node, leaseId: count })).max(NODES_MAX),
+  choices: z
+    .strictObject({ asksAll: z.boolean(), exceptions: z.array(peer).max(EXCEPTIONS_MAX).readonly() })
+    .optional(),
 })
 
 const peerRecord = z.strictObject({

@@ -6,18 +6,13 @@
  * that said no is asked again after a while that depends on why (a full one soon, an incompatible one only when it
  * has been restarted), so that room which appears later is used.
  * A lane that is up belongs to the pagers: an agent that vanishes changes nothing here.
+ * A peer that was contracted is asked no more until `stretch` names it (choice.ts).
  *
  * Limits: `participantsMax` nodes (64 at most), as many offers at a time; refusals of 1024 peers are remembered.
  */
 
-import {
-  type LeaseTerms,
-  NODES_MAX,
-  type PeerId,
-  type Refusal,
-  type RefusalCode,
-  refusalText,
-} from './types.js'
+import { Choice, type Choices, RETRY } from './choice.js'
+import { type LeaseTerms, NODES_MAX, type PeerId, type Refusal, refusalText } from './types.js'
 
 /** The lender starts a process before it answers. */
 export const OFFER_TIMEOUT_MS = 6_000
@@ -29,20 +24,6 @@ const BACKOFF_MAX_MS = 30_000
 /** The most pages that a lease may grow to: as many as one node can hold (256 GiB). Lenders begin with a share. */
 const PAGES_WANTED = 2 ** 26
 const THREADS_WANTED = 64
-
-/** When a peer that refused for this reason may be asked again. */
-const RETRY: Record<RefusalCode, 'backoff' | 'restarted'> = {
-  full: 'backoff',
-  incompatible: 'restarted',
-  'not-allowed': 'restarted',
-  'shutting-down': 'restarted',
-  'stale-epoch': 'restarted',
-  'too-many-processes': 'backoff',
-  'already-participant': 'backoff',
-  'lane-failed': 'backoff',
-  'pager-failed': 'backoff',
-  timeout: 'backoff',
-}
 
 /** A peer that has joined and what it has to lend. */
 export interface Lender {
@@ -78,6 +59,10 @@ export type HomeEvent =
   | { readonly kind: 'lane-up'; readonly node: number }
   | { readonly kind: 'lane-down'; readonly node: number; readonly reason: string }
   | { readonly kind: 'restored'; readonly participant: Participant }
+  /** Lets go of `peer`, or of all, once home has its pages again. */
+  | { readonly kind: 'contract'; readonly peer: PeerId | undefined }
+  /** Asks `peer` now, beyond the most participants there were to be. */
+  | { readonly kind: 'stretch'; readonly peer: PeerId }
   /** `seen`: its process is no more. Else it has said so, or cannot be reached. */
   | { readonly kind: 'ended'; readonly seen: boolean }
   | { readonly kind: 'tick' }
@@ -118,8 +103,10 @@ export interface Participant {
   readonly leaseId: number
 }
 
+export type SeatState = 'offered' | 'granted' | 'up' | 'leaving'
+
 interface Seat extends Participant {
-  state: 'offered' | 'granted' | 'up' | 'leaving'
+  state: SeatState
   deadline: number
 }
 
@@ -135,14 +122,16 @@ interface Candidate {
 export class LeaseHome {
   readonly #seats = new Map<number, Seat>()
   readonly #candidates = new Map<PeerId, Candidate>()
-  readonly #seatsMax: number
+  readonly #choice: Choice
+  #seatsMax: number
   readonly #usedNodes = new Set<number>()
   #nextLeaseId: number
   #ended = false
 
   /** @param leaseIdBase where this process' lease ids start: random, so that ids of two processes differ */
-  constructor(options: { participantsMax: number; leaseIdBase: number }) {
+  constructor(options: { participantsMax: number; leaseIdBase: number; choices?: Choices }) {
     this.#seatsMax = Math.min(options.participantsMax, NODES_MAX) - 1
+    this.#choice = new Choice(options.choices)
     this.#nextLeaseId = options.leaseIdBase
   }
 
@@ -156,6 +145,20 @@ export class LeaseHome {
   /** Leases that were granted, whether or not their lane is up: what has to be remembered over a restart. */
   leases(): Participant[] {
     return [...this.#seats.values()].filter(seat => seat.state !== 'offered').map(plain)
+  }
+
+  /** What has become of the offer to each peer that was made one. */
+  seats(): { readonly peer: PeerId; readonly name: string; readonly state: SeatState }[] {
+    return [...this.#seats.values()].map(({ peer, name, state }) => ({ peer, name, state }))
+  }
+
+  get choices(): Choices {
+    return this.#choice.choices
+  }
+
+  /** Home included. */
+  get participantsMax(): number {
+    return this.#seatsMax + 1
   }
 
   onEvent(event: HomeEvent, now: number): HomeEffect[] {
@@ -177,6 +180,10 @@ export class LeaseHome {
         return this.#onLaneDown(event.node, event.reason, now)
       case 'restored':
         return this.#onRestored(event.participant, now)
+      case 'contract':
+        return this.#onContract(event.peer, now)
+      case 'stretch':
+        return this.#onStretch(event.peer, now)
       case 'ended':
         return this.#onEnded(event.seen)
       case 'tick':
@@ -246,7 +253,7 @@ export class LeaseHome {
     if (seat.state === 'granted') seat.state = 'up'
     const candidate = this.#candidates.get(seat.peer)
     if (candidate !== undefined) candidate.delayMs = BACKOFF_FIRST_MS
-    return [{ kind: 'participants', up: this.up() }]
+    return [...this.#bringBack(seat), { kind: 'participants', up: this.up() }]
   }
 
   #onLaneDown(node: number, reason: string, now: number): HomeEffect[] {
@@ -273,6 +280,38 @@ export class LeaseHome {
     return []
   }
 
+  #onContract(peer: PeerId | undefined, now: number): HomeEffect[] {
+    this.#choice.forbid(peer)
+    return [...[...this.#seats.values()].flatMap(seat => this.#bringBack(seat)), ...this.#fill(now)]
+  }
+
+  /** Lets go of a seat that is no longer to be taken. One whose lane is not up yet follows when it is. */
+  #bringBack(seat: Seat): HomeEffect[] {
+    if (this.#choice.allows(seat.peer)) return []
+    if (seat.state === 'offered') {
+      this.#seats.delete(seat.leaseId)
+      return [release(seat.peer, seat.leaseId)]
+    }
+    if (seat.state !== 'up') return []
+    seat.state = 'leaving'
+    return [{ kind: 'drop', node: seat.node }]
+  }
+
+  #onStretch(peer: PeerId, now: number): HomeEffect[] {
+    const candidate = this.#candidates.get(peer)
+    const name = candidate?.name ?? peer
+    const seat = [...this.#seats.values()].find(one => one.peer === peer)
+    const refusal = (text: string): HomeEffect[] => [{ kind: 'refusal', name, text }]
+    if (seat?.state === 'leaving') return refusal('it is just being let go; try again when it is')
+    if (candidate?.available !== true) return refusal('it does not answer')
+    this.#choice.allow(peer)
+    if (seat !== undefined) return []
+    if (this.#seats.size >= NODES_MAX - 1)
+      return refusal(`${NODES_MAX} machines take part, which is the most`)
+    this.#seatsMax = Math.max(this.#seatsMax, this.#seats.size + 1)
+    return this.#ask(peer, candidate, now)
+  }
+
   #onEnded(seen: boolean): HomeEffect[] {
     this.#ended = true
     const releases = [...this.#seats.values()].map(seat => release(seat.peer, seat.leaseId, seen))
@@ -295,28 +334,29 @@ export class LeaseHome {
 
   /** Makes offers until all places are taken or nobody is left to ask. */
   #fill(now: number): HomeEffect[] {
-    if (this.#seats.size >= this.#seatsMax) return []
+    const free = this.#seatsMax - this.#seats.size
+    if (free <= 0) return []
     const seated = new Set([...this.#seats.values()].map(seat => seat.peer))
     const able = [...this.#candidates]
       .filter(([peer, candidate]) => candidate.available && candidate.notBefore <= now && !seated.has(peer))
+      .filter(([peer]) => this.#choice.allows(peer))
       .sort(([peerA, a], [peerB, b]) => b.freePages - a.freePages || (peerA < peerB ? -1 : 1))
-    const effects: HomeEffect[] = []
-    for (const [peer, candidate] of able) {
-      const node = this.#freeNode()
-      if (this.#seats.size >= this.#seatsMax || node === undefined) break
-      const leaseId = this.#nextLeaseId++
-      const { name } = candidate
-      this.#seats.set(leaseId, {
-        peer,
-        name,
-        node,
-        leaseId,
-        state: 'offered',
-        deadline: now + OFFER_TIMEOUT_MS,
-      })
-      effects.push({ kind: 'offer', peer, leaseId, node, pages: PAGES_WANTED, threads: THREADS_WANTED })
-    }
-    return effects
+    return able.slice(0, free).flatMap(([peer, candidate]) => this.#ask(peer, candidate, now))
+  }
+
+  #ask(peer: PeerId, { name }: Candidate, now: number): HomeEffect[] {
+    const node = this.#freeNode()
+    if (node === undefined) return []
+    const leaseId = this.#nextLeaseId++
+    this.#seats.set(leaseId, {
+      peer,
+      name,
+      node,
+      leaseId,
+      state: 'offered',
+      deadline: now + OFFER_TIMEOUT_MS,
+    })
+    return [{ kind: 'offer', peer, leaseId, node, pages: PAGES_WANTED, threads: THREADS_WANTED }]
   }
 
   /** The lowest index that was never used, then (after 63 changes) the lowest that is free: hints may be old. */

@@ -99,3 +99,13 @@ export function inNetwork(host: string, info: Pick<NetworkInterfaceInfo, 'addres
 function toNumber(ip: string): number {
   return ip.split('.').reduce((sum, part) => (sum << 8) | Number(part), 0)
 }
+
+export function requirePeerId(text: string): PeerId {
+  const peer = toPeerId(text)
+  if (peer === undefined)
+    throw new AgentError(
+      'bad-peer-id',
+      `bad peer id for --allow: ${text}; give one as \`elasticos nodes\` shows them`,
+    )
+  return peer
+}

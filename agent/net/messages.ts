@@ -5,7 +5,7 @@
  * range are refused, and it never throws. A malformed message closes the stream it came from; the other side is
  * either broken or hostile.
  * Answers name the lease id of what they answer, which serves as request id: lease ids are chosen at random by the
- * side that asks and never used twice. Time-outs are the state machines' business.
+ * side that asks and never used twice; so are probe ids. Time-outs are the state machines' business.
  *
  * Limits: 64 KiB a message; 8 addresses an agent; 64 nodes a process; 512 CPU features.
  */
@@ -143,6 +143,14 @@ const message = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('lane-ask'), processId, leaseId: count, fromNode: node, laneKey }),
   z.strictObject({ kind: z.literal('lane-agree'), processId, leaseId: count, terms, host, port }),
   z.strictObject({ kind: z.literal('lane-refuse'), processId, leaseId: count, refusal }),
+  z.strictObject({ kind: z.literal('pager-ended'), processId, leaseId: count }),
+  z.strictObject({ kind: z.literal('probe'), probeId: count, processId, leaseId: count }),
+  z.strictObject({ kind: z.literal('probe-for'), probeId: count, peer, processId, leaseId: count }),
+  z.strictObject({
+    kind: z.literal('probe-answer'),
+    probeId: count,
+    state: z.enum(['runs', 'stalls', 'ended', 'unknown']),
+  }),
 ])
 
 /** A message on the stream between two agents. */

@@ -5,6 +5,7 @@
 
 import type { Context } from '../../agent/executor/context.js'
 import { HomeProcess } from '../../agent/executor/home.js'
+import { Probes } from '../../agent/executor/probes.js'
 import type { Participant } from '../../agent/machines/lease-home.js'
 import { LoadNews } from '../../agent/machines/load-news.js'
 import { type Load, type Member, Membership, type MembershipEvent } from '../../agent/machines/membership.js'
@@ -151,6 +152,17 @@ export class ClusterAgent {
   #newContext(): Context {
     const { host } = this.#machine
     const { clock, rng, secrets, name, self } = host
+    const send = (peer: PeerId, message: PeerMessage) => this.#net.send(peer, message)
+    const pagers = {
+      connect: NOBODY_LISTENS,
+      spawnPeer: NOBODY_LISTENS,
+      list: NOBODY_LISTENS,
+      facts: NOBODY_LISTENS,
+      kill: () => {},
+      isAlive: () => true,
+    }
+    // Simulated pagers tell of no silent nodes, so that nobody is asked: detection has its own tests.
+    const probes = new Probes({ clock, rng, self, pagers, send, joined: () => [], pagerOf: () => undefined })
     return {
       clock,
       rng,
@@ -162,16 +174,10 @@ export class ClusterAgent {
       dataDir: '',
       spillMaxBytes: 0,
       listenHosts: [host.address],
-      pagers: {
-        connect: NOBODY_LISTENS,
-        spawnPeer: NOBODY_LISTENS,
-        list: NOBODY_LISTENS,
-        facts: NOBODY_LISTENS,
-        kill: () => {},
-        isAlive: () => true,
-      },
+      pagers,
+      probes,
       log: SILENT,
-      send: (peer, message) => this.#net.send(peer, message),
+      send,
       hostOf: peer => this.membership.member(peer)?.host ?? '',
       nameOf: peer => this.membership.member(peer)?.load.name ?? peer,
     }
@@ -206,6 +212,15 @@ export class ClusterAgent {
           this.#net.send(peer, { kind: 'release', processId, leaseId: message.leaseId, homeEnded: false })
         return
       }
+      case 'pager-ended':
+        this.#homes.get(message.processId)?.onMessage(peer, message)
+        this.lending.onMessage(peer, message)
+        return
+      case 'probe':
+      case 'probe-for':
+      case 'probe-answer':
+        this.#context.probes.onMessage(peer, message)
+        return
       default:
         this.lending.onMessage(peer, message)
     }

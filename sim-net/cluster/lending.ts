@@ -179,6 +179,7 @@ export class SimLending {
       client,
       laneHost: this.#laneHost,
       members,
+      lanes: [],
       lease: () => this.machine.lease(processId),
       onMembers: () => this.#save(processId),
     })

@@ -112,6 +112,46 @@ test('a peer that appears later is asked, one that leaves hands back first', asy
   pager.exit('done')
 })
 
+test('contract brings back and asks no more, stretch asks again; refusals say why, and a restart changes nothing', async t => {
+  const cluster = await Cluster.make()
+  t.teardown(() => cluster.stop())
+  const world = new FakeWorld()
+  const a = await cluster.start('a', world.pagers())
+  const peers = [addressOf(a)]
+  const b = await cluster.start('b', world.pagers(), { peers })
+  const full = await cluster.start('full', world.pagers(), { peers, capacityPages: 10 })
+  await until('joined', () => joined(a).length === 2)
+  const { id, pager } = await attach(a, world, 2)
+  await until('a lane', () => a.participants(id) === 2)
+
+  t.like(await a.contract(id, 'b'), [{ node: 'b', state: 'up' }])
+  await until('b is let go', () => a.participants(id) === 1)
+  t.true(pager.received.some(command => command.kind === 'participant-drop'))
+  await new Promise(resolve => setTimeout(resolve, 1_500))
+  t.is(a.participants(id), 1, 'its room is known, and it is not asked')
+  t.is(await a.stretch(id, 'b'), 'b')
+  t.like(await a.leases(id), [{ node: 'b', state: 'up' }])
+  t.is(await a.stretch(id, 'b'), 'b', 'it takes part')
+
+  const refusals = [
+    [id, 'full', /^full does not take part in [0-9a-f]{16}: full/],
+    [id, 'nobody', /^no machine nobody is known here; see `elasticos nodes`$/],
+    [someId(), 'b', /^no elastic process [0-9a-f]{16} has its home at this agent; see `elasticos ps`$/],
+  ] as const
+  for (const [process, node, message] of refusals) await t.throwsAsync(a.stretch(process, node), { message })
+  await t.throwsAsync(a.contract(id, 'full'), { message: /^full takes no part in / })
+
+  await a.contract(id, undefined)
+  await until('all are let go', () => a.participants(id) === 1)
+  await a.stop()
+  const back = await cluster.start('a', world.pagers(), { peers: [addressOf(full), addressOf(b)] })
+  await until('joined again', () => joined(back).length === 2)
+  await new Promise(resolve => setTimeout(resolve, 700))
+  t.is(back.participants(id), 1)
+  t.is(await back.stretch(id, 'b'), 'b')
+  pager.exit('done')
+})
+
 test('agents that come back find their pagers and their leases', async t => {
   const cluster = await Cluster.make()
   t.teardown(() => cluster.stop())

@@ -11,38 +11,10 @@ import { ControlClient } from '../../agent/control/client.js'
 import { ControlError } from '../../agent/control/errors.js'
 import { LINE_CHARACTERS_MAX } from '../../agent/control/reply.js'
 import { ControlServer } from '../../agent/control/server.js'
-import type { AgentService, HomeAttachment } from '../../agent/service.js'
+import { FakeService, LEASE } from './fake-service.js'
 
 const ID = '0123456789abcdef'
 const HELLO = { name: 'n', version: '1', pid: 1, dataDir: '/d', runtimeDir: '/r', spillMaxBytes: 5 }
-
-class FakeService implements AgentService {
-  readonly attached: HomeAttachment[] = []
-  listener: (count: number) => void = () => {}
-
-  nodes() {
-    const node = { name: 'n', peerId: 'p', addresses: [], self: true, state: 'joined' as const }
-    return [{ ...node, freePages: 1, capacityPages: 2, cpus: 3, processes: 0 }]
-  }
-  async processes() {
-    return []
-  }
-  async attachHome(home: HomeAttachment) {
-    if (home.program === 'bad') throw new Error('the pager is gone')
-    this.attached.push(home)
-  }
-  participants() {
-    return 1
-  }
-  onParticipants(_id: string, listener: (count: number) => void) {
-    this.listener = listener
-    return () => {}
-  }
-  refusals() {
-    return ['left: full']
-  }
-  async stop() {}
-}
 
 async function serve(t: ExecutionContext) {
   const directory = mkdtempSync(join(tmpdir(), 'elasticos-control-'))
@@ -81,6 +53,20 @@ test('requests and their answers', async t => {
   client.close()
 })
 
+test('stretch, contract and leases', async t => {
+  const { path, service } = await serve(t)
+  const client = await ControlClient.connect(path)
+  t.is(await client.ask('stretch', { processId: ID, node: 'b' }), 'b')
+  await t.throwsAsync(client.ask('stretch', { processId: ID, node: 'c' }), {
+    message: /^c does not take part: full$/,
+  })
+  t.deepEqual(await client.ask('contract', { processId: ID }), [LEASE])
+  t.deepEqual(await client.ask('contract', { processId: ID, node: 'b' }), [LEASE])
+  t.deepEqual(await client.ask('leases', { processId: ID }), [LEASE])
+  t.deepEqual(service.asked, ['stretch b', 'contract undefined', 'contract b'])
+  client.close()
+})
+
 test('a process that is not here cannot be stopped', async t => {
   const { path } = await serve(t)
   const client = await ControlClient.connect(path)
@@ -112,6 +98,8 @@ test('a stale socket is replaced, a live one and a file are not', async t => {
 test('malformed and endless lines end their connection only', async t => {
   const { path } = await serve(t)
   const lines = ['nonsense\n', '{"n":1,"request":{"op":"what"}}\n', '{"n":-1,"request":{"op":"nodes"}}\n']
+  lines.push(`{"n":1,"request":{"op":"stretch","processId":"${ID}"}}\n`)
+  lines.push(`{"n":1,"request":{"op":"contract","processId":"${ID}","all":true}}\n`)
   for (const text of [...lines, 'x'.repeat(LINE_CHARACTERS_MAX + 2)]) {
     const socket = connect(path)
     socket.on('error', () => {})

@@ -17,6 +17,16 @@ import {
   type PagerStats,
 } from '../../kmod/pager-messages.js'
 
+const HERE = { node: 'here', resident: 3, spilled: 2, remote: 0, inFlight: 0 }
+const MAP = {
+  nodes: [HERE, { node: 'b', resident: 0, spilled: 0, remote: 1, inFlight: 0 }],
+  ranges: [
+    { first: 0x555, pages: 2, place: 0, spilled: true },
+    { first: 0x557, pages: 1, place: 1, spilled: false },
+  ],
+  leftOut: { ranges: 1, pages: 3 },
+}
+
 const misbehaviour = process.env.FAKE_PAGER ?? ''
 const [verb, ...rest] = process.argv.slice(2)
 const dashes = rest.indexOf('--')
@@ -124,6 +134,9 @@ function obey(order: PagerCommand, client: Socket): void {
       break
     case 'stats-request':
       client.write(encodePagerEvent({ kind: 'stats', stats: stats() }))
+      break
+    case 'pages-request':
+      client.write(encodePagerEvent({ kind: 'pages', map: MAP }))
       break
     case 'terminate':
       process.kill(applicationPid, 'SIGKILL')

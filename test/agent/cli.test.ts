@@ -26,7 +26,9 @@ test('usage errors are one line and status 2', async t => {
     [['agent', '--capacity', 'lots'], /--capacity: "lots" is no size/],
     [['agent', '--spill-max', '300G'], /--spill-max 300G is too much; give at most 256G/],
     [['agent', '--name', 'a b'], /--name "a b"/],
-    [['agent', '--metrics', ':1'], /unknown option '--metrics'/],
+    [['agent', '--metrics', 'example.org:1'], /--metrics "example.org:1": give HOST:PORT with an IP address/],
+    [['agent', '--log-format', 'xml'], /--log-format "xml": give one of json, text/],
+    [['agent', '--log-level', 'all'], /--log-level "all": give one of error, warn, info, debug/],
     [['trace', '--', 'true'], /unknown command 'trace'/],
   ] as const) {
     const got = await box.elasticos(args)
@@ -39,13 +41,28 @@ test('usage errors are one line and status 2', async t => {
 test('every command has help with an example', async t => {
   const box = new Sandbox()
   t.teardown(() => box.remove())
-  for (const command of ['agent', 'run', 'ps', 'nodes', 'stop', 'doctor', 'demo', 'clean', 'key']) {
+  const commands = [
+    'agent',
+    'run',
+    'ps',
+    'nodes',
+    'pages',
+    'top',
+    'stretch',
+    'contract',
+    'stop',
+    'doctor',
+    'demo',
+    'clean',
+    'key',
+  ]
+  for (const command of commands) {
     const got = await box.elasticos([command, '--help'])
     t.is(got.status, 0)
     t.regex(got.stdout, new RegExp(`Examples?:\\n {2}elasticos ${command}`), command)
   }
   const all = await box.elasticos(['--help'])
-  t.false(/checkpoint|replicas|kmod|simulate|\btop\b/.test(all.stdout))
+  t.false(/checkpoint|replicas|kmod|simulate/.test(all.stdout))
 })
 
 test('key: generate, show, set', async t => {
@@ -113,6 +130,8 @@ test('the configuration file: errors name the line', async t => {
     ['name = "a"\ncolour = "red"\n', /agent\.toml:2: unknown setting colour/],
     ['name = "a"\n\npeer = "x"\n', /agent\.toml:3: peer: /],
     ['name = "a"\nname = \n', /agent\.toml:2: /],
+    ['name = "a"\nmetrics = "9420"\n', /agent\.toml:2: metrics: give HOST:PORT with an IP address/],
+    ['log-format = "xml"\n', /agent\.toml:1: log-format: /],
     ['capacity = "much"\n', /--capacity: "much" is no size/],
   ] as const) {
     writeFileSync(path, text)

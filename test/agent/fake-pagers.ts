@@ -41,6 +41,8 @@ export class FakePager {
   alive = true
   /** Set to refuse connections, as a pager that has closed its socket. */
   refusing = false
+  /** Set to answer nothing, as one that is stopped. */
+  stalled = false
   /** Set to hold on to pages when told to give them back. */
   stubborn = false
 
@@ -145,7 +147,7 @@ export class FakeConnection implements PagerConnection {
   }
 
   requestStats(): Promise<PagerStats> {
-    return Promise.resolve({ residentPages: 7 })
+    return this.#pager.stalled ? new Promise(() => {}) : Promise.resolve({ residentPages: 7 })
   }
 
   close(): void {

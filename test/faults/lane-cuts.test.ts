@@ -6,8 +6,10 @@
 
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test, { type ExecutionContext } from 'ava'
+import { PagerClient } from '../../kmod/pager-client.js'
 import { until } from '../helpers/cluster.js'
 import { Pagers, type PagersEnd } from '../helpers/pagers.js'
 import { SEED } from '../helpers/seed.js'
@@ -119,6 +121,28 @@ test.serial('a wire that holds everything for two seconds is waited for', async 
   expectRight(t, end, command)
   t.is(end.stats.lanesResumed, 0)
 })
+
+test.serial(
+  'connections that carry nothing any more are made anew once the node is known to run',
+  async t => {
+    t.timeout(TIMEOUT_MS)
+    const command = commandOf('threads')
+    const pagers = await startPagers(t, command, 1)
+    const running = pagers.run()
+    await someJumps(pagers)
+    const agent = await PagerClient.connect(join(pagers.directory, 'a.sock'), 'agent')
+    agent.on(event => {
+      if (event.kind !== 'node-silent' || event.silentMs === 0) return
+      const { node, leaseId } = event
+      agent.send({ kind: 'node-verdict', node, leaseId, verdict: 'runs', reason: '' })
+    })
+    pagers.wires[0]?.freeze()
+    const end = await running
+    expectRight(t, end, command)
+    t.is(end.stats.lanesResumed, 2)
+    agent.close()
+  },
+)
 
 test.serial('a wire that does not come back ends the run, by the name of the node', async t => {
   t.timeout(TIMEOUT_MS)

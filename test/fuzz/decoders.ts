@@ -94,6 +94,10 @@ const messages: PeerMessage[] = [
   { kind: 'refuse', processId: PROCESS, leaseId: 77, refusal: { code: 'full', detail: 'no room' } },
   { kind: 'lease-update', processId: PROCESS, leaseId: 77, terms, reason: 'pressure' },
   { kind: 'members', processId: PROCESS, members: [{ node: 1, name: 'b', peer: PEER }] },
+  { kind: 'pager-ended', processId: PROCESS, leaseId: 77 },
+  { kind: 'probe', probeId: 1, processId: PROCESS, leaseId: 77 },
+  { kind: 'probe-for', probeId: 2, peer: PEER, processId: PROCESS, leaseId: 77 },
+  { kind: 'probe-answer', probeId: 2, state: 'stalls' },
   { kind: 'lane-ask', processId: PROCESS, leaseId: 78, fromNode: 2, laneKey },
 ]
 const codec = new AnnouncementCodec(KEY)

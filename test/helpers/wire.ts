@@ -11,6 +11,7 @@ export class Wire {
   #held = false
   readonly #server: Server
   readonly #pairs = new Set<readonly [Socket, Socket]>()
+  readonly #frozen = new Set<readonly [Socket, Socket]>()
 
   private constructor(server: Server, target: number) {
     this.#server = server
@@ -52,6 +53,14 @@ export class Wire {
     for (const pair of this.#pairs) for (const socket of pair) socket.resume()
   }
 
+  /** What is connected now carries nothing any more, and nobody is told; what is dialled later does. */
+  freeze(): void {
+    for (const pair of this.#pairs) {
+      this.#frozen.add(pair)
+      for (const socket of pair) socket.pause()
+    }
+  }
+
   /** Cuts everything; nobody listens there any more. */
   remove(): void {
     this.#server.close()
@@ -73,7 +82,7 @@ export class Wire {
         if (!to.write(bytes)) from.pause()
       })
       to.on('drain', () => {
-        if (!this.#held) from.resume()
+        if (!this.#held && !this.#frozen.has(pair)) from.resume()
       })
       from.on('end', () => to.end())
       from.on('close', () => {

@@ -47,11 +47,19 @@ const command: fc.Arbitrary<PagerCommand> = fc.oneof(
     reason: text,
   }),
   fc.record({ kind: fc.constant('participant-drop' as const), node: count }),
+  fc.record({
+    kind: fc.constant('node-verdict' as const),
+    node: count,
+    leaseId: count,
+    verdict: fc.constantFrom('dead', 'stalls', 'runs'),
+    reason: text,
+  }),
   fc.constant<PagerCommand>({ kind: 'stats-request' }),
   fc.record({ kind: fc.constant('terminate' as const), reason: text }),
   fc.record({ kind: fc.constant('lane-refused' as const), node: count, reason: text }),
   fc.constant<PagerCommand>({ kind: 'start' }),
   fc.record({ kind: fc.constant('signal' as const), signal: fc.integer({ min: 1, max: 64 }) }),
+  fc.constant<PagerCommand>({ kind: 'pages-request' }),
 )
 
 const describe = fc.record({
@@ -86,6 +94,24 @@ const stats = fc.record(
   { requiredKeys: [], noNullPrototype: true },
 )
 
+const plain = { noNullPrototype: true }
+const nodePages = fc.record(
+  { node: text, resident: count, spilled: count, remote: count, inFlight: count },
+  plain,
+)
+const pageRange = fc.record(
+  { first: count, pages: count, place: fc.constant(0), spilled: fc.boolean() },
+  plain,
+)
+const pageMap = fc.record(
+  {
+    nodes: fc.array(nodePages, { minLength: 1, maxLength: 4 }),
+    ranges: fc.array(pageRange, { maxLength: 6 }),
+    leftOut: fc.record({ ranges: count, pages: count }, plain),
+  },
+  plain,
+)
+
 const event: fc.Arbitrary<PagerEvent> = fc.oneof(
   fc.record({ kind: fc.constant('describe' as const), describe }),
   fc.record({ kind: fc.constant('stats' as const), stats }),
@@ -107,6 +133,8 @@ const event: fc.Arbitrary<PagerEvent> = fc.oneof(
   fc.record({ kind: fc.constant('room-wanted' as const), pages: count }),
   fc.record({ kind: fc.constant('started' as const), appPid: positive }),
   fc.record({ kind: fc.constant('lease-renewed' as const), leaseId: count, expiresInMs: count }),
+  fc.record({ kind: fc.constant('pages' as const), map: pageMap }),
+  fc.record({ kind: fc.constant('node-silent' as const), node: count, leaseId: count, silentMs: count }),
 )
 
 /** Splits `stream` at arbitrary places and returns the bodies that come out. */

@@ -5,11 +5,10 @@
  * like any agent, and listens on a private control socket, so that `ps --control` works on it.
  */
 
-import { join } from 'node:path'
 import type { ControlServer } from '../../control/server.js'
 import type { AgentService, HomeAttachment, Logger } from '../../service.js'
 import { notice } from '../output.js'
-import { uid } from '../paths.js'
+import { runControlPath, uid } from '../paths.js'
 import type { RunPlace } from './place.js'
 import type { RunPlan } from './plan.js'
 
@@ -45,7 +44,7 @@ export async function openPeers(plan: RunPlan, place: RunPlace): Promise<Peers |
         close: async () => agent.client.close(),
       }
     case 'inside': {
-      const control = join(agent.runtimeDir, 'control.sock')
+      const control = runControlPath(agent.runtimeDir)
       notice(`no agent on this machine, using one inside this run (${control})`)
       return await startInside(plan, place.nodeName, agent.runtimeDir, agent.dataDir, control)
     }

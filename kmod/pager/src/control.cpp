@@ -39,6 +39,8 @@ std::optional<Shape> shape_of(ControlType type) {
     case ControlType::lane_refused: return Shape{1, 1};
     case ControlType::start: return Shape{0, 0};
     case ControlType::signal: return Shape{1, 0};
+    case ControlType::pages_request: return Shape{0, 0};
+    case ControlType::node_verdict: return Shape{3, 1};
     case ControlType::describe: return Shape{9, 3};
     case ControlType::stats: return Shape{0, 1};
     case ControlType::lane_up: return Shape{1, 1};
@@ -49,6 +51,8 @@ std::optional<Shape> shape_of(ControlType type) {
     case ControlType::room_wanted: return Shape{1, 0};
     case ControlType::started: return Shape{1, 0};
     case ControlType::lease_renewed: return Shape{2, 0};
+    case ControlType::pages: return Shape{0, 1};
+    case ControlType::node_silent: return Shape{3, 0};
   }
   return std::nullopt;
 }

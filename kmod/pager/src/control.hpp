@@ -28,6 +28,8 @@ enum class ControlType : uint16_t {
   lane_refused = 7,
   start = 8,
   signal = 9,
+  pages_request = 10,
+  node_verdict = 30,
   describe = 101,
   stats = 102,
   lane_up = 103,
@@ -38,6 +40,8 @@ enum class ControlType : uint16_t {
   room_wanted = 108,
   started = 109,
   lease_renewed = 110,
+  pages = 111,
+  node_silent = 130,
 };
 
 struct ControlMessage {

@@ -53,6 +53,7 @@ Home::Home(HomeOptions options) : options_(std::move(options)), rule_(options_.p
       });
   spill_ = make_spill(options_.spill_dir, options_.spill_bytes_max);
   lanes_ = std::make_unique<Lanes>(loop_, process_number(options_.id), kHome, *this, counters_);
+  silence_ = std::make_unique<Silence>(loop_, *lanes_, *control_);
   engine_ = std::make_unique<Engine>(loop_, memory_, table_, regions_, *lanes_, *spill_, *this,
                                      EngineConfig{kHome, options_.memory_pages}, counters_);
   pins_ = std::make_unique<PinnedPages>(loop_, *engine_, options_.memory_pages / kPinnedPart,
@@ -102,8 +103,10 @@ void Home::on_control(const ControlMessage& message, bool from_run,
         if (node->up) reply({ControlType::lane_up, {index}, {node->name}});
       return;
     case ControlType::stats_request: return reply({ControlType::stats, {}, {stats_json()}});
+    case ControlType::pages_request: return request_summary(reply);
     case ControlType::lane: return add_lane(message);
     case ControlType::lease_update: return update_lease(message);
+    case ControlType::node_verdict: return silence_->on_verdict(message);
     case ControlType::participant_drop: return drop_participant(static_cast<uint16_t>(message.numbers[0]));
     case ControlType::terminate: return end({2, 125, "stopped: " + message.strings[0]});
     case ControlType::start:
@@ -195,7 +198,7 @@ void Home::tick() {
   loop_.at(now_us() + kTickUs, [this] { tick(); });
   tell_room();
   for (auto& [index, node] : lanes_->all()) lanes_->acknowledge(*node);
-  check_silence();
+  silence_->look();
   end_orphans();
   reap_all();
   const uint64_t now = now_us();

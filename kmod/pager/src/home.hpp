@@ -21,15 +21,16 @@
 #include <vector>
 
 #include "call_pages.hpp"
-#include "control.hpp"
 #include "direct_io.hpp"
 #include "engine.hpp"
 #include "facts.hpp"
 #include "holder.hpp"
 #include "jump.hpp"
+#include "page_summary.hpp"
 #include "policy.hpp"
 #include "proc_maps.hpp"
 #include "signals.hpp"
+#include "silence.hpp"
 #include "snapshot.hpp"
 #include "tracee.hpp"
 
@@ -59,12 +60,6 @@ struct Ending {
   int kind = 0;  // 0 exit, 1 signal, 2 elasticos failed, 3 cannot execute, 4 not found
   int code = 0;
   std::string message;
-};
-
-// What a participant did, in all its stays.
-struct Contribution {
-  std::string name;
-  uint64_t peak_pages = 0, jumps_to = 0, threads_peak = 0;
 };
 
 enum class ThreadState {
@@ -153,7 +148,6 @@ class Home : public EngineHost, public LaneEvents {
   void drain_nodes();
   void send_layout(Node& node);
   void send_region(Node& node, const Region& region);
-  void check_silence();
   void lost(Node& node, const std::string& reason);
   void on_bye(Node& node, const Frame& frame);
   void remember(const Node& node);
@@ -339,6 +333,8 @@ class Home : public EngineHost, public LaneEvents {
   void stay_and_pull(Thread& thread);
   // home_stats.cpp
   std::string stats_json() const;
+  void request_summary(std::function<void(const ControlMessage&)> reply);
+  void continue_summary();
 
   HomeOptions options_;
   Loop loop_;
@@ -350,6 +346,7 @@ class Home : public EngineHost, public LaneEvents {
   RegionMap regions_;
   std::unique_ptr<Spill> spill_;
   std::unique_ptr<Lanes> lanes_;
+  std::unique_ptr<Silence> silence_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<PinnedPages> pins_;
   std::map<uint64_t, AioContext> aio_;  // by the address of the ring
@@ -390,6 +387,8 @@ class Home : public EngineHost, public LaneEvents {
   std::vector<Contribution> departed_;   // of participants that are gone, the last one at the end
   Counters departed_counters_;
   uint64_t next_room_report_us_ = 0;
+  PageSummary summary_;
+  std::vector<std::function<void(const ControlMessage&)>> summary_waiters_;  // while it is made
   Snapshots snapshots_;
   bool sharing_ = false;           // pages may be marked as shared
   std::vector<pid_t> held_calls_;  // forks, and calls that wait for their end

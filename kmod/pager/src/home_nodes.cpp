@@ -10,7 +10,6 @@
 namespace elastic {
 
 namespace {
-constexpr uint64_t kSilentUs = 4'000'000;  // a peer that stalls is waited for so long
 constexpr size_t kFilePagesMax = 64;
 }  // namespace
 
@@ -110,18 +109,6 @@ void Home::tell_room() {
     const iovec part{&status, sizeof status};
     lanes_->send(*node, FrameType::status, {}, {&part, 1});
   }
-}
-
-// Native heartbeats: each status frame renews what the lease allows; long silence is a loss.
-void Home::check_silence() {
-  std::vector<uint16_t> silent;
-  for (auto& [index, node] : lanes_->all())
-    if (node->up && now_us() - node->last_heard_us > kSilentUs) silent.push_back(index);
-  for (const uint16_t index : silent)
-    if (Node* node = lanes_->find(index)) {
-      on_down(*node, "silent for 4 s");
-      lanes_->remove(index, "silent");
-    }
 }
 
 void Home::on_down(Node& node, const std::string& reason) {

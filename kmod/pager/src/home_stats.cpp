@@ -1,5 +1,5 @@
-// The statistics of a run as one JSON object: the field names of the command line's --stats file. See
-// home.hpp.
+// The statistics of a run as one JSON object, with the field names of the command line's --stats file; and
+// where its pages are. See home.hpp.
 #include <algorithm>
 #include <cstdio>
 
@@ -9,14 +9,18 @@ namespace elastic {
 
 namespace {
 
+constexpr uint64_t kSummaryPauseUs = 1000;  // between two slices
+constexpr size_t kSummaryWaitersMax = 64;
+
 Contribution contribution_of(const Node& node) {
-  return {node.name, node.pages_peak, node.counters.jumps_here, node.counters.threads_peak};
+  return {node.name, node.pages_owned_hint, node.pages_peak, node.counters.jumps_here,
+          node.counters.threads_peak};
 }
 
 std::string to_json(const Contribution& one) {
   return "{\"node\":" + json_quote(one.name) +
-         format(",\"peakPages\":%lu,\"jumpsTo\":%lu,\"threadsPeak\":%lu}", one.peak_pages, one.jumps_to,
-                one.threads_peak);
+         format(",\"pages\":%lu,\"peakPages\":%lu,\"jumpsTo\":%lu,\"threadsPeak\":%lu}", one.pages,
+                one.peak_pages, one.jumps_to, one.threads_peak);
 }
 
 }  // namespace
@@ -27,6 +31,7 @@ void Home::remember(const Node& node) {
   if (node.last_heard_us == 0) return;
   add_counters(departed_counters_, node.counters);
   Contribution sum = contribution_of(node);
+  sum.pages = 0;
   const auto same = std::find_if(departed_.begin(), departed_.end(),
                                  [&](const Contribution& other) { return other.name == sum.name; });
   if (same != departed_.end()) {
@@ -43,8 +48,8 @@ void Home::remember(const Node& node) {
 std::string Home::stats_json() const {
   Counters sum = counters_;
   add_counters(sum, departed_counters_);
-  std::string nodes =
-      to_json({options_.node_name, counters_.peak_resident, counters_.jumps_here, counters_.threads_peak});
+  std::string nodes = to_json({options_.node_name, table_.resident(), counters_.peak_resident,
+                               counters_.jumps_here, counters_.threads_peak});
   for (const auto& [index, node] : lanes_->all()) {
     add_counters(sum, node->counters);
     nodes += "," + to_json(contribution_of(*node));
@@ -92,6 +97,25 @@ std::string Home::stats_json() const {
                 sum.jump_ns.percentile_us(0.99));
   out += format("\"running\":%s,", started_ && !ending_ ? "true" : "false");
   return out + "\"participants\":[" + nodes + "]}";
+}
+
+void Home::request_summary(std::function<void(const ControlMessage&)> reply) {
+  if (summary_waiters_.size() >= kSummaryWaitersMax) return;
+  summary_waiters_.push_back(std::move(reply));
+  if (summary_waiters_.size() > 1) return;
+  summary_ = PageSummary();
+  continue_summary();
+}
+
+void Home::continue_summary() {
+  if (!summary_.look_on(table_)) {
+    loop_.at(now_us() + kSummaryPauseUs, [this] { continue_summary(); });
+    return;
+  }
+  std::map<uint16_t, std::string> names{{kHome, options_.node_name}};
+  for (const auto& [index, node] : lanes_->all()) names.emplace(index, node->name);
+  const ControlMessage answer{ControlType::pages, {}, {summary_.json(names)}};
+  for (const auto& reply : std::exchange(summary_waiters_, {})) reply(answer);
 }
 
 }  // namespace elastic

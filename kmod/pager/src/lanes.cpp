@@ -198,6 +198,7 @@ void Lanes::lose(Node& node, const std::string& reason) {
     if (*lane) loop_.forget((*lane)->fd());
     lane->reset();
   }
+  for (Gap& gap : node.gaps) gap.open = false;  // a dial that waits finds nothing to go on with
   const bool was_up = node.up;
   node.up = false;
   if (was_up || node.port != 0) events_.on_down(node, reason);

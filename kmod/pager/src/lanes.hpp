@@ -75,7 +75,10 @@ struct Node {
   bool synced = false;      // speaks of the same image as we do
   uint32_t image_said = 0;  // in our hello
   uint64_t last_heard_us = 0;
-  uint64_t deadline_us = 0;  // for the handshake
+  uint64_t waited_until_us = 0;  // it is known to stall: its silence is no loss before then
+  uint64_t runs_until_us = 0;    // it is known to run: what is silent is the connections
+  bool silence_told = false;     // to the agents
+  uint64_t deadline_us = 0;      // for the handshake
   StatusPayload status{};
   uint32_t pages_pushed = 0;      // to it, in this image, modulo 2^32; its status says how many have come
   uint32_t pages_taken = 0;       // pushed by it
@@ -118,6 +121,8 @@ class Lanes {
   std::map<uint16_t, std::unique_ptr<Node>>& all() { return nodes_; }
   void remove(uint16_t index, const std::string& reason);  // closes its lanes; no on_down
   void cut(uint16_t index, const std::string& reason);     // the same, as if they had been lost
+  // The same, if it is still that lane. What has come from there is read first.
+  void end_dead(uint16_t index, uint64_t lease, const std::string& reason);
 
   // Stamps epoch and image. False if the node is not up. Frames leave with the end of the loop's round, or
   // flush(); layout that no thread there can need waits for others, or a tenth of a second.

@@ -3,8 +3,10 @@
 // lost one came. Either of the two connections may be lost alone; what is sent on it meanwhile waits.
 //
 // Lost for good: nobody listens there for 3 s; or for 4 s, as with a peer that is silent, not a frame gets
-// through; or what answers is not what was there before. A connection that breaks before the lane was up is
-// not dialled again: nothing was on it.
+// through; or its agent says that it is dead; or what answers is not what was there before. A connection that
+// breaks before the lane was up is not dialled again: nothing was on it.
+#include <sys/epoll.h>
+
 #include <algorithm>
 #include <system_error>
 
@@ -95,8 +97,8 @@ bool Lanes::accept_resumed(Node& node, bool bulk, uint64_t received, std::unique
 }
 
 // What lies between may drop one of the two connections and tell nobody. Both carry a frame every 100 ms, so
-// one that is silent while the other is heard is as good as lost; the side that dialled makes it anew. Bytes
-// count, not frames: a large one may take its time.
+// one that is silent while the other is heard is as good as lost, and so are both while the node is known to
+// run; the side that dialled makes it anew. Bytes count, not frames: a large one may take its time.
 void Lanes::end_silent(uint64_t now) {
   for (const auto& [index, node] : nodes_) {
     if (!resumes || !node->up || node->left || node->port == 0) continue;
@@ -106,11 +108,25 @@ void Lanes::end_silent(uint64_t now) {
     }
     for (const bool bulk : {false, true}) {
       const bool silent = now - node->heard[bulk].at_us >= kSilentUs;
-      if (node->gaps[bulk].open || !silent || now - node->heard[!bulk].at_us > kOtherHeardUs) continue;
-      node->lane(bulk)->give_up("silent for 2 s, while the other connection was heard");
+      const bool other_heard = now - node->heard[!bulk].at_us <= kOtherHeardUs;
+      if (node->gaps[bulk].open || !silent || (!other_heard && now > node->runs_until_us)) continue;
+      node->lane(bulk)->give_up(other_heard ? "silent for 2 s, while the other connection was heard"
+                                            : "silent for 2 s, while the other pager ran");
       on_broken(*node, bulk);
     }
   }
+}
+
+// What it had sent before it died may lie here unread.
+void Lanes::end_dead(uint16_t index, uint64_t lease, const std::string& reason) {
+  const auto found = [&] {
+    Node* node = find(index);
+    return node != nullptr && node->lease.id == lease ? node : nullptr;
+  };
+  for (const bool bulk : {false, true})
+    if (const Node* node = found(); node != nullptr && node->up && !node->gaps[bulk].open)
+      on_lane(index, bulk, EPOLLIN);
+  if (Node* node = found()) lose(*node, reason);
 }
 
 // Those that have been without a connection for too long.

@@ -19,7 +19,6 @@ namespace elastic {
 
 namespace {
 constexpr uint64_t kFirstLaneUs = 10'000'000;  // no home within this time: nobody needs this pager
-constexpr uint64_t kSilentUs = 4'000'000;
 constexpr uint64_t kAskAgainUs = 1'000'000;
 constexpr uint64_t kNamedByHomeUs = 500'000;  // if the other node is dead, home says so better
 constexpr size_t kRegionsMax = 65530;         // vm.max_map_count as the kernel has it: home has no more
@@ -54,6 +53,7 @@ Peer::Peer(PeerOptions options)
   control_ = std::make_unique<Control>(
       loop_, options_.socket_path, -1,
       [this](const ControlMessage& m, bool, const auto& reply) { on_control(m, reply); }, nullptr);
+  silence_ = std::make_unique<Silence>(loop_, *lanes_, *control_);
   loop_.watch(signal_fd_.get(), EPOLLIN, [this](uint32_t) { on_child_events(); });
   loop_.watch(spill_->event_fd(), EPOLLIN, [this](uint32_t) { spill_->drain(); });
   loop_.at(now_us() + kTickUs, [this] { tick(); });
@@ -123,6 +123,7 @@ void Peer::on_control(const ControlMessage& message,
     case ControlType::lane: return add_lane(message);
     case ControlType::lease_update: return update_lease(message);
     case ControlType::terminate: return stop("stopped: " + message.strings[0], 1);
+    case ControlType::node_verdict: return silence_->on_verdict(message);
     case ControlType::participant_drop: return start_draining();
     default: return;
   }
@@ -313,25 +314,17 @@ void Peer::on_faults() {
   }
 }
 
-// Of the other participants: home's is the end of this pager.
-void Peer::check_silence() {
-  std::vector<uint16_t> silent;
-  for (const auto& [index, node] : lanes_->all())
-    if (index != kHome && node->up && now_us() - node->last_heard_us > kSilentUs) silent.push_back(index);
-  for (const uint16_t index : silent) lanes_->cut(index, "silent for 4 s");
-}
-
 void Peer::tick() {
   loop_.at(now_us() + kTickUs, [this] { tick(); });
   const uint64_t now = now_us();
   tell_room();
   for (auto& [index, node] : lanes_->all()) lanes_->acknowledge(*node);
   pages_allowed_ = std::max(lease_pages_, std::min(pages_allowed_, engine_->resident()));
-  check_silence();
+  silence_->look();
+  if (loop_.stopped()) return;
   Node* home = lanes_->find(kHome);
   if (!home_seen_ && now - started_us_ > kFirstLaneUs) return stop("home never came", 1);
   if (home == nullptr || !home->up) return;
-  if (now - home->last_heard_us > kSilentUs) return stop("home was silent for 4 s", 1);
   const std::vector<uint8_t> bytes = encode_counters(counters_);
   const iovec part{const_cast<uint8_t*>(bytes.data()), bytes.size()};
   lanes_->send(*home, FrameType::stats, {}, {&part, 1});

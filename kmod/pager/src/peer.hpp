@@ -10,6 +10,7 @@
 #include "engine.hpp"
 #include "guests.hpp"
 #include "holder.hpp"
+#include "silence.hpp"
 
 namespace elastic {
 
@@ -60,7 +61,6 @@ class Peer : public EngineHost, public LaneEvents {
   void tell_owned();
   void on_child_events();
   void on_faults();
-  void check_silence();
   void tick();
   void go_on_draining(Node& home);
   uint64_t pages_bound() const;
@@ -77,6 +77,7 @@ class Peer : public EngineHost, public LaneEvents {
   RegionMap regions_;
   std::unique_ptr<Spill> spill_;
   std::unique_ptr<Lanes> lanes_;
+  std::unique_ptr<Silence> silence_;
   std::unique_ptr<Engine> engine_;
   Guests guests_;
   Fd signal_fd_;

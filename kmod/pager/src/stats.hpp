@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace elastic {
@@ -53,5 +54,12 @@ std::vector<uint8_t> encode_counters(const Counters& counters);
 bool decode_counters(std::span<const uint8_t> bytes, Counters& counters);
 // Adds what is summed over participants (peaks and threads are not).
 void add_counters(Counters& sum, const Counters& other);
+
+// What a participant did, in all its stays.
+struct Contribution {
+  std::string name;
+  uint64_t pages = 0;  // that are there now
+  uint64_t peak_pages = 0, jumps_to = 0, threads_peak = 0;
+};
 
 }  // namespace elastic

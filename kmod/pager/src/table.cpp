@@ -62,20 +62,24 @@ void PageTable::for_each_touched_chunk(const std::function<void(uint64_t, uint64
   }
 }
 
-void PageTable::scan_on(uint64_t chunks, const std::function<void(uint64_t, uint64_t)>& visit) {
-  auto word = touched_words_.lower_bound(scanned_to_ >> 15);
+bool PageTable::walk(uint64_t& at, uint64_t chunks, const std::function<void(uint64_t, uint64_t)>& visit) {
+  auto word = touched_words_.lower_bound(at >> 15);
   for (; chunks > 0 && word != touched_words_.end(); ++word) {
     uint64_t bits = touched_[*word];
-    if (*word == scanned_to_ >> 15) bits &= ~0ull << ((scanned_to_ >> 9) & 63);
+    if (*word == at >> 15) bits &= ~0ull << ((at >> 9) & 63);
     for (; chunks > 0 && bits != 0; bits &= bits - 1, chunks--) {
       const uint64_t chunk = *word * 64 + static_cast<uint64_t>(std::countr_zero(bits));
-      scanned_to_ = (chunk + 1) << 9;
-      visit(chunk << 9, scanned_to_);
+      at = (chunk + 1) << 9;
+      visit(chunk << 9, at);
     }
   }
-  if (chunks == 0) return;
-  scanned_to_ = 0;
-  scan_++;
+  if (chunks == 0) return false;
+  at = 0;
+  return true;
+}
+
+void PageTable::scan_on(uint64_t chunks, const std::function<void(uint64_t, uint64_t)>& visit) {
+  if (walk(scanned_to_, chunks, visit)) scan_++;
 }
 
 void PageTable::clear() {

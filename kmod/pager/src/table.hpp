@@ -82,6 +82,9 @@ class PageTable {
   void for_each_touched(uint64_t first, uint64_t end, const std::function<void(uint64_t, PageEntry&)>& visit);
   // Calls `visit(first, end)` for every touched chunk, ascending.
   void for_each_touched_chunk(const std::function<void(uint64_t, uint64_t)>& visit);
+  // Calls `visit(first, end)` for the next `chunks` touched ones from page `at` on, which goes on with them;
+  // true, and `at` is 0, when there were no more.
+  bool walk(uint64_t& at, uint64_t chunks, const std::function<void(uint64_t, uint64_t)>& visit);
   uint64_t touched_chunks() const { return chunks_; }
   void clear();  // everything untouched with version 0 (exec)
 

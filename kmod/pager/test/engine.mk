@@ -11,7 +11,7 @@ ENGINE := $(filter-out %_lockstep.cpp,$(wildcard ../src/engine*.cpp ../src/lane*
 	stats.cpp frame_check.cpp privileges.cpp proc_text.cpp util.cpp)
 ENGINE_TEST := $(ENGINE) engine_test.cpp engine_copies_test.cpp
 RESUME_TEST := $(ENGINE) lanes_resume_test.cpp
-TABLE_TEST := table.cpp util.cpp table_test.cpp
+TABLE_TEST := table.cpp page_summary.cpp util.cpp table_test.cpp
 CONTEXT_TEST := tracee.cpp proc_text.cpp util.cpp context_test.cpp
 
 object = $(patsubst %.cpp,../build/$(1)/%.o,$(notdir $(2)))

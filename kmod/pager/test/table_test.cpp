@@ -1,4 +1,5 @@
-// Tests of the page table's order (table.hpp) against a list, and of what it takes of memory.
+// Tests of the page table's order (table.hpp) against a list, of what it takes of memory, and of the summary
+// of where its pages are (page_summary.hpp).
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -6,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "../src/page_summary.hpp"
 #include "../src/table.hpp"
 
 namespace elastic::test {
@@ -84,6 +86,50 @@ void test_ghosts() {
     table.insert_front(next++);
     table.insert_front(next++);
   }
+}
+
+void put(PageTable& table, uint64_t page, PageState state, uint64_t where) {
+  PageEntry& e = table.entry(page);
+  e.set_state(state);
+  e.where = where;
+}
+
+std::string summary_of(PageTable& table, size_t slices_min) {
+  PageSummary summary;
+  size_t slices = 1;
+  while (!summary.look_on(table)) slices++;
+  CHECK(slices >= slices_min);
+  return summary.json({{0, "a"}, {2, "b"}});
+}
+
+void test_summary() {
+  PageTable table;
+  CHECK(summary_of(table, 1) ==
+        "{\"nodes\":[{\"node\":\"a\",\"resident\":0,\"spilled\":0,\"remote\":0,\"inFlight\":0},"
+        "{\"node\":\"b\",\"resident\":0,\"spilled\":0,\"remote\":0,\"inFlight\":0}],"
+        "\"ranges\":[],\"leftOut\":{\"ranges\":0,\"pages\":0}}");
+  for (uint64_t page = 510; page < 515; page++) table.insert_front(page);  // over the edge of a chunk
+  for (uint64_t page = 515; page < 518; page++) put(table, page, PageState::spilled, 9);
+  put(table, 518, PageState::remote, 2);
+  put(table, 519, PageState::in_flight, 2);
+  put(table, 521, PageState::remote, 2);
+  put(table, 522, PageState::remote, 5);  // a node that has left since
+  CHECK(summary_of(table, 1) ==
+        "{\"nodes\":[{\"node\":\"a\",\"resident\":5,\"spilled\":3,\"remote\":0,\"inFlight\":0},"
+        "{\"node\":\"b\",\"resident\":0,\"spilled\":0,\"remote\":2,\"inFlight\":1}],"
+        "\"ranges\":[[510,5,0,0],[515,3,0,1],[518,2,1,0],[521,1,1,0]],"
+        "\"leftOut\":{\"ranges\":0,\"pages\":0}}");
+  table.clear();
+  constexpr uint64_t kRanges = 100'000;  // every second page; a few larger ones among them are kept
+  for (uint64_t i = 0; i < kRanges; i++) put(table, kFirst + 2 * i, PageState::remote, 2);
+  for (const uint64_t i : {7ul, 40'000ul}) put(table, kFirst + 2 * i + 1, PageState::remote, 2);
+  const std::string text = summary_of(table, 10);
+  CHECK(text.find("\"remote\":100002") != std::string::npos);
+  for (const uint64_t i : {7ul, 40'000ul})
+    CHECK(text.find("[" + std::to_string(kFirst + 2 * i) + ",3,1,0]") != std::string::npos);
+  const uint64_t left = kRanges - 2 - PageSummary::kRangesMax;
+  CHECK(text.ends_with("\"leftOut\":{\"ranges\":" + std::to_string(left) +
+                       ",\"pages\":" + std::to_string(left) + "}}"));
 }
 
 struct Model {
@@ -179,6 +225,7 @@ void test_scans() {
 int main() {
   elastic::test::test_memory();
   elastic::test::test_ghosts();
+  elastic::test::test_summary();
   elastic::test::test_order();
   elastic::test::test_scans();
   std::puts("all table tests passed");

@@ -1,12 +1,11 @@
 /**
- * The lease machines under random sequences of events: a lender never promises more than it has, every offer ends,
- * home never has more participants than it may, and both sides are live again when the network behaves.
+ * The lender's side of leases under random sequences of events: never more is promised than there is, and every offer
+ * ends.
  */
 
 import test from 'ava'
 import fc from 'fast-check'
 import { lendablePages } from '../../../agent/executor/capacity.js'
-import { type HomeEffect, type HomeEvent, LeaseHome } from '../../../agent/machines/lease-home.js'
 import {
   AHEAD_PAGES_MIN,
   GRANT_PAGES_MIN,
@@ -15,7 +14,7 @@ import {
   type LenderEvent,
   type Offer,
 } from '../../../agent/machines/lease-lender.js'
-import type { PeerId, ProcessId, RefusalCode } from '../../../agent/machines/types.js'
+import type { PeerId, ProcessId } from '../../../agent/machines/types.js'
 import { FACTS } from '../fake-pagers.js'
 
 const RUNS = { numRuns: 300 }
@@ -226,151 +225,4 @@ test('a released pager ends by itself first; one whose home is known to have end
   t.deepEqual(lender.onEvent(ended, 3), [], 'once')
   t.like(lender.onEvent({ kind: 'tick' }, 3_100), [{ kind: 'kill', processId: orphan }])
   t.like(lender.onEvent({ kind: 'tick' }, 4_100), [{ kind: 'terminate', processId: cutOff }])
-})
-
-const codes: RefusalCode[] = ['full', 'incompatible', 'shutting-down', 'pager-failed', 'already-participant']
-
-interface Script {
-  readonly peer: PeerId
-  readonly act: 'grant' | 'refuse' | 'silence' | 'up' | 'down' | 'leave' | 'lost' | 'back'
-  readonly code: RefusalCode
-  readonly delayMs: number
-}
-
-const script: fc.Arbitrary<Script> = fc.record({
-  peer: anyPeer,
-  act: fc.constantFrom('grant', 'refuse', 'silence', 'up', 'down', 'leave', 'lost', 'back'),
-  code: fc.constantFrom(...codes),
-  delayMs: fc.nat(4_000),
-})
-
-/** What the world knows of the offers a home machine has made. */
-class HomeWorld {
-  readonly open = new Map<number, { peer: PeerId; node: number }>()
-  readonly granted = new Map<number, { peer: PeerId; node: number }>()
-  readonly up = new Set<number>()
-  readonly home: LeaseHome
-  broken = ''
-
-  constructor(readonly participantsMax: number) {
-    this.home = new LeaseHome({ participantsMax, leaseIdBase: 1 })
-  }
-
-  feed(event: HomeEvent, now: number): void {
-    for (const effect of this.home.onEvent(event, now)) this.#note(effect)
-    const seats = this.home.leases().length + this.open.size
-    if (this.home.up().length > this.participantsMax - 1) this.broken = 'too many participants'
-    if (seats > this.participantsMax - 1) this.broken = `too many seats: ${seats}`
-    const nodes = this.home.leases().map(lease => lease.node)
-    if (new Set(nodes).size !== nodes.length) this.broken = 'two participants with one index'
-  }
-
-  #note(effect: HomeEffect): void {
-    if (effect.kind === 'offer') {
-      const asked = [...this.open.values()].some(offer => offer.peer === effect.peer)
-      if (asked) this.broken = 'asked twice'
-      this.open.set(effect.leaseId, effect)
-    }
-    if (effect.kind === 'release') {
-      this.open.delete(effect.leaseId)
-      const lease = this.granted.get(effect.leaseId)
-      this.granted.delete(effect.leaseId)
-      if (lease !== undefined) this.up.delete(lease.node)
-    }
-  }
-
-  offerTo(peer: PeerId): [number, { peer: PeerId; node: number }] | undefined {
-    return [...this.open].find(([, offer]) => offer.peer === peer)
-  }
-}
-
-function step(world: HomeWorld, { peer, act, code }: Script, now: number): void {
-  const offer = world.offerTo(peer)
-  const lease = [...world.granted.values()].find(one => one.peer === peer)
-  const terms = { pages: 100, threads: 1, ttlMs: 10_000 }
-  if (act === 'grant' && offer !== undefined) {
-    world.open.delete(offer[0])
-    world.granted.set(...offer)
-    world.feed({ kind: 'granted', peer, leaseId: offer[0], terms, host: '', port: 1 }, now)
-  } else if (act === 'refuse' && offer !== undefined) {
-    world.open.delete(offer[0])
-    world.feed({ kind: 'refused', peer, leaseId: offer[0], refusal: { code, detail: '' } }, now)
-  } else if (act === 'up' && lease !== undefined) {
-    world.up.add(lease.node)
-    world.feed({ kind: 'lane-up', node: lease.node }, now)
-  } else if (act === 'down' && lease !== undefined) {
-    world.feed({ kind: 'lane-down', node: lease.node, reason: 'reset' }, now)
-  } else if (act === 'leave' || act === 'lost') {
-    if (offer !== undefined) world.open.delete(offer[0])
-    world.feed({ kind: 'unavailable', peer, why: act === 'leave' ? 'leaving' : 'suspected' }, now)
-  } else if (act === 'back') {
-    const lenders = [{ peer, name: peer, incarnation: now, freePages: 1000 }]
-    world.feed({ kind: 'available', lenders }, now)
-  }
-}
-
-test('home never has too many participants, every offer ends, and it finds lenders again', t => {
-  fc.assert(
-    fc.property(
-      fc.integer({ min: 1, max: 5 }),
-      fc.array(script, { maxLength: 80 }),
-      (participantsMax, scripts) => {
-        const world = new HomeWorld(participantsMax)
-        let now = 0
-        const everybody = peers.map(peer => ({ peer, name: peer, incarnation: 0, freePages: 1000 }))
-        world.feed({ kind: 'available', lenders: everybody }, now)
-        for (const one of scripts) {
-          now += one.delayMs
-          world.feed({ kind: 'tick' }, now)
-          step(world, one, now)
-          if (world.broken !== '') return false
-        }
-        now += 100_000
-        world.feed({ kind: 'tick' }, now)
-        const restarted = everybody.map(lender => ({ ...lender, incarnation: now }))
-        for (let round = 0; round < 8; round++) {
-          now += 40_000
-          world.feed({ kind: 'available', lenders: restarted }, now)
-          for (const peer of peers) step(world, { peer, act: 'grant', code: 'full', delayMs: 0 }, now)
-          for (const peer of peers) step(world, { peer, act: 'up', code: 'full', delayMs: 0 }, now)
-        }
-        return world.broken === '' && world.home.up().length === Math.min(participantsMax - 1, peers.length)
-      },
-    ),
-    RUNS,
-  )
-  t.pass()
-})
-
-test('a lease of an agent that ran before counts once its lane is up, and is given up if it is not', t => {
-  const home = new LeaseHome({ participantsMax: 3, leaseIdBase: 1 })
-  const [p1 = '' as PeerId, p2 = '' as PeerId] = peers
-  home.onEvent({ kind: 'restored', participant: { peer: p1, name: 'b', node: 1, leaseId: 7 } }, 0)
-  home.onEvent({ kind: 'restored', participant: { peer: p2, name: 'c', node: 2, leaseId: 8 } }, 0)
-  t.deepEqual(home.up(), [])
-  home.onEvent({ kind: 'lane-up', node: 1 }, 1)
-  t.deepEqual(
-    home.up().map(one => one.name),
-    ['b'],
-  )
-  const effects = home.onEvent({ kind: 'tick' }, 10_000)
-  t.true(effects.some(effect => effect.kind === 'release' && effect.leaseId === 8))
-  t.deepEqual(
-    home.leases().map(one => one.name),
-    ['b'],
-  )
-})
-
-test('late grants are released, and nothing is offered after the end', t => {
-  const world = new HomeWorld(2)
-  const [peer = '' as PeerId] = peers
-  world.feed({ kind: 'available', lenders: [{ peer, name: 'n', incarnation: 1, freePages: 1 }] }, 0)
-  const leaseId = world.offerTo(peer)?.[0] ?? 0
-  world.feed({ kind: 'tick' }, 6_000)
-  const terms = { pages: 1, threads: 1, ttlMs: 10_000 }
-  const granted: HomeEvent = { kind: 'granted', peer, leaseId, terms, host: '', port: 1 }
-  t.deepEqual(world.home.onEvent(granted, 6_001), [{ kind: 'release', peer, leaseId, homeEnded: false }])
-  world.home.onEvent({ kind: 'ended', seen: true }, 6_002)
-  t.deepEqual(world.home.onEvent(granted, 6_003), [{ kind: 'release', peer, leaseId, homeEnded: false }])
-  t.deepEqual(world.home.onEvent({ kind: 'tick' }, 99_000), [])
 })

@@ -45,6 +45,10 @@ const messages: PeerMessage[] = [
   { kind: 'lane-ask', processId, leaseId: 1, fromNode: 2, laneKey },
   { kind: 'lane-agree', processId, leaseId: 1, terms, host: '', port: 1 },
   { kind: 'lane-refuse', processId, leaseId: 1, refusal },
+  { kind: 'pager-ended', processId, leaseId: 1 },
+  { kind: 'probe', probeId: 1, processId, leaseId: 1 },
+  { kind: 'probe-for', probeId: 1, peer, processId, leaseId: 1 },
+  { kind: 'probe-answer', probeId: 1, state: 'stalls' },
 ]
 
 for (const message of messages) {

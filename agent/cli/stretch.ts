@@ -1,0 +1,46 @@
+/**
+ * `elasticos stretch ID NODE`: has one more machine take part in an elastic process, now.
+ */
+
+import type { Command } from 'commander'
+import { parseElasticProcessId } from '../../placement/ids.js'
+import { needAgentOf } from './find-agent.js'
+import type { Finish } from './main.js'
+import { print, printable } from './output.js'
+import { Progress } from './progress.js'
+import { need } from './values.js'
+
+interface Flags {
+  readonly control?: string
+  readonly json?: boolean
+}
+
+export function addStretchCommand(program: Command, _finish: Finish): void {
+  program
+    .command('stretch')
+    .description('have one more machine take part in an elastic process whose home is this one')
+    .argument('<id>', 'its id, as `elasticos ps` shows it')
+    .argument('<node>', 'name or peer id of the machine, as `elasticos nodes` shows them')
+    .option('--control <PATH>', "the agent's control socket")
+    .option('--json', 'print JSON')
+    .option('--verbose', 'say more when something fails')
+    .addHelpText('after', '\nExample:\n  elasticos stretch 0123456789abcdef tower')
+    .action(async (id: string, node: string, flags: Flags) => {
+      const processId = need('ID', parseElasticProcessId(id))
+      const agent = await needAgentOf(processId, flags.control)
+      const progress = new Progress()
+      try {
+        progress.show(`asking ${node}`)
+        const name = await agent.ask('stretch', { processId, node })
+        progress.end()
+        print(
+          flags.json
+            ? JSON.stringify({ id: processId, node: name })
+            : printable(`${processId} is stretched over ${name}`),
+        )
+      } finally {
+        progress.end()
+        agent.close()
+      }
+    })
+}
