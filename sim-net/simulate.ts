@@ -6,7 +6,7 @@
 import type { Simulator } from '../agent/cli/simulate.js'
 import type { Violation } from './checkers/checks.js'
 import { checkLeases } from './checkers/leases.js'
-import { disagreement, leftover, progressOf, standstill } from './checkers/liveness.js'
+import { disagreement, Leaving, leftover, progressOf, standstill } from './checkers/liveness.js'
 import { Cluster } from './cluster/cluster.js'
 import type { Planted } from './cluster/site.js'
 import { Faults, PROFILES, type Profile } from './faults/faults.js'
@@ -50,6 +50,8 @@ const FAULTS_UNTIL = 0.7
 const SLICE_MS = 1_000
 /** Streams that hung on a cut end after 40 s at the latest, and are opened again within 10 s. */
 const LIVE_MS_MAX = 90_000
+/** An agent takes 10 s at most to hand back what it holds. */
+const LEAVE_MS_MAX = 12_000
 /** A lease that nobody took, or whose home is gone: 10 s, then 4 s, then 3 s until it is killed. */
 const FREE_MS_MAX = 40_000
 /** Pages of all processes are looked at this often, in looks of a slice. */
@@ -59,7 +61,9 @@ export class Simulation {
   readonly #options: SimulationOptions
   readonly #cluster: Cluster
   readonly #faults: Faults
-  #phase: 'main' | 'live' | 'free' | 'over' = 'main'
+  #phase: 'main' | 'live' | 'leave' | 'free' | 'over' = 'main'
+  /** Of the phase in which one agent leaves in order. */
+  #leaving: Leaving | undefined
   #phaseEndsAt: number
   #before: ReturnType<typeof progressOf> = new Map()
   #nextSwept = 0
@@ -151,26 +155,37 @@ export class Simulation {
     const cluster = this.#cluster
     const { clock } = cluster.network
     const late = clock.now() >= this.#phaseEndsAt
-    if (this.#phase === 'main') {
-      if (!late) return
-      this.#before = progressOf(cluster)
-      this.#begin('live', LIVE_MS_MAX)
-    } else if (this.#phase === 'live') {
-      const lack = disagreement(cluster) ?? standstill(cluster, this.#before)
-      if (lack !== undefined && !late) return
-      if (lack !== undefined) cluster.checks.report('liveness', `after ${LIVE_MS_MAX / 1000} s: ${lack}`)
-      this.#reportErrors()
-      cluster.close()
-      this.#begin('free', FREE_MS_MAX)
-    } else {
-      const lack = leftover(cluster)
-      if (lack !== undefined && !late) return
-      if (lack !== undefined) cluster.checks.report('liveness', `after ${FREE_MS_MAX / 1000} s: ${lack}`)
-      this.#phase = 'over'
+    switch (this.#phase) {
+      case 'main':
+        if (!late) return
+        this.#before = progressOf(cluster)
+        this.#begin('live', LIVE_MS_MAX)
+        return
+      case 'live':
+        if (!this.#isOver(LIVE_MS_MAX, disagreement(cluster) ?? standstill(cluster, this.#before))) return
+        this.#leaving = new Leaving(cluster)
+        this.#begin('leave', LEAVE_MS_MAX)
+        return
+      case 'leave':
+        if (!this.#isOver(LEAVE_MS_MAX, this.#leaving?.lack())) return
+        this.#reportErrors()
+        cluster.close()
+        this.#begin('free', FREE_MS_MAX)
+        return
+      case 'free':
+        if (this.#isOver(FREE_MS_MAX, leftover(cluster))) this.#phase = 'over'
     }
   }
 
-  #begin(phase: 'live' | 'free', ms: number): void {
+  /** Whether nothing lacks any more, or the time for it has passed, which is a violation. */
+  #isOver(msMax: number, lack: string | undefined): boolean {
+    if (lack === undefined) return true
+    if (this.#cluster.network.clock.now() < this.#phaseEndsAt) return false
+    this.#cluster.checks.report('liveness', `after ${msMax / 1000} s: ${lack}`)
+    return true
+  }
+
+  #begin(phase: 'live' | 'leave' | 'free', ms: number): void {
     this.#phase = phase
     this.#phaseEndsAt = this.#cluster.network.clock.now() + ms
   }

@@ -69,7 +69,11 @@ export class Checks {
     const { process, ownership } = pager
     this.#isNext(pager, thread, pc)
     process.completed[thread] = pc + 1
-    if (!process.isAlive(page, ownership.page(page).version)) return
+    if (!process.isAlive(page, ownership.page(page).version)) {
+      if (!isEnding(pager, page))
+        this.report('contents', `page ${page} at ${pager.title} is of an older life`)
+      return
+    }
     if (kind === 'write') process.contents.set(page, ownership.read(page))
     const last = process.contents.get(page) ?? 0
     const found = ownership.read(page)
@@ -173,6 +177,20 @@ export class Checks {
     if (version < before) this.report('version', `page ${page} at ${pager.title}: ${version} after ${before}`)
     versions.set(page, version)
   }
+}
+
+/** Home has ended the page, and word of that is on its way. */
+function isEnding({ lanes }: SimPager, page: PageNumber): boolean {
+  const home = lanes.get(HOME)?.other
+  if (home === undefined) return false
+  return (
+    !home.isOpen ||
+    home.unread.some(frame => {
+      if (frame.kind !== 'page' || frame.frame.type !== 'drop') return false
+      const { first, count } = frame.frame
+      return page >= first && page < first + count
+    })
+  )
 }
 
 /** A lane is down at one end, and not at the other: what was on it is nowhere until home knows. */

@@ -1,6 +1,9 @@
 /** What must come about in time once nothing is broken any more. */
 
+import type { Machine } from '../cluster/agent.js'
 import type { Cluster } from '../cluster/cluster.js'
+import type { SimPager } from '../cluster/pager.js'
+import type { SimProcess } from '../cluster/process.js'
 
 /** What still lacks until agents agree who is there: each is joined to everybody it knows who is up, and back. */
 export function disagreement(cluster: Cluster): string | undefined {
@@ -50,4 +53,36 @@ export function leftover(cluster: Cluster): string | undefined {
     if (freePages !== capacityPages) return `${name} has ${freePages} of ${capacityPages} pages free`
   }
   return undefined
+}
+
+/** The agent that lends to most leaves in order: it hands back all it holds, and their runs do not notice. */
+export class Leaving {
+  readonly #name: string
+  readonly #left: SimPager[]
+  readonly #runs: SimProcess[]
+  #gone = false
+
+  constructor(cluster: Cluster) {
+    const { machines, agents } = cluster
+    let most: Machine | undefined
+    for (const machine of machines)
+      if (agents.has(machine.host) && machine.held.size > (most?.held.size ?? 0)) most = machine
+    this.#name = most?.host.name ?? ''
+    this.#left = [...(most?.held.values() ?? [])]
+    this.#runs = this.#left.map(({ process }) => process).filter(({ runs }) => runs)
+    if (most === undefined) this.#gone = true
+    else
+      cluster.stop(most, () => {
+        this.#gone = true
+      })
+  }
+
+  lack(): string | undefined {
+    for (const { ended, title } of this.#runs)
+      if (ended !== undefined && ended !== '') return `${title} has noticed that ${this.#name} left: ${ended}`
+    if (!this.#gone) return `${this.#name} has not left`
+    for (const { alive, title } of this.#left)
+      if (alive) return `${this.#name} has left and not handed back what ${title} held`
+    return undefined
+  }
 }

@@ -212,6 +212,7 @@ export class SimPager {
         this.#lanes.update(command)
         return
       case 'participant-drop':
+        if (this.site.planted === 'keeps-a-lease') return
         this.#lanes.drop(command.node as NodeIndex)
         return
       case 'terminate':
@@ -224,7 +225,7 @@ export class SimPager {
 
   #send(to: NodeIndex, bulk: boolean, frame: PageFrame): void {
     const lane = this.lanes.get(to)
-    if (lane === undefined) return
+    if (lane === undefined || (frame.type === 'drop' && this.site.planted === 'sends-no-drops')) return
     if (frame.type === 'push') {
       const pages = frame.metas.filter(carriesPage).length
       lane.pushed += pages

@@ -14,6 +14,8 @@ export type Planted =
   | 'forgets-a-page'
   | 'runs-jumped-threads'
   | 'pushes-without-room'
+  | 'sends-no-drops'
+  | 'keeps-a-lease'
   | 'none'
 
 export interface Site {

@@ -71,6 +71,8 @@ const BUGS: readonly [Planted, readonly string[]][] = [
   ['forgets-a-page', ['owner']],
   ['runs-jumped-threads', ['thread']],
   ['pushes-without-room', ['credit']],
+  ['sends-no-drops', ['contents']],
+  ['keeps-a-lease', ['liveness']],
 ]
 
 for (const [bug, kinds] of BUGS) {
