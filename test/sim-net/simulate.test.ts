@@ -11,7 +11,7 @@ import { Simulation, type SimulationResult, simulator } from '../../sim-net/simu
 import { SEED } from '../helpers/seed.js'
 
 const AGENTS = 8
-const SECONDS = 15
+const SECONDS = 12
 /** Wall time for fresh seeds; one that has begun is finished. */
 const FRESH_MS = 15_000
 
@@ -30,7 +30,7 @@ for (const faults of PROFILES) {
     let jumps = 0
     let pulls = 0
     let pushed = 0
-    for (const seed of [1, 2, 3]) {
+    for (const seed of [1, 2]) {
       const result = run(seed, faults)
       t.is(result.violations.length, 0, told(result))
       t.true(result.processes > 0 && result.operations > 0)
@@ -45,7 +45,7 @@ for (const faults of PROFILES) {
 }
 
 /** Another one after a change of what the simulation does; never on another machine or version of Node.js. */
-const REPEATED_HASH = '4283ee13946a6b8f'
+const REPEATED_HASH = 'HASH'
 
 test('one seed gives this trace, twice and everywhere', t => {
   t.timeout(170_000)
