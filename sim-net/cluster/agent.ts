@@ -62,10 +62,13 @@ export class ClusterAgent {
   readonly #homes = new Map<ProcessId, HomeProcess>()
   readonly #timers: Timer[] = []
   readonly #incarnation: number
+  readonly #knownMin: number
   #sequence = 0
   #stopping = false
 
-  constructor(network: SimNetwork, machine: Machine) {
+  /** @param knownMin how many others it is to tell its load as rarely as if it knew */
+  constructor(network: SimNetwork, machine: Machine, knownMin: number) {
+    this.#knownMin = knownMin
     this.#machine = machine
     const { host } = machine
     this.#incarnation = host.clock.wall()
@@ -254,7 +257,7 @@ export class ClusterAgent {
       cpus: 2,
       processes: 0,
       addresses: [],
-      nextMs: UNCHANGED_LOAD_MS,
+      nextMs: this.#nextLoadMs(),
     }
   }
 
@@ -264,8 +267,13 @@ export class ClusterAgent {
       sequence,
       freePages: this.lending.machine.freePages,
       processes: this.#machine.held.size + this.#homes.size,
-      nextMs: Math.max(UNCHANGED_LOAD_MS, LOAD_MS_PER_MEMBER * this.membership.size),
+      nextMs: this.#nextLoadMs(),
     }
+  }
+
+  #nextLoadMs(): number {
+    const known = Math.max(this.membership.size, this.#knownMin)
+    return Math.max(UNCHANGED_LOAD_MS, LOAD_MS_PER_MEMBER * known)
   }
 
   /** As agent/agent.ts. */

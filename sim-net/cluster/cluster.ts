@@ -4,6 +4,7 @@
  */
 
 import { type ProcessId, toProcessId } from '../../agent/machines/types.js'
+import { CONNECTIONS_MAX } from '../../agent/net/limits.js'
 import { pageNumber, type ThreadId } from '../../placement/ids.js'
 import { type PolicySpec, parsePolicy } from '../../placement/registry.js'
 import { Checks } from '../checkers/checks.js'
@@ -25,8 +26,8 @@ export interface ClusterOptions {
   readonly planted?: Planted
 }
 
-/** Of more agents than this each knows few others, which keeps thousands of them in memory. */
-const AGENTS_WITH_VIEW_MAX = 1_000
+/** Of more agents than this each has streams to few others, which keeps thousands of them in memory. */
+const WHOLE_VIEW_MAX = 200
 const VIEW_MAX_OF_MORE = 64
 /** Agents start within this time. */
 const START_MS = 500
@@ -59,6 +60,8 @@ export class Cluster {
   readonly #site: Site
   readonly #listening = new Map<string, SimPager>()
   readonly #work: SeededRng
+  /** So many would real agents know. */
+  readonly #knownMin: number
   #ports = 0
   #closing = false
 
@@ -66,7 +69,7 @@ export class Cluster {
     this.network = new SimNetwork({
       seed,
       record,
-      ...(agents > AGENTS_WITH_VIEW_MAX ? { viewMax: VIEW_MAX_OF_MORE } : {}),
+      ...(agents > WHOLE_VIEW_MAX ? { viewMax: VIEW_MAX_OF_MORE } : {}),
     })
     const { clock, trace } = this.network
     this.checks = new Checks(seed, clock)
@@ -92,6 +95,7 @@ export class Cluster {
       },
       thinkMs: Math.max(1, (slots * THREADS_MAX) / 2 / GROUPS_PER_MS),
     }
+    this.#knownMin = agents > WHOLE_VIEW_MAX ? Math.min(agents - 1, CONNECTIONS_MAX) : 0
     for (let i = 0; i < agents; i++) this.#addMachine(i)
     for (let slot = 0; slot < slots; slot++) this.#begin(START_MS + 1_000 + this.#work.below(PAUSE_MS_MAX))
   }
@@ -108,7 +112,8 @@ export class Cluster {
   }
 
   start(machine: Machine): void {
-    if (!machine.host.isUp) this.agents.set(machine.host, new ClusterAgent(this.network, machine))
+    if (!machine.host.isUp)
+      this.agents.set(machine.host, new ClusterAgent(this.network, machine, this.#knownMin))
   }
 
   /** The whole machine. */
