@@ -302,15 +302,15 @@ export class LeaseLender {
     if (promised <= pages) return []
     const effects: LenderEffect[] = []
     for (const lease of this.#leases.values()) {
-      if (lease.state !== 'active' && lease.state !== 'granted') continue
-      const kept = Math.floor((lease.pages * pages) / promised)
+      if (lease.state === 'releasing') continue
+      lease.pages = Math.floor((lease.pages * pages) / promised)
+      if (lease.state === 'starting') continue // the grant will say so
       effects.push({
         kind: 'update',
-        lease: { ...lease, pages: kept },
-        terms: { ...termsOf(lease), pages: kept },
+        lease: { ...lease },
+        terms: termsOf(lease),
         reason: 'less memory is free here',
       })
-      lease.pages = kept
     }
     return effects
   }

@@ -5,14 +5,13 @@ import type { Cluster } from '../cluster/cluster.js'
 export function checkLeases(cluster: Cluster): void {
   for (const { lending, name } of cluster.agents.values()) {
     const { machine } = lending
-    const { promisedPages } = machine.promised
-    if (
-      promisedPages > machine.capacityPages &&
-      !machine.leases().every(({ state }) => state === 'releasing')
-    )
-      cluster.checks.report(
-        'lease',
-        `${name} has promised ${promisedPages} pages, and ${machine.capacityPages} are lent`,
-      )
+    const { capacityPages } = machine
+    // What is being given back cannot be promised less.
+    const promised = machine
+      .leases()
+      .filter(({ state }) => state !== 'releasing')
+      .reduce((sum, { pages }) => sum + pages, 0)
+    if (promised > capacityPages)
+      cluster.checks.report('lease', `${name} has promised ${promised} pages, and ${capacityPages} are lent`)
   }
 }
