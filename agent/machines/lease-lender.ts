@@ -168,6 +168,11 @@ export class LeaseLender {
     return this.#leases.get(processId)
   }
 
+  /** What a lease is worth now, for those who may have missed it: nothing more while the agent is shutting down. */
+  termsNow(lease: HeldLease): LeaseTerms {
+    return this.#stopping ? { ...termsOf(lease), ttlMs: 0 } : termsOf(lease)
+  }
+
   onEvent(event: LenderEvent, now: number): LenderEffect[] {
     switch (event.kind) {
       case 'offer':

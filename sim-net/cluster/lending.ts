@@ -10,7 +10,7 @@ import type { LendingMessage } from '../../agent/executor/lending.js'
 import type { PagerConnection, PagerEvent } from '../../agent/executor/pagers.js'
 import type { PeerRecord } from '../../agent/executor/records.js'
 import { LeaseLender, type LenderEffect, type LenderEvent } from '../../agent/machines/lease-lender.js'
-import { LEASE_TTL_MS, type PeerId, type ProcessId } from '../../agent/machines/types.js'
+import type { PeerId, ProcessId } from '../../agent/machines/types.js'
 import type { SimPager } from './pager.js'
 
 /** From the decision to a pager that listens. */
@@ -89,9 +89,10 @@ export class SimLending {
   }
 
   onJoined(peer: PeerId): void {
-    for (const { processId, leaseId, pages, threads, peer: home, state } of this.machine.leases()) {
-      if (home !== peer || state !== 'active') continue
-      const terms = { pages, threads, ttlMs: LEASE_TTL_MS }
+    for (const lease of this.machine.leases()) {
+      const { processId, leaseId } = lease
+      if (lease.peer !== peer || lease.state !== 'active') continue
+      const terms = this.machine.termsNow(lease)
       this.#context.send(peer, { kind: 'lease-update', processId, leaseId, terms, reason: 'joined again' })
     }
   }

@@ -66,6 +66,12 @@ test('fresh seeds hold, too', t => {
   t.log(`${runs} runs`)
 })
 
+test('a home whose agent comes back while its lender is leaving hears of it', t => {
+  t.timeout(170_000)
+  const result = run(454_775_591, 'churn')
+  t.is(result.violations.length, 0, told(result))
+})
+
 const BUGS: readonly [Planted, readonly string[]][] = [
   ['keeps-given-pages', ['owner', 'contents']],
   ['forgets-a-page', ['owner']],

@@ -187,6 +187,8 @@ test('a lender that is stopping refuses all and revokes what it has lent', t => 
   lender.onEvent({ kind: 'pager-started', processId: first }, 0)
   const [update] = lender.onEvent({ kind: 'stopping' }, 1)
   t.like(update, { kind: 'update', terms: { ttlMs: 0 } })
+  const held = lender.lease(first)
+  t.is(held && lender.termsNow(held).ttlMs, 0, 'a home that joins now is told the same')
   const offer = offerOf(second, 2, 1000)
   const [refuse] = lender.onEvent({ kind: 'offer', peer: 'p1' as PeerId, offer, allowed: true }, 2)
   t.like(refuse, { kind: 'refuse', refusal: { code: 'shutting-down' } })
