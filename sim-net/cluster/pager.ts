@@ -28,6 +28,8 @@ const FETCH_ROOM = 256
 /** A participant asks its agent for a lane at most so often. */
 const WANT_MS = 1_000
 const COMMAND_MS = 0.05
+/** Longer than its agent waits. */
+const LANE_WAIT_MS = 15_000
 
 export class SimPager {
   readonly node: NodeIndex
@@ -46,6 +48,8 @@ export class SimPager {
   readonly #wantedAt = new Map<NodeIndex, number>()
   #connection: SimConnection | undefined
   #tickDue = 0
+  /** A participant without any lane then ends. */
+  readonly #lanesDueAt: number
 
   constructor(
     readonly site: Site,
@@ -68,6 +72,7 @@ export class SimPager {
     this.#lanes = new Lanes(this)
     process.pagers.add(this)
     this.#tickDue = site.clock.now()
+    this.#lanesDueAt = this.#tickDue + LANE_WAIT_MS
     this.#tick()
   }
 
@@ -354,6 +359,7 @@ export class SimPager {
       }
       if (!this.alive) return
     }
+    if (this.node !== HOME && this.lanes.size === 0 && now > this.#lanesDueAt) this.exit('no lane has come')
     for (const node of this.leaving) this.#fetchBack(node)
     if (this.draining) this.#lanes.giveBack()
     this.#status()

@@ -7,7 +7,7 @@
  */
 
 import type { Prefetch } from '../../kmod/ownership/types.js'
-import { HOME, type PageNumber } from '../../placement/ids.js'
+import { HOME, type NodeIndex, type PageNumber } from '../../placement/ids.js'
 import type { LaneEnd } from './lane.js'
 import type { SimPager } from './pager.js'
 
@@ -88,10 +88,14 @@ export class Room {
   #evict(pages: number): void {
     const pager = this.#pager
     const lane = pager.node === HOME ? this.#roomiest() : undefined
-    const most = lane === undefined ? pages : Math.min(pages, roomOf(lane))
-    const victims = this.#victims(most)
-    if (victims.length === 0) return
-    pager.run(pager.ownership.evict(victims, lane?.node ?? 'disk', pager.now))
+    const pushed = lane === undefined ? 0 : Math.min(pages, roomOf(lane))
+    if (lane !== undefined) this.#leave(pushed, lane.node)
+    this.#leave(pages - pushed, 'disk')
+  }
+
+  #leave(pages: number, to: NodeIndex | 'disk'): void {
+    const victims = this.#victims(pages)
+    if (victims.length > 0) this.#pager.run(this.#pager.ownership.evict(victims, to, this.#pager.now))
   }
 
   #roomiest(): LaneEnd | undefined {
