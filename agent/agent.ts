@@ -20,6 +20,7 @@ import { contract, leases, stretch } from './executor/reshape.js'
 import { loadOrMakeIdentity, lockDirectory, sameIdentity } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
+import { LoadNews } from './machines/load-news.js'
 import { type Load, Membership, type MembershipEffect, type MembershipEvent } from './machines/membership.js'
 import { NODE_NAME_PATTERN, type PeerId, type ProcessId } from './machines/types.js'
 import { requireEndpoint, requirePeerId } from './net/address.js'
@@ -110,6 +111,7 @@ class Agent implements AgentService {
   readonly #surroundings: Surroundings
   readonly #clock: Clock
   readonly #membership = new Membership()
+  readonly #news = new LoadNews()
   readonly #incarnation: number
   readonly #timers: Timer[] = []
   #network: Libp2pNetwork | undefined
@@ -120,7 +122,6 @@ class Agent implements AgentService {
   #sequence = 0
   #messagesSent = 0
   #messagesReceived = 0
-  #told = { text: '', at: 0 }
   #loadTimer: Timer | undefined
   #stopping: Promise<void> | undefined
   #failure: AgentError | undefined
@@ -228,7 +229,7 @@ class Agent implements AgentService {
 
   /** What this agent says about itself. */
   load(sequence: number): Load {
-    const nextMs = Math.max(UNCHANGED_LOAD_MS, LOAD_MS_PER_MEMBER * this.#membership.members().length)
+    const nextMs = Math.max(UNCHANGED_LOAD_MS, LOAD_MS_PER_MEMBER * this.#membership.size)
     const held = this.#lending?.held().length ?? 0
     return {
       name: this.#options.name,
@@ -379,11 +380,8 @@ class Agent implements AgentService {
     const { rng } = this.#surroundings
     const now = this.#clock.now()
     const load = this.load(this.#sequence + 1)
-    const text = JSON.stringify({ ...load, sequence: 0 })
-    const due = now - this.#told.at > load.nextMs * rng.between(0.7, 1)
-    if (due || text !== this.#told.text) {
+    if (this.#news.isDue(load, now, rng.between(0.7, 1))) {
       this.#sequence++
-      this.#told = { text, at: now }
       this.#network?.publish(load)
     }
     this.#loadTimer = this.#clock.at(now + LOAD_MS * rng.between(0.8, 1.2), () => this.#publishLoad())

@@ -91,6 +91,15 @@ export class SimNetwork {
     return this.#gossip.delivered
   }
 
+  /** Whether what `from` sends straight to `to` arrives. */
+  isOpen(from: SimHost, to: SimHost): boolean {
+    return this.#topology.isOpen(from.number, to.number)
+  }
+
+  link(from: SimHost, to: SimHost): LinkProfile {
+    return this.#topology.link(from.number, to.number)
+  }
+
   /** A new machine; what it draws depends on seed and name alone. */
   host(name: string, options: HostOptions = {}): SimHost {
     const host = new SimHost(this.#hosts.length, name, this.clock, this.rng.fork(`host/${name}`), options)

@@ -33,7 +33,9 @@ async function launch() {
   definePromiseWithResolvers()
   ensureBuilt()
   const { main } = await import('../../dist/agent/cli/main.js')
-  process.exitCode = await main(process.argv.slice(2))
+  // The simulator stands above the command line, which therefore cannot import it.
+  const loadSimulator = async () => (await import('../../dist/sim-net/simulate.js')).simulator
+  process.exitCode = await main(process.argv.slice(2), loadSimulator)
 }
 
 launch().catch(error => {

@@ -20,6 +20,7 @@ import { addNodesCommand } from './nodes.js'
 import { addPagesCommand } from './pages.js'
 import { addPsCommand } from './ps.js'
 import { addRunCommand } from './run.js'
+import { addSimulateCommand, type Simulator } from './simulate.js'
 import { addStopCommand } from './stop.js'
 import { addStretchCommand } from './stretch.js'
 import { addTopCommand } from './top.js'
@@ -46,8 +47,12 @@ function packageVersion(): string {
   return isObject ? String(manifest.version) : 'unknown'
 }
 
-/** Carries out one command line (without node and script); resolves to the exit status. Prints its own errors. */
-export async function main(argv: string[]): Promise<number> {
+/**
+ * Carries out one command line (without node and script); resolves to the exit status. Prints its own errors.
+ *
+ * @param loadSimulator where there is one, `simulate` is a command
+ */
+export async function main(argv: string[], loadSimulator?: () => Promise<Simulator>): Promise<number> {
   let status = 0
   const finish: Finish = value => {
     status = value
@@ -55,7 +60,7 @@ export async function main(argv: string[]): Promise<number> {
   const failed = argv[0] === 'run' ? EXIT_RUN_FAILED : EXIT_FAILURE
   const verbose = argv.slice(0, separator(argv)).includes('--verbose')
   try {
-    await buildProgram(finish).parseAsync(argv, { from: 'user' })
+    await buildProgram(finish, loadSimulator).parseAsync(argv, { from: 'user' })
   } catch (error) {
     status = failureStatus(error, failed)
     if (!(error instanceof CommanderError)) reportFailure(error, verbose)
@@ -78,7 +83,7 @@ function failureStatus(error: unknown, failed: number): number {
   return failed
 }
 
-function buildProgram(finish: Finish): Command {
+function buildProgram(finish: Finish, loadSimulator: (() => Promise<Simulator>) | undefined): Command {
   const program = new Command('elasticos')
   program
     .description(
@@ -116,6 +121,7 @@ function buildProgram(finish: Finish): Command {
   ]) {
     add(program, finish)
   }
+  if (loadSimulator !== undefined) addSimulateCommand(program, finish, loadSimulator)
   return program
 }
 

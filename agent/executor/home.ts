@@ -31,10 +31,13 @@ const REFUSALS_MAX = 1024
 
 export type HomeMessage = Extract<PeerMessage, { kind: 'grant' | 'refuse' | 'lease-update' | 'pager-ended' }>
 
+/** What it has to remember over its agent's death, and where. */
+export type HomeRecords = Pick<Records, 'saveHome' | 'remove'>
+
 export class HomeProcess {
   readonly attachment: HomeAttachment & { readonly id: ProcessId }
   readonly #context: Context
-  readonly #records: Records
+  readonly #records: HomeRecords
   readonly #members: () => readonly Member[]
   #client: PagerConnection
   #machine: LeaseHome
@@ -52,7 +55,7 @@ export class HomeProcess {
 
   constructor(
     context: Context,
-    records: Records,
+    records: HomeRecords,
     attachment: HomeAttachment & { readonly id: ProcessId },
     client: PagerConnection,
     members: () => readonly Member[],

@@ -8,7 +8,7 @@
 
 import { networkInterfaces } from 'node:os'
 import { type HeldLease, LeaseLender, type LenderEffect, type LenderEvent } from '../machines/lease-lender.js'
-import { LEASE_TTL_MS, type PeerId, type ProcessId, toProcessId } from '../machines/types.js'
+import { type PeerId, type ProcessId, toProcessId } from '../machines/types.js'
 import { laneListenHost } from '../net/address.js'
 import type { PeerMessage } from '../net/messages.js'
 import { sleep } from '../ports/clock.js'
@@ -127,9 +127,9 @@ export class Lending {
   /** A stream to `peer` is open (again): its home agent may have missed what its leases are now. */
   onJoined(peer: PeerId): void {
     for (const lease of this.#machine.leases()) {
-      const { processId, leaseId, pages, threads } = lease
+      const { processId, leaseId } = lease
       if (lease.peer !== peer || lease.state !== 'active') continue
-      const terms = { pages, threads, ttlMs: LEASE_TTL_MS }
+      const terms = this.#machine.termsNow(lease)
       this.#context.send(peer, { kind: 'lease-update', processId, leaseId, terms, reason: 'joined again' })
     }
   }
@@ -303,9 +303,10 @@ export class Lending {
     this.#hold(processId, socketPath, client, { laneHost, members: held.members(), lanes: held.lanes() })
     const lease = this.#machine.lease(processId)
     if (lease?.state !== 'active') return
-    const { leaseId, pages: pagesMax, threads: threadsMax } = lease
+    const { pages: pagesMax, threads: threadsMax, ttlMs } = this.#machine.termsNow(lease)
+    const { leaseId } = lease
     const reason = 'connected again'
-    client.send({ kind: 'lease-update', leaseId, pagesMax, threadsMax, ttlMs: LEASE_TTL_MS, reason })
+    client.send({ kind: 'lease-update', leaseId, pagesMax, threadsMax, ttlMs, reason })
   }
 
   /** It ended without a word: those at the other ends of its lanes hear it from here. */

@@ -334,12 +334,13 @@ export class LeaseHome {
 
   /** Makes offers until all places are taken or nobody is left to ask. */
   #fill(now: number): HomeEffect[] {
+    const free = this.#seatsMax - this.#seats.size
+    if (free <= 0) return []
     const seated = new Set([...this.#seats.values()].map(seat => seat.peer))
     const able = [...this.#candidates]
       .filter(([peer, candidate]) => candidate.available && candidate.notBefore <= now && !seated.has(peer))
       .filter(([peer]) => this.#choice.allows(peer))
       .sort(([peerA, a], [peerB, b]) => b.freePages - a.freePages || (peerA < peerB ? -1 : 1))
-    const free = Math.max(0, this.#seatsMax - this.#seats.size)
     return able.slice(0, free).flatMap(([peer, candidate]) => this.#ask(peer, candidate, now))
   }
 

@@ -168,6 +168,11 @@ export class LeaseLender {
     return this.#leases.get(processId)
   }
 
+  /** What a lease is worth now, for those who may have missed it: nothing more while the agent is shutting down. */
+  termsNow(lease: HeldLease): LeaseTerms {
+    return this.#stopping ? { ...termsOf(lease), ttlMs: 0 } : termsOf(lease)
+  }
+
   onEvent(event: LenderEvent, now: number): LenderEffect[] {
     switch (event.kind) {
       case 'offer':
@@ -302,15 +307,15 @@ export class LeaseLender {
     if (promised <= pages) return []
     const effects: LenderEffect[] = []
     for (const lease of this.#leases.values()) {
-      if (lease.state !== 'active' && lease.state !== 'granted') continue
-      const kept = Math.floor((lease.pages * pages) / promised)
+      if (lease.state === 'releasing') continue
+      lease.pages = Math.floor((lease.pages * pages) / promised)
+      if (lease.state === 'starting') continue // the grant will say so
       effects.push({
         kind: 'update',
-        lease: { ...lease, pages: kept },
-        terms: { ...termsOf(lease), pages: kept },
+        lease: { ...lease },
+        terms: termsOf(lease),
         reason: 'less memory is free here',
       })
-      lease.pages = kept
     }
     return effects
   }

@@ -84,10 +84,20 @@ interface Record {
   heardAt: number
 }
 
+/** Most loads change nothing for most agents. */
+const NOTHING: readonly MembershipEffect[] = []
+
 export class Membership {
   readonly #members = new Map<PeerId, Record>()
   readonly #strangers = new Map<string, { stranger: Stranger; seenAt: number }>()
+  /** Until then the time that passes changes nothing about the members. */
+  #quietUntil = Number.POSITIVE_INFINITY
   #told = { since: Number.NEGATIVE_INFINITY, count: 0 }
+
+  /** How many are joined or suspected. */
+  get size(): number {
+    return this.#members.size
+  }
 
   /** Everybody who is joined or suspected, in the order they came. */
   members(): Member[] {
@@ -103,7 +113,7 @@ export class Membership {
     return [...this.#strangers.values()].map(entry => entry.stranger)
   }
 
-  onEvent(event: MembershipEvent, now: number): MembershipEffect[] {
+  onEvent(event: MembershipEvent, now: number): readonly MembershipEffect[] {
     switch (event.kind) {
       case 'joined':
         return this.#onJoined(event.peer, event.load, event.host, now)
@@ -128,20 +138,23 @@ export class Membership {
     const newest = known !== undefined && same && known.load.sequence > load.sequence ? known.load : load
     const record = { load: newest, host, connected: true, leaving: false, suspected: false, heardAt: now }
     this.#members.set(peer, record)
+    this.#expect(record)
     this.#strangers.delete(peer)
     return [{ kind: 'available', member: toMember(peer, record) }]
   }
 
-  #onLoad(peer: PeerId, load: Load, now: number): MembershipEffect[] {
+  #onLoad(peer: PeerId, load: Load, now: number): readonly MembershipEffect[] {
     const record = this.#members.get(peer)
-    if (record === undefined || !newer(load, record.load)) return []
+    if (record === undefined || !newer(load, record.load)) return NOTHING
     // While its stream is open that says which of its starts it is: gossip of another one is a twin's, or early.
-    if (record.connected && load.incarnation !== record.load.incarnation) return []
+    if (record.connected && load.incarnation !== record.load.incarnation) return NOTHING
+    const isNews = record.suspected || isOther(load, record.load)
     record.load = load
     record.heardAt = now
-    if (!record.connected || record.leaving) return []
+    if (!record.connected || record.leaving) return NOTHING
     record.suspected = false
-    return [{ kind: 'available', member: toMember(peer, record) }]
+    this.#expect(record)
+    return isNews ? [{ kind: 'available', member: toMember(peer, record) }] : NOTHING
   }
 
   #onLost(peer: PeerId, now: number): MembershipEffect[] {
@@ -155,6 +168,7 @@ export class Membership {
     record.suspected = true
     record.host = ''
     record.heardAt = now
+    this.#expect(record)
     return [{ kind: 'unavailable', peer, why: 'suspected' }]
   }
 
@@ -190,6 +204,8 @@ export class Membership {
     for (const [id, { seenAt }] of this.#strangers) {
       if (now - seenAt > STRANGER_MS) this.#strangers.delete(id)
     }
+    if (now <= this.#quietUntil) return effects
+    this.#quietUntil = Number.POSITIVE_INFINITY
     for (const [peer, record] of this.#members) {
       const silentMs = now - record.heardAt
       if (!record.connected && silentMs > FORGET_MS) {
@@ -198,15 +214,28 @@ export class Membership {
       } else if (!record.suspected && silentMs > OVERDUE_FACTOR * record.load.nextMs) {
         record.suspected = true
         effects.push({ kind: 'unavailable', peer, why: 'suspected' })
+      } else {
+        this.#expect(record)
       }
     }
     return effects
+  }
+
+  #expect({ connected, suspected, heardAt, load }: Record): void {
+    if (connected && suspected) return
+    const silentMs = connected ? OVERDUE_FACTOR * load.nextMs : FORGET_MS
+    this.#quietUntil = Math.min(this.#quietUntil, heardAt + silentMs)
   }
 }
 
 function newer(load: Load, than: Load): boolean {
   if (load.incarnation !== than.incarnation) return load.incarnation > than.incarnation
   return load.sequence > than.sequence
+}
+
+/** Whether it has anything else to lend. */
+function isOther(load: Load, than: Load): boolean {
+  return load.freePages !== than.freePages || load.incarnation !== than.incarnation || load.name !== than.name
 }
 
 function toMember(peer: PeerId, record: Record): Member {

@@ -110,6 +110,24 @@ test('a silent member is suspected, one that speaks again is back, one without a
   t.deepEqual(membership.members(), [])
 })
 
+test('a load is news when there is something else to lend, or the peer was suspected; silence counts from the last one', t => {
+  const membership = new Membership()
+  const hear = (more: Partial<Load>, now: number) =>
+    membership.onEvent({ kind: 'load', peer: B, load: load(more) }, now)
+  const tick = (now: number) => membership.onEvent({ kind: 'tick' }, now)
+  membership.onEvent({ kind: 'joined', peer: B, load: load(), host: 'h' }, 0)
+  t.deepEqual(hear({ sequence: 2 }, 3_000), [])
+  t.is(membership.member(B)?.load.sequence, 2)
+  t.like(hear({ sequence: 3, freePages: 7 }, 3_100), [
+    { kind: 'available', member: { load: { freePages: 7 } } },
+  ])
+  t.deepEqual(tick(6_500), [])
+  t.like(tick(6_700), [{ why: 'suspected' }])
+  t.like(hear({ sequence: 4, freePages: 7 }, 6_800), [{ kind: 'available' }])
+  t.deepEqual(hear({ sequence: 5, freePages: 7, nextMs: 100 }, 6_900), [], 'the next one is due sooner')
+  t.like(tick(7_300), [{ why: 'suspected' }])
+})
+
 test('a peer whose clock went back is believed on its own stream', t => {
   const membership = new Membership()
   membership.onEvent({ kind: 'joined', peer: B, load: load({ incarnation: 9, sequence: 5 }), host: 'h' }, 0)

@@ -155,6 +155,18 @@ test('a lease that shrank with the capacity grows back when there is room again'
   t.true(fill(lender, id, 1) >= had - GRANT_PAGES_MIN)
 })
 
+test('a lease whose pager is just being started shrinks with the capacity, too', t => {
+  const lender = new LeaseLender(FACTS, 6_000)
+  const [first = '' as ProcessId, second = '' as ProcessId] = ids
+  lend(lender, first)
+  lender.onEvent({ kind: 'offer', peer: 'p2' as PeerId, offer: offerOf(second, 2, 6_000), allowed: true }, 0)
+  const updates = lender.onEvent({ kind: 'capacity', pages: 3_000 }, 0)
+  t.is(updates.length, 1, 'nothing was granted to the other yet')
+  const [grant] = lender.onEvent({ kind: 'pager-started', processId: second }, 1)
+  t.like(grant, { kind: 'grant', terms: { pages: lender.lease(second)?.pages } })
+  t.true(lender.promised.promisedPages <= 3_000)
+})
+
 test('what is promised and not yet used is not available a second time', t => {
   const memory = { availablePages: 1000, totalPages: 1600 }
   t.is(lendablePages(5000, { promisedPages: 0, residentPages: 0 }, memory), 900)
@@ -175,6 +187,8 @@ test('a lender that is stopping refuses all and revokes what it has lent', t => 
   lender.onEvent({ kind: 'pager-started', processId: first }, 0)
   const [update] = lender.onEvent({ kind: 'stopping' }, 1)
   t.like(update, { kind: 'update', terms: { ttlMs: 0 } })
+  const held = lender.lease(first)
+  t.is(held && lender.termsNow(held).ttlMs, 0, 'a home that joins now is told the same')
   const offer = offerOf(second, 2, 1000)
   const [refuse] = lender.onEvent({ kind: 'offer', peer: 'p1' as PeerId, offer, allowed: true }, 2)
   t.like(refuse, { kind: 'refuse', refusal: { code: 'shutting-down' } })

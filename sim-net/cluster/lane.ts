@@ -1,0 +1,189 @@
+/**
+ * One end of a simulated lane between two pagers: two connections, urgent and bulk, each in order by itself and in no
+ * order with the other. As the real ones (docs/architecture.md, "A connection that breaks"), a connection that breaks is
+ * resumed and loses nothing; a cut holds everything up; four seconds in which nothing gets through end the lane.
+ *
+ * Limits: no bandwidth; a frame counts as acknowledged as soon as it was read.
+ */
+
+import type { PageFrame } from '../../kmod/ownership/types.js'
+import type { NodeIndex } from '../../placement/ids.js'
+import type { ThreadContext } from './guest.js'
+import type { SimPager } from './pager.js'
+import type { Site } from './site.js'
+
+export type LaneFrame =
+  | { readonly kind: 'page'; readonly frame: PageFrame }
+  /** Renews the lease; `window` is how many pages the reader may have pushed here in all. */
+  | { readonly kind: 'status'; readonly window: number }
+  /** Home runs it or passes it on. */
+  | { readonly kind: 'thread'; readonly context: ThreadContext; readonly to: NodeIndex }
+  /** From home, on both connections: all threads and pages go home. */
+  | { readonly kind: 'drain' }
+  /** To the other participants, and their answer, on both connections. */
+  | { readonly kind: 'no-more' }
+  | { readonly kind: 'no-more-read' }
+  | { readonly kind: 'empty' }
+  | { readonly kind: 'failed'; readonly reason: string }
+  | { readonly kind: 'bye' }
+
+export const SILENT_MS = 4_000
+/** As the kernel's TCP does it. */
+const RETRANSMIT_MS = 200
+const CUT_LOOK_MS = 50
+const STALL_LOOK_MS = 10
+const REDIAL_MS_MIN = 10
+const REDIAL_MS_MAX = 200
+/** The lane's own bound, in frames: of 64 MiB of pages. */
+const KEPT_MAX = 16_384
+
+interface Way {
+  readonly frames: LaneFrame[]
+  readonly readyAt: number[]
+  arrivesAt: number
+  busy: boolean
+}
+
+export interface LaneLease {
+  readonly leaseId: number
+  pagesMax: number
+  expiresAt: number
+  revoked: boolean
+}
+
+export class LaneEnd {
+  readonly #site: Site
+  readonly #ways: readonly [Way, Way] = [newWay(), newWay()]
+  readonly pager: SimPager
+  readonly node: NodeIndex
+  readonly lease: LaneLease
+  #other: LaneEnd | undefined
+  isOpen = true
+  heardAt: number
+  /** Pages pushed from here in all, and how many may be; the same of the other end. */
+  pushed = 0
+  mayPush = 0
+  received = 0
+  granted = 0
+  /** How often a word was read that comes on both connections. */
+  byes = 0
+  empties = 0
+  drains = 0
+  noMoreRead = 0
+  noMore = 0
+
+  private constructor(site: Site, pager: SimPager, node: NodeIndex, lease: LaneLease) {
+    this.#site = site
+    this.pager = pager
+    this.node = node
+    this.lease = lease
+    this.heardAt = site.clock.now()
+  }
+
+  static pair(
+    site: Site,
+    one: SimPager,
+    other: SimPager,
+    leases: readonly [LaneLease, LaneLease],
+  ): readonly [LaneEnd, LaneEnd] {
+    const ends = [
+      new LaneEnd(site, one, other.node, leases[0]),
+      new LaneEnd(site, other, one.node, leases[1]),
+    ] as const
+    ends[0].#other = ends[1]
+    ends[1].#other = ends[0]
+    return ends
+  }
+
+  /** What this end has sent and the other one has not read. */
+  get unread(): readonly LaneFrame[] {
+    return [...this.#ways[0].frames, ...this.#ways[1].frames]
+  }
+
+  send(bulk: boolean, frame: LaneFrame): void {
+    if (!this.isOpen) return
+    const way = this.#ways[bulk ? 1 : 0]
+    if (way.frames.length >= KEPT_MAX) {
+      this.#site.checks.report('queue', `a lane of ${this.pager.title} keeps ${KEPT_MAX} frames`)
+      return
+    }
+    way.frames.push(frame)
+    way.readyAt.push(this.#arrival(way))
+    if (!way.busy) this.#await(way, way.readyAt[0] ?? 0)
+  }
+
+  sendBoth(frame: LaneFrame): void {
+    this.send(false, frame)
+    this.send(true, frame)
+  }
+
+  /** A connection breaks and is made anew: what was not read is sent again. */
+  breakOne(bulk: boolean): void {
+    const way = this.#ways[bulk ? 1 : 0]
+    const { rng, clock } = this.#site
+    const until = clock.now() + rng.between(REDIAL_MS_MIN, REDIAL_MS_MAX)
+    for (const [i, at] of way.readyAt.entries()) way.readyAt[i] = Math.max(at, until)
+    way.arrivesAt = Math.max(way.arrivesAt, until)
+  }
+
+  /** Ends it in order: the other end reads what is under way, and that it was the last. */
+  close(): void {
+    this.sendBoth({ kind: 'bye' })
+    this.isOpen = false
+  }
+
+  /** Ends it without a word. */
+  vanish(): void {
+    this.isOpen = false
+    for (const way of this.#ways) way.frames.length = way.readyAt.length = 0
+  }
+
+  #arrival(way: Way): number {
+    const { clock, network, rng } = this.#site
+    const { other } = this
+    const { latencyMs, jitterMs, loss } = network.link(this.pager.host, other.pager.host)
+    let ms = latencyMs + jitterMs * rng.next()
+    if (loss > 0 && rng.chance(loss)) ms += RETRANSMIT_MS
+    way.arrivesAt = Math.max(way.arrivesAt, clock.now() + ms)
+    return way.arrivesAt
+  }
+
+  get other(): LaneEnd {
+    if (this.#other === undefined) throw new Error('a lane with one end')
+    return this.#other
+  }
+
+  #await(way: Way, time: number): void {
+    way.busy = true
+    this.#site.clock.at(time, () => this.#arrive(way))
+  }
+
+  #arrive(way: Way): void {
+    const { clock, network } = this.#site
+    const { other } = this
+    const now = clock.now()
+    const [frame] = way.frames
+    const [readyAt = 0] = way.readyAt
+    if (frame === undefined || !other.isOpen || !other.pager.alive) {
+      way.busy = false // nobody reads it: what is left there is lost with the lane
+    } else if (readyAt > now) {
+      this.#await(way, readyAt)
+    } else if (!network.isOpen(this.pager.host, other.pager.host)) {
+      this.#await(way, now + CUT_LOOK_MS)
+    } else if (other.pager.host.stalled) {
+      this.#await(way, now + STALL_LOOK_MS)
+    } else {
+      way.frames.shift()
+      way.readyAt.shift()
+      this.#site.onFrame(this.pager.host, other.pager.host, frame)
+      other.heardAt = now
+      other.pager.onFrame(other, frame, way === this.#ways[1])
+      if (way.frames.length > 0) this.#await(way, Math.max(now, way.readyAt[0] ?? 0))
+      else way.busy = false
+    }
+  }
+}
+
+function newWay(): Way {
+  return { frames: [], readyAt: [], arrivesAt: 0, busy: false }
+}
