@@ -239,6 +239,7 @@ class Home : public EngineHost, public LaneEvents {
   // home_limits.cpp
   void place_stack(const Region& stack);
   void fit_stack();
+  void move_limit(uint64_t pages);
   bool over_limits(uint64_t pages, int prot, uint64_t replaces) const;
   bool beyond_backing(uint64_t pages) const;
   // home_maps.cpp

@@ -68,7 +68,7 @@ std::string Home::stats_json() const {
   text("policy", options_.policy);
   text("backend", "userfaultfd");
   number("wallMs", start_us_ == 0 ? 0 : ((end_us_ != 0 ? end_us_ : now_us()) - start_us_) / 1000);
-  number("memoryLimitBytes", options_.memory_pages * kPageBytes);
+  number("memoryLimitBytes", engine_->limit() * kPageBytes);
   number("peakResidentPages", counters_.peak_resident);
   number("residentPages", table_.resident());
   number("pagesTouched", sum.pages_touched);

@@ -1,0 +1,71 @@
+// Tests of a memory limit that moves: how fast a lower one comes into force, and where it stops.
+#include "engine_test_kit.hpp"
+
+namespace elastic::test {
+
+namespace {
+
+constexpr uint64_t kLower = 1024, kHad = 3000;
+
+void fill(Scene& s, uint64_t pages) {
+  s.loop.watch(s.spill.event_fd(), EPOLLIN, [&s](uint32_t) { s.spill.drain(); });
+  std::vector<uint8_t> bytes(kPageBytes);
+  for (uint64_t i = 0; i < pages; i++) {
+    memcpy(bytes.data(), &i, sizeof i);
+    s.engine.adopt(kPage + i, bytes.data());
+  }
+}
+
+uint64_t word_of(Scene& s, uint64_t page) {
+  std::vector<uint8_t> bytes(kPageBytes);
+  uint64_t word = 0;
+  CHECK(s.engine.read_copy(page, bytes.data()));
+  memcpy(&word, bytes.data(), sizeof word);
+  return word;
+}
+
+void test_a_lower_limit_leaves_faults_alone(const std::string& directory) {
+  Scene s(kHome, 1, directory);
+  fill(s, kHad);
+  s.engine.move_limit(kLower);
+  CHECK(s.engine.limit() == kLower);
+  s.turn();
+  s.fault(kPage + kHad);
+  CHECK(s.table.peek(kPage + kHad).state() == PageState::resident);
+  CHECK(s.table.resident() > kHad - 256);  // it has not made room for all that is too much
+  s.drive_until([&] { return s.table.resident() <= kLower; });
+  s.engine.move_limit(4096);
+  for (uint64_t i = 0; i < kHad; i++) s.fault(kPage + i);
+  s.drive_until([&] { return s.table.resident() > kHad; });
+  for (uint64_t i = 0; i < kHad; i++) CHECK(word_of(s, kPage + i) == i);
+}
+
+// The disk takes 256 pages and nobody lends: the program keeps the room it had, also for pages that are new.
+void test_a_lower_limit_ends_no_run(const std::string& directory) {
+  Scene s(kHome, 1, directory, 1 << 20);
+  fill(s, kHad);
+  s.engine.move_limit(kLower);
+  s.settle();
+  CHECK(s.table.resident() < kHad && s.table.resident() > kHad - 512);
+  for (uint64_t page = kPage + kHad; page < kPage + 4000; page++) {
+    s.fault(page);
+    s.drive_until([&] { return s.table.peek(page).state() == PageState::resident; });
+    if (page % 100 == 0) s.engine.move_limit(kLower);  // whoever wants it says so again and again
+  }
+  CHECK(s.host.out_of_room_calls == 0);
+}
+
+}  // namespace
+
+void run_limit_tests(const std::string& directory) {
+  const std::pair<const char*, void (*)(const std::string&)> tests[] = {
+      {"a lower limit leaves faults alone", test_a_lower_limit_leaves_faults_alone},
+      {"a lower limit ends no run", test_a_lower_limit_ends_no_run},
+  };
+  for (const auto& [name, test] : tests) {
+    puts(name);
+    test(directory);
+  }
+}
+
+}  // namespace elastic::test
