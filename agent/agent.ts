@@ -11,6 +11,7 @@ import { lendablePages, machineMemory } from './executor/capacity.js'
 import type { Context } from './executor/context.js'
 import { describe } from './executor/describe.js'
 import { Homes } from './executor/homes.js'
+import { FOLLOW_MS, Limits } from './executor/limits.js'
 import { Lending } from './executor/lending.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
 import { Probes } from './executor/probes.js'
@@ -138,6 +139,7 @@ class Agent implements AgentService {
     const records = new Records(this.#options.runtimeDir, this.#options.log)
     this.#lending = new Lending(context, records, this.#options.capacityPages, parts.allow)
     this.#homes = new Homes(context, records)
+    const limits = new Limits(this.#clock, this.#options.log, parts.facts.pageSize)
     this.#watchCapacity(parts.facts.pageSize)
     await this.#lending.restore()
     await this.#homes.restore(() => this.#membership.members())
@@ -145,6 +147,7 @@ class Agent implements AgentService {
     this.#timers.push(
       every(this.#clock, TICK_MS, () => this.#onTick()),
       every(this.#clock, CAPACITY_MS, () => this.#watchCapacity(parts.facts.pageSize)),
+      every(this.#clock, FOLLOW_MS, () => void limits.look(this.#homes?.all() ?? [])),
       every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage()),
     )
     this.#publishLoad()

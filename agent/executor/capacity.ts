@@ -1,10 +1,12 @@
 /**
- * How much memory an agent lends at the moment: what its owner allows, less under pressure. Reads /proc/meminfo.
+ * How much memory an agent lends at the moment: what its owner allows, less under pressure. And what the kernel says of
+ * the machine's memory: /proc/meminfo, and /proc/pressure/memory where there is one.
  *
  * Room that is promised stays promised unless the machine is nearly out of memory; then leases give a quarter back.
  */
 
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 
 /** Share of the machine's memory that new promises leave alone. */
 const RESERVE_SHARE = 1 / 16
@@ -28,14 +30,32 @@ export function lendablePages(
 }
 
 /** The machine's memory in pages; undefined where /proc cannot be read. */
-export function machineMemory(pageSize: number): { availablePages: number; totalPages: number } | undefined {
+export function machineMemory(
+  pageSize: number,
+  proc = '/proc',
+): { availablePages: number; totalPages: number } | undefined {
+  const text = readText(join(proc, 'meminfo'))
+  const pages = (field: string) =>
+    Math.floor((Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(text)?.[1]) * 1024) / pageSize)
+  const [availablePages, totalPages] = [pages('MemAvailable'), pages('MemTotal')]
+  return Number.isNaN(availablePages + totalPages) ? undefined : { availablePages, totalPages }
+}
+
+/**
+ * Percent of the last ten seconds in which some task, or all that had something to do, waited for memory
+ * (Documentation/accounting/psi.rst). Zeros where the kernel does not tell.
+ */
+export function memoryStalls(proc = '/proc'): { some: number; full: number } {
+  const text = readText(join(proc, 'pressure', 'memory'))
+  const percent = (kind: string) =>
+    Number(new RegExp(`^${kind} avg10=(\\d+\\.\\d+) `, 'm').exec(text)?.[1] ?? 0)
+  return { some: percent('some'), full: percent('full') }
+}
+
+function readText(path: string): string {
   try {
-    const text = readFileSync('/proc/meminfo', 'utf8')
-    const pages = (field: string) =>
-      Math.floor((Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(text)?.[1]) * 1024) / pageSize)
-    const [availablePages, totalPages] = [pages('MemAvailable'), pages('MemTotal')]
-    return Number.isNaN(availablePages + totalPages) ? undefined : { availablePages, totalPages }
+    return readFileSync(path, 'utf8')
   } catch {
-    return undefined
+    return ''
   }
 }

@@ -1,0 +1,66 @@
+/**
+ * A memory limit that moves in mid-run, by the control command that agents send: what is here follows it, down and up,
+ * and the program finds its memory as it left it.
+ */
+
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { PAGE_BYTES } from '../../placement/units.js'
+import { until } from '../helpers/cluster.js'
+import { Pagers } from '../helpers/pagers.js'
+import { buildProgram } from '../helpers/programs.js'
+
+const TIMEOUT_MS = 120_000
+const PAGES = 6000
+/** All of it fits. */
+const HIGH = 8192
+const LOW = 1024
+
+const directory = mkdtempSync('/var/tmp/el-limit-')
+const program = buildProgram('moving_limit', directory)
+test.after.always(() => rmSync(directory, { recursive: true, force: true }))
+
+async function stats({ home }: Pagers) {
+  const { residentPages = 0, memoryLimitBytes = 0, faults } = await home.requestStats()
+  return { residentPages, memoryLimitBytes, faults: Number(faults) }
+}
+
+/** The limit, and with it what is here, comes to `pages` while the program runs on. */
+async function moveTo(t: ExecutionContext, pagers: Pagers, pages: number): Promise<void> {
+  pagers.home.send({ kind: 'limit', pages })
+  const follows = async () => {
+    const { residentPages } = await stats(pagers)
+    return pages < PAGES ? residentPages <= pages : residentPages >= PAGES
+  }
+  await until(`what is here to follow a limit of ${pages} pages`, follows, TIMEOUT_MS / 3)
+  t.is((await stats(pagers)).memoryLimitBytes, pages * PAGE_BYTES)
+}
+
+async function hasNewFaults(pagers: Pagers): Promise<void> {
+  const { faults } = await stats(pagers)
+  await until('more faults', async () => (await stats(pagers)).faults > faults + LOW, TIMEOUT_MS / 3)
+}
+
+for (const participants of [0, 1]) {
+  const where = participants === 0 ? 'the disk' : 'a lender'
+  test.serial(`what is here follows the limit, and what finds no room goes to ${where}`, async t => {
+    t.timeout(TIMEOUT_MS)
+    const options = { participants, memoryPages: HIGH, jumpEvery: 0 }
+    const pagers = await Pagers.start([program, String(PAGES)], options)
+    t.teardown(() => pagers.stop())
+    const ended = pagers.run()
+    await until('all of it to be here', async () => (await stats(pagers)).residentPages >= PAGES, TIMEOUT_MS)
+    await moveTo(t, pagers, LOW)
+    await hasNewFaults(pagers)
+    t.true((await stats(pagers)).residentPages <= LOW)
+    pagers.home.send({ kind: 'limit', pages: LOW - 1 })
+    await moveTo(t, pagers, HIGH)
+    await moveTo(t, pagers, 2 * LOW)
+    writeFileSync(join(pagers.directory, 'done'), '')
+    const end = await ended
+    t.is(end.status, 0, end.message)
+    t.is(end.stdout.toString(), `${PAGES} pages\n`)
+    t.true(Number(participants === 0 ? end.stats.pagesSpilled : end.stats.pagesPushed) > 0)
+  })
+}
