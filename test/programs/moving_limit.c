@@ -1,6 +1,6 @@
 /*
- * Walks over its memory until there is a file `done` in its directory, and once more: every page has to be as it was
- * left, however much of it may be here meanwhile. Arguments: pages.
+ * Walks over its memory until there is a file `done` in its directory, and once more: every page has to be as
+ * it was left, however much of it may be here meanwhile. Arguments: pages.
  */
 #include <unistd.h>
 

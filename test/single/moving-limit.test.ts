@@ -1,13 +1,14 @@
 /**
- * A memory limit that moves in mid-run, by the control command that agents send: what is here follows it, down and up,
- * and the program finds its memory as it left it.
+ * A memory limit that moves in mid-run, by the control command that agents send, and by an agent whose machine is short
+ * of memory and then is not: what is here follows it, down and up, and the program finds its memory as it left it.
  */
 
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { PAGE_BYTES } from '../../placement/units.js'
-import { until } from '../helpers/cluster.js'
+import { makeCluster, until } from '../helpers/cluster.js'
+import { Mounts, mountsMissing } from '../helpers/mounts.js'
 import { Pagers } from '../helpers/pagers.js'
 import { buildProgram } from '../helpers/programs.js'
 
@@ -64,3 +65,60 @@ for (const participants of [0, 1]) {
     t.true(Number(participants === 0 ? end.stats.pagesSpilled : end.stats.pagesPushed) > 0)
   })
 }
+
+const missing = mountsMissing()
+const maybe = missing === undefined ? test.serial : test.serial.skip
+if (missing !== undefined) console.log(`skipped, no mounts: ${missing}`)
+
+maybe(
+  'a run without --memory gives way while its machine is short of memory; another keeps its limit',
+  async t => {
+    t.timeout(2 * TIMEOUT_MS)
+    const cluster = await makeCluster(t)
+    const meminfo = cluster.path('meminfo')
+    const said = readFileSync('/proc/meminfo', 'utf8')
+    const total = Number(/^MemTotal:\s+(\d+)/m.exec(said)?.[1])
+    const say = (kib: number) =>
+      writeFileSync(meminfo, said.replace(/^MemAvailable:.*$/m, `MemAvailable:       ${Math.floor(kib)} kB`))
+    say(total * 0.75)
+    const mounts = await Mounts.make(`mount --bind ${meminfo} /proc/meminfo`)
+    t.teardown(() => mounts.remove())
+    await cluster.startAgent('a', { prefix: mounts.prefix(cluster.directory) })
+    const command = [program, String(PAGES)]
+    const options = { timeoutMs: 2 * TIMEOUT_MS }
+    const runs = [
+      cluster.run('a', [], command, options),
+      cluster.run('a', ['--memory', '32M'], command, options),
+    ] as const
+    const resident = async () => {
+      const all = await cluster.processes('a')
+      return all.map(({ stats: { residentPages, memoryLimitBytes } = {} }) => ({
+        pages: Number(residentPages),
+        isFixed: memoryLimitBytes === 32 << 20,
+      }))
+    }
+    const become = (what: string, holds: (pages: number) => boolean) =>
+      until(
+        `the one that follows to ${what}`,
+        async () => {
+          const [follows, fixed, ...others] = (await resident()).sort(
+            (a, b) => Number(a.isFixed) - Number(b.isFixed),
+          )
+          if (follows === undefined || fixed === undefined || others.length > 0) return false
+          return !follows.isFixed && fixed.isFixed && holds(follows.pages) && fixed.pages >= PAGES
+        },
+        TIMEOUT_MS / 2,
+      )
+    await become('be here', pages => pages >= PAGES)
+    say(1000)
+    await become('give way', pages => pages < PAGES / 2)
+    say(total * 0.75)
+    await become('come back', pages => pages >= PAGES)
+    writeFileSync(cluster.path('done'), '')
+    for (const run of runs) {
+      const end = await run.outcome
+      t.is(end.status, 0, end.stderr)
+      t.is(end.stdout.toString(), `${PAGES} pages\n`)
+    }
+  },
+)

@@ -1,6 +1,6 @@
 // Resource limits of the application that the kernel cannot keep for it, because the mappings are made by the
-// pager: RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA; memory that is more than there can be; and the limit of what is
-// here, when it moves. See home.hpp.
+// pager: RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA; memory that is more than there can be; and the limit of what
+// is here, when it moves. See home.hpp.
 //
 // Limits: address space and data are counted when a mapping is made or grows, not when protections change.
 #include <fcntl.h>
