@@ -85,6 +85,8 @@ class Engine {
   StatusPayload status_for(const Node& to, bool closed, uint32_t threads_running);
   // Home: asks for pages that `node` owns, as many as there is room for. True when none is left there.
   bool fetch_from(uint16_t node);
+  // Home: while there is plenty of room, what is elsewhere comes back little by little.
+  void bring_home();
   // Participants: owner notes for every page held, as many as the queue takes well. True: that was the last.
   bool tell_owned(Node& to);
   bool empty() const { return table_.resident() == replicas_ && spill_.slots_used() == 0 && expected_ == 0; }
@@ -212,6 +214,7 @@ class Engine {
   EngineConfig config_;
   uint64_t limit_wanted_, limit_most_;  // what config_'s is to become, and the most that it was
   uint64_t yielded_until_us_ = 0;       // it is not lowered before
+  uint64_t home_from_ = 0;              // where bring_home() goes on
   Counters& counters_;
   Prefetch prefetch_;
   // Of one frame or batch; kept, so that nothing is allocated on the path of a fault.

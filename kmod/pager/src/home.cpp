@@ -201,6 +201,7 @@ void Home::tick() {
   silence_->look();
   end_orphans();
   reap_all();
+  if (started_ && !ending_) engine_->bring_home();
   const uint64_t now = now_us();
   if (started_ && !ending_ && now >= next_room_report_us_ &&
       table_.resident() * 10 > engine_->limit() * 8) {

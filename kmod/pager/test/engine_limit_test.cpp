@@ -55,12 +55,48 @@ void test_a_lower_limit_ends_no_run(const std::string& directory) {
   CHECK(s.host.out_of_room_calls == 0);
 }
 
+// What the other node has comes back while a quarter is free, and not where threads go there instead.
+void test_pages_come_home(const std::string& directory) {
+  Scene s(kHome, 1, directory);
+  s.join();
+  fill(s, 40);
+  for (uint64_t i = 0; i < 40; i++) s.get(kPage + i, 0);
+  s.drive_until([&] { return s.seen[FrameType::pages] == 40; });
+  s.engine.bring_home();
+  s.settle();
+  CHECK(s.seen[FrameType::get] == 0);
+  s.host.stay = true;
+  s.engine.bring_home();
+  s.drive_until([&] { return s.seen[FrameType::get] == 2; });
+  CHECK(s.last[FrameType::get].first.page == kPage + 32 && s.last[FrameType::get].first.count == 8);
+  for (uint64_t i = 0; i < 40; i++) s.send_page(*s.urgent, FrameType::pages, kPage + i, 9, i);
+  s.drive_until([&] { return s.table.resident() == 40; });
+}
+
+void test_no_page_comes_where_it_is_full(const std::string& directory) {
+  Scene s(kHome, 1, directory);
+  s.join();
+  s.host.stay = true;
+  fill(s, 1200);
+  s.get(kPage, 0);
+  s.drive_until([&] { return s.seen[FrameType::pages] == 1; });
+  s.engine.set_limit(1500);
+  s.engine.bring_home();
+  s.settle();
+  CHECK(s.seen[FrameType::get] == 0);
+  s.engine.move_limit(2000);
+  s.engine.bring_home();
+  s.drive_until([&] { return s.seen[FrameType::get] == 1; });
+}
+
 }  // namespace
 
 void run_limit_tests(const std::string& directory) {
   const std::pair<const char*, void (*)(const std::string&)> tests[] = {
       {"a lower limit leaves faults alone", test_a_lower_limit_leaves_faults_alone},
       {"a lower limit ends no run", test_a_lower_limit_ends_no_run},
+      {"pages come home", test_pages_come_home},
+      {"no page comes where it is full", test_no_page_comes_where_it_is_full},
   };
   for (const auto& [name, test] : tests) {
     puts(name);
