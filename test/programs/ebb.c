@@ -1,7 +1,7 @@
 /*
  * Memory that comes, goes, and comes again: fills it, gives all but the first third back when there is a file
- * `free` in its directory, checks that third and fills the rest once more when there is one called `again`, and ends
- * at one called `done`. While it waits it touches none of it. Arguments: pages.
+ * `free` in its directory, checks that third and fills the rest once more when there is one called `again`,
+ * and ends at one called `done`. While it waits it touches none of it. Arguments: pages.
  */
 #include <sys/mman.h>
 #include <unistd.h>

@@ -3,6 +3,7 @@
  * of memory and then is not: what is here follows it, down and up, and the program finds its memory as it left it.
  */
 
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
@@ -17,6 +18,9 @@ const PAGES = 6000
 /** All of it fits. */
 const HIGH = 8192
 const LOW = 1024
+/** Of which a quarter is as much as the programs have read at once. */
+const DIRECT_LOW = 1280
+const MOVE_MS = 20
 
 const directory = mkdtempSync('/var/tmp/el-limit-')
 const program = buildProgram('moving_limit', directory)
@@ -63,6 +67,36 @@ for (const participants of [0, 1]) {
     t.is(end.status, 0, end.message)
     t.is(end.stdout.toString(), `${PAGES} pages\n`)
     t.true(Number(participants === 0 ? end.stats.pagesSpilled : end.stats.pagesPushed) > 0)
+  })
+}
+
+const DIRECT = [
+  ['direct_io', 'threads'],
+  ['direct_io', 'large'],
+  ['aio', 'reads'],
+  ['aio', 'calls'],
+] as const
+
+for (const [name, part] of DIRECT) {
+  test.serial(`${name} ${part}: pages into which the disk reads stay, however the limit moves`, async t => {
+    t.timeout(TIMEOUT_MS)
+    const built = buildProgram(name, directory)
+    const alone = spawnSync(built, [part, join(directory, 'file')], { encoding: 'utf8', timeout: TIMEOUT_MS })
+    if (alone.stdout.includes('Invalid argument')) {
+      t.pass('no direct I/O here')
+      return
+    }
+    const options = { participants: 0, memoryPages: HIGH, jumpEvery: 0 }
+    const pagers = await Pagers.start([built, part, 'file'], options)
+    t.teardown(() => pagers.stop())
+    let moves = 0
+    const timer = setInterval(() => {
+      pagers.home.send({ kind: 'limit', pages: moves++ % 2 === 0 ? DIRECT_LOW : HIGH })
+    }, MOVE_MS)
+    const end = await pagers.run().finally(() => clearInterval(timer))
+    t.is(end.status, 0, end.message)
+    t.is(end.stdout.toString(), alone.stdout)
+    t.log(`${moves} moves`)
   })
 }
 
