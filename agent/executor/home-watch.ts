@@ -11,7 +11,7 @@ import { PressureLimit } from '../machines/pressure.js'
 import type { PeerId } from '../machines/types.js'
 import type { Clock } from '../ports/clock.js'
 import type { HomeAttachment, Logger } from '../service.js'
-import { machineMemory, memoryStalls } from './capacity.js'
+import { machineMemory } from './capacity.js'
 import type { PagerConnection, PagerStats } from './pagers.js'
 
 export const WATCH_MS = 1_000
@@ -35,7 +35,7 @@ export class HomeWatch {
   readonly #log: Logger
   readonly #pageSize: number
   readonly #proc: string
-  /** By process; those of homes that are gone go with the next look. */
+  /** By process; those of homes that are gone, or not of interest, go with the next look. */
   #machines = new Map<string, Machines>()
 
   /** @param proc where the kernel tells of the machine's memory */
@@ -50,7 +50,7 @@ export class HomeWatch {
   async look(homes: readonly WatchedHome[]): Promise<void> {
     const before = this.#machines
     this.#machines = new Map()
-    const looks = homes.map(home => {
+    const looks = homes.filter(isOfInterest).map(home => {
       const { id } = home.attachment
       const fresh = { limit: new PressureLimit(), idle: new IdleParticipants(), isAsked: false }
       const machines = before.get(id) ?? fresh
@@ -62,8 +62,7 @@ export class HomeWatch {
 
   async #lookAt(home: WatchedHome, machines: Machines): Promise<void> {
     const { id, memoryFollows } = home.attachment
-    const isOfInterest = memoryFollows === true || home.seats().length > 0
-    if (machines.isAsked || !isOfInterest) return
+    if (machines.isAsked) return
     machines.isAsked = true
     try {
       const stats = await home.client.requestStats()
@@ -81,7 +80,7 @@ export class HomeWatch {
     const memory = machineMemory(this.#pageSize, this.#proc)
     const limitPages = this.#limitPages(stats)
     if (memory === undefined || residentPages === undefined || limitPages === undefined) return
-    const sample = { ...memory, ...memoryStalls(this.#proc), residentPages, limitPages }
+    const sample = { ...memory, residentPages, limitPages }
     const pages = machine.onSample(sample, this.#clock.now())
     if (pages === undefined) return
     this.#log.debug(`${attachment.id}: memory limit from ${limitPages} to ${pages} pages`)
@@ -111,4 +110,8 @@ export class HomeWatch {
   #limitPages({ memoryLimitBytes }: PagerStats): number | undefined {
     return memoryLimitBytes === undefined ? undefined : Math.floor(memoryLimitBytes / this.#pageSize)
   }
+}
+
+function isOfInterest(home: WatchedHome): boolean {
+  return home.attachment.memoryFollows === true || home.seats().length > 0
 }

@@ -34,12 +34,18 @@ const SOME_STALL_MAX = 10
 const FULL_STALL_MAX = 5
 const PLENTY_SHARE = 1 / 4
 
-export interface PressureSample {
+export interface MachineMemory {
   readonly availablePages: number
   readonly totalPages: number
-  /** Percent of the last ten seconds in which some, or all, waited for memory. */
+  /**
+   * Percent of the last ten seconds in which some task, or all that had something to do, waited for memory
+   * (Documentation/accounting/psi.rst).
+   */
   readonly some: number
   readonly full: number
+}
+
+export interface PressureSample extends MachineMemory {
   /** Of the run, here. */
   readonly residentPages: number
   readonly limitPages: number
@@ -64,7 +70,7 @@ export class PressureLimit {
   }
 }
 
-function isStalling({ availablePages, totalPages, some, full }: PressureSample): boolean {
+export function isStalling({ availablePages, totalPages, some, full }: MachineMemory): boolean {
   const hasPlenty = availablePages >= totalPages * PLENTY_SHARE
   return !hasPlenty && (some >= SOME_STALL_MAX || full >= FULL_STALL_MAX)
 }

@@ -7,7 +7,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { machineMemory, memoryStalls } from '../../agent/executor/capacity.js'
+import { machineMemory } from '../../agent/executor/capacity.js'
 import { HomeWatch } from '../../agent/executor/home-watch.js'
 import { IDLE_MS } from '../../agent/machines/idle.js'
 import { CALM_MS } from '../../agent/machines/pressure.js'
@@ -132,10 +132,10 @@ test('participants that hold and run nothing are let go', async t => {
 test('what the kernel says of memory, and does not', t => {
   const proc = new Proc(t)
   t.is(machineMemory(PAGE_BYTES, proc.directory), undefined)
-  t.deepEqual(memoryStalls(proc.directory), { some: 0, full: 0 })
   proc.memory(4_000_000)
+  const memory = { availablePages: 1_000_000, totalPages: 4_000_000 }
+  t.deepEqual(machineMemory(PAGE_BYTES, proc.directory), { ...memory, some: 0, full: 0 })
   proc.stalls(1.5, 0.25)
-  t.deepEqual(machineMemory(PAGE_BYTES, proc.directory), { availablePages: 1_000_000, totalPages: 4_000_000 })
-  t.deepEqual(memoryStalls(proc.directory), { some: 1.5, full: 0.25 })
+  t.deepEqual(machineMemory(PAGE_BYTES, proc.directory), { ...memory, some: 1.5, full: 0.25 })
   t.truthy(machineMemory(PAGE_BYTES))
 })
