@@ -15,7 +15,7 @@ constexpr size_t kLowerBatch = 16;  // somebody may wait for a page
 constexpr uint64_t kYieldUs = 10'000'000;
 // Pages are pushed away only when next to nothing is free, so that none goes forth and back.
 constexpr uint64_t kFreePart = 4;
-// Ten times a second: 10 MB a second at most, and 0.1 ms for the walk.
+// Ten times a second: 10 MB a second at most, and a walk over 32,768 entries.
 constexpr int64_t kHomePages = 256;
 constexpr uint64_t kHomeChunks = 64, kHomeRun = 32;
 }  // namespace
