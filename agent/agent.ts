@@ -10,6 +10,7 @@ import { availableParallelism } from 'node:os'
 import { lendablePages, machineMemory } from './executor/capacity.js'
 import type { Context } from './executor/context.js'
 import { describe } from './executor/describe.js'
+import { HomeWatch, WATCH_MS } from './executor/home-watch.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { listNodes } from './executor/nodes.js'
@@ -142,6 +143,7 @@ class Agent implements AgentService {
     const records = new Records(this.#options.runtimeDir, this.#options.log)
     this.#lending = new Lending(context, records, this.#options.capacityPages, parts.allow)
     this.#homes = new Homes(context, records)
+    const watch = new HomeWatch(this.#clock, this.#options.log, parts.facts.pageSize)
     this.#watchCapacity(parts.facts.pageSize)
     await this.#lending.restore()
     await this.#homes.restore(() => this.#membership.members())
@@ -149,6 +151,7 @@ class Agent implements AgentService {
     this.#timers.push(
       every(this.#clock, TICK_MS, () => this.#onTick()),
       every(this.#clock, CAPACITY_MS, () => this.#watchCapacity(parts.facts.pageSize)),
+      every(this.#clock, WATCH_MS, () => void watch.look(this.#homes?.all() ?? [])),
       every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage()),
     )
     this.#publishLoad()

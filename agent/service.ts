@@ -51,6 +51,8 @@ export interface HomeAttachment {
   /** Home included. */
   participantsMax: number
   memoryPages: number
+  /** The limit follows what the machine has to spare: nobody has named one. */
+  memoryFollows?: boolean | undefined
   uid: number
 }
 

@@ -82,6 +82,8 @@ export type PagerCommand =
       readonly verdict: NodeVerdict
       readonly reason: string
     }
+  /** Of a home pager: the most memory from now on. A lower one comes into force as pages find a place elsewhere. */
+  | { readonly kind: 'limit'; readonly pages: number }
   | { readonly kind: 'stats-request' }
   | { readonly kind: 'terminate'; readonly reason: string }
   | { readonly kind: 'lane-refused'; readonly node: number; readonly reason: string }
@@ -134,6 +136,7 @@ const TYPE = {
   signal: 9,
   'pages-request': 10,
   'node-verdict': 30,
+  limit: 40,
   describe: 101,
   stats: 102,
   'lane-up': 103,
@@ -177,6 +180,8 @@ export function encodePagerCommand(command: PagerCommand): Uint8Array {
         [command.node, command.leaseId, NODE_VERDICTS.indexOf(command.verdict)],
         [command.reason],
       )
+    case 'limit':
+      return encodeFrame(type, [command.pages], [])
     case 'terminate':
       return encodeFrame(type, [], [command.reason])
     case 'lane-refused':
@@ -217,6 +222,8 @@ export function decodePagerCommand(body: Uint8Array): Decoded<PagerCommand> {
           verdict: fields.choice(NODE_VERDICTS),
           reason: fields.text(),
         }
+      case TYPE.limit:
+        return { kind: 'limit', pages: fields.count(1) }
       case TYPE['stats-request']:
         return { kind: 'stats-request' }
       case TYPE['pages-request']:

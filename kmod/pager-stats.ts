@@ -12,6 +12,8 @@ export interface ParticipantStats {
   readonly node: string
   /** That are there now. */
   readonly pages?: number
+  /** The same. */
+  readonly threads?: number
   readonly peakPages: number
   readonly jumpsTo: number
   readonly threadsPeak: number
@@ -65,6 +67,7 @@ function isParticipant(value: unknown): value is ParticipantStats {
     isObject(value) &&
     typeof value.node === 'string' &&
     (value.pages === undefined || isCount(value.pages)) &&
+    (value.threads === undefined || isCount(value.threads)) &&
     isCount(value.peakPages) &&
     isCount(value.jumpsTo) &&
     isCount(value.threadsPeak)

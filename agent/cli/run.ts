@@ -38,7 +38,7 @@ export function addRunCommand(program: Command, finish: Finish): void {
     .argument('<program>', 'the program')
     .argument('[args...]', 'its arguments')
     .passThroughOptions()
-    .option('--memory <SIZE>', 'most memory resident here, at least 4M (default: half of what is available)')
+    .option('--memory <SIZE>', 'most memory resident here, at least 4M (default: what there is to spare)')
     .option('--control <PATH>', "the agent's control socket")
     .option(
       '--policy <NAME[:k=v,...]>',

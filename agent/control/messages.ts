@@ -27,6 +27,7 @@ export const homeAttachmentSchema = z.strictObject({
   program: text,
   participantsMax: count.min(1),
   memoryPages: count,
+  memoryFollows: z.boolean().optional(),
   uid: count,
 })
 

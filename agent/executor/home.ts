@@ -152,6 +152,11 @@ export class HomeProcess {
     this.#save()
   }
 
+  /** Lets go of `peer`, which is of no use, until room is wanted. */
+  rest(peer: PeerId): void {
+    this.#feed({ kind: 'rest', peer })
+  }
+
   /** Asks `peer` for a lease now. Resolves within seconds: why it has none, or undefined when its lane is up. */
   stretch(peer: PeerId): Promise<string | undefined> {
     this.#refusals.delete(this.#context.nameOf(peer))
@@ -242,7 +247,7 @@ export class HomeProcess {
         break
       case 'room-wanted':
         log.debug(`${this.attachment.id}: ${event.pages} more pages wanted`)
-        this.#feed({ kind: 'tick' })
+        this.#feed({ kind: 'rest', peer: undefined })
         break
       case 'exited':
         this.#end(false)

@@ -45,6 +45,7 @@ const homeRecord = z.strictObject({
     program: text,
     participantsMax: count,
     memoryPages: count,
+    memoryFollows: z.boolean().optional(),
     uid: count,
   }),
   participants: z.array(z.strictObject({ peer, name: text, node, leaseId: count })).max(NODES_MAX),

@@ -1,6 +1,7 @@
 /**
  * Which machines a process may ask for a lease by itself: every one but those that were contracted; once all were, only
- * those that `stretch` has named. And whether one that refused may be asked again. Pure.
+ * those that `stretch` has named. One that was of no use rests until room is wanted, unless `stretch` has named it. And
+ * whether one that refused may be asked again. Pure.
  *
  * Limit: 256 machines that are named apart; the one that was named first gives way.
  */
@@ -34,6 +35,9 @@ export interface Choices {
 export class Choice {
   #asksAll: boolean
   readonly #exceptions: Set<PeerId>
+  /** At most as many as were ever participants at once. */
+  readonly #resting = new Set<PeerId>()
+  readonly #stretched = new Set<PeerId>()
 
   constructor(choices: Choices = { asksAll: true, exceptions: [] }) {
     this.#asksAll = choices.asksAll
@@ -45,19 +49,29 @@ export class Choice {
   }
 
   allows(peer: PeerId): boolean {
-    return this.#exceptions.has(peer) !== this.#asksAll
+    return this.#exceptions.has(peer) !== this.#asksAll && !this.#resting.has(peer)
   }
 
   allow(peer: PeerId): void {
     this.#name(peer, !this.#asksAll)
+    this.#resting.delete(peer)
+    this.#stretched.add(peer)
+  }
+
+  /** `peer` is not asked until room is wanted; without it, room is wanted. */
+  rest(peer: PeerId | undefined): void {
+    if (peer === undefined) this.#resting.clear()
+    else if (!this.#stretched.has(peer)) this.#resting.add(peer)
   }
 
   /** Without `peer`: nobody is asked until it is allowed by name. */
   forbid(peer: PeerId | undefined): void {
     if (peer !== undefined) {
+      this.#stretched.delete(peer)
       this.#name(peer, this.#asksAll)
       return
     }
+    this.#stretched.clear()
     this.#asksAll = false
     this.#exceptions.clear()
   }

@@ -61,6 +61,8 @@ export type HomeEvent =
   | { readonly kind: 'restored'; readonly participant: Participant }
   /** Lets go of `peer`, or of all, once home has its pages again. */
   | { readonly kind: 'contract'; readonly peer: PeerId | undefined }
+  /** The same of one that is of no use, until room is wanted; without `peer`: it is. */
+  | { readonly kind: 'rest'; readonly peer: PeerId | undefined }
   /** Asks `peer` now, beyond the most participants there were to be. */
   | { readonly kind: 'stretch'; readonly peer: PeerId }
   /** `seen`: its process is no more. Else it has said so, or cannot be reached. */
@@ -181,7 +183,11 @@ export class LeaseHome {
       case 'restored':
         return this.#onRestored(event.participant, now)
       case 'contract':
-        return this.#onContract(event.peer, now)
+        this.#choice.forbid(event.peer)
+        return this.#onChoice(now)
+      case 'rest':
+        this.#choice.rest(event.peer)
+        return this.#onChoice(now)
       case 'stretch':
         return this.#onStretch(event.peer, now)
       case 'ended':
@@ -280,8 +286,7 @@ export class LeaseHome {
     return []
   }
 
-  #onContract(peer: PeerId | undefined, now: number): HomeEffect[] {
-    this.#choice.forbid(peer)
+  #onChoice(now: number): HomeEffect[] {
     return [...[...this.#seats.values()].flatMap(seat => this.#bringBack(seat)), ...this.#fill(now)]
   }
 

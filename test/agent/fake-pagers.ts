@@ -39,6 +39,7 @@ export class FakePager {
   readonly host: string
   readonly #world: FakeWorld
   alive = true
+  stats: PagerStats = { residentPages: 7 }
   /** Set to refuse connections, as a pager that has closed its socket. */
   refusing = false
   /** Set to answer nothing, as one that is stopped. */
@@ -147,7 +148,7 @@ export class FakeConnection implements PagerConnection {
   }
 
   requestStats(): Promise<PagerStats> {
-    return this.#pager.stalled ? new Promise(() => {}) : Promise.resolve({ residentPages: 7 })
+    return this.#pager.stalled ? new Promise(() => {}) : Promise.resolve(this.#pager.stats)
   }
 
   close(): void {

@@ -187,6 +187,7 @@ function attachment(plan: RunPlan, place: RunPlace) {
     program: plan.command[0] ?? '',
     participantsMax: plan.participantsMax,
     memoryPages: plan.memoryPages,
+    memoryFollows: plan.memoryFollows,
     uid: uid(),
   }
 }

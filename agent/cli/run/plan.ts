@@ -17,6 +17,8 @@ export interface RunPlan {
   readonly id: ElasticProcessId
   readonly command: readonly string[]
   readonly memoryPages: number
+  /** `memoryPages` is only where the limit begins: an agent moves it with the machine's memory. */
+  readonly memoryFollows: boolean
   readonly policy: string
   /** 0: the policy decides. */
   readonly jumpEvery: number
@@ -46,6 +48,7 @@ export function planRun(id: ElasticProcessId, flags: RunFlags, command: readonly
     id,
     command,
     memoryPages: flags.memory === undefined ? defaultMemoryPages() : memoryPages(flags.memory),
+    memoryFollows: flags.memory === undefined,
     policy: need('--policy', parsePolicy(flags.policy ?? DEFAULT_POLICY)).spec,
     jumpEvery: flags.jumpEvery === undefined ? 0 : countFlag('--jump-every', flags.jumpEvery, 1, 2 ** 31 - 1),
     participantsMax,

@@ -30,6 +30,7 @@ enum class ControlType : uint16_t {
   signal = 9,
   pages_request = 10,
   node_verdict = 30,
+  limit = 40,
   describe = 101,
   stats = 102,
   lane_up = 103,

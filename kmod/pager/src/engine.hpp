@@ -77,17 +77,21 @@ class Engine {
   void ship_with_jump(Node& node, std::vector<uint64_t> pages);
   void drop_shipped();
   void reclaim_ahead();  // after each round: keeps the reserve
-  void set_limit(uint64_t pages) { config_.pages_limit = pages; }
+  void set_limit(uint64_t pages) { config_.pages_limit = limit_wanted_ = limit_most_ = pages; }
+  // Home: the same, but a lower limit comes into force only as pages find a place elsewhere.
+  void move_limit(uint64_t pages);
   // What `to` may know of this node. Everybody who may push here gets an equal share of the free room, so
   // that all of them together fill it and do not overrun it. A limit of 0 while `closed`.
   StatusPayload status_for(const Node& to, bool closed, uint32_t threads_running);
   // Home: asks for pages that `node` owns, as many as there is room for. True when none is left there.
   bool fetch_from(uint16_t node);
+  // Home: while there is plenty of room, what is elsewhere comes back little by little.
+  void bring_home();
   // Participants: owner notes for every page held, as many as the queue takes well. True: that was the last.
   bool tell_owned(Node& to);
   bool empty() const { return table_.resident() == replicas_ && spill_.slots_used() == 0 && expected_ == 0; }
   uint64_t resident() const { return table_.resident(); }
-  uint64_t limit() const { return config_.pages_limit; }
+  uint64_t limit() const { return limit_wanted_; }
   uint32_t next_birth() { return ++birth_; }
   bool read_copy(uint64_t page, uint8_t* out);  // contents without moving; false if not here
   void release_replicas(uint64_t first, uint64_t end);
@@ -192,6 +196,9 @@ class Engine {
   // engine_spill.cpp
   bool spill_pages(const std::vector<uint64_t>& pages);
   void on_spilled(const std::vector<uint64_t>& pages, const std::vector<uint32_t>& slots, SpillError error);
+  // engine_limit.cpp
+  void lower_limit();
+  bool yield_limit();
   // engine_serve.cpp
   void note_remote(PageEntry& e, uint16_t owner, uint64_t version);
   void leave_remote(PageEntry& e);  // the entry stops being remote or in flight
@@ -205,6 +212,9 @@ class Engine {
   Spill& spill_;
   EngineHost& host_;
   EngineConfig config_;
+  uint64_t limit_wanted_, limit_most_;  // what config_'s is to become, and the most that it was
+  uint64_t yielded_until_us_ = 0;       // it is not lowered before
+  uint64_t home_from_ = 0;              // where bring_home() goes on
   Counters& counters_;
   Prefetch prefetch_;
   // Of one frame or batch; kept, so that nothing is allocated on the path of a fault.

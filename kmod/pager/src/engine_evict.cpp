@@ -50,6 +50,7 @@ void Engine::reclaim_ahead() {
     lanes_.flush();  // a queue takes a few batches
   }
   if (room() >= 0 || pushed_here_ <= kBatch) pushed_here_ = 0;
+  lower_limit();
   const auto target = static_cast<int64_t>(reserve());
   if (asked_since_trickle_ >= kTrickle && expected_ > 0 && expected_ <= static_cast<int64_t>(kTrickle) &&
       room() > 0) {

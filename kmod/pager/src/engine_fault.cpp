@@ -26,6 +26,8 @@ Engine::Engine(Loop& loop, Memory& memory, PageTable& table, RegionMap& regions,
       spill_(spill),
       host_(host),
       config_(config),
+      limit_wanted_(config.pages_limit),
+      limit_most_(config.pages_limit),
       counters_(counters),
       buffer_(Prefetch::kWindowMax * kPageBytes) {
   const char* order = getenv("ELASTICOS_EVICT");
@@ -239,7 +241,7 @@ bool Engine::room_may_come() {
     if (node->up && (!lanes_.bulk_has_room(*node) || !lanes_.urgent_has_room(*node))) return true;
   std::vector<uint64_t> victims;
   if (table_.resident() > 0 && pick_victims(victims, 1) == 0) return true;  // all just came, and are held
-  return now_us() < starved_until_us_;
+  return now_us() < starved_until_us_ || yield_limit();
 }
 
 void Engine::on_drained() {

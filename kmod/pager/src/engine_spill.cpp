@@ -57,6 +57,7 @@ void Engine::on_spilled(const std::vector<uint64_t>& pages, const std::vector<ui
     if (e.state() != PageState::spilled || e.where != slots[i] || bytes == nullptr) continue;
     place(pages[i], bytes, 1);
     table_.insert_front(pages[i]);
+    if (config_.pages_limit < limit_most_) config_.pages_limit++;
   }
 }
 

@@ -19,7 +19,6 @@ namespace elastic {
 namespace {
 constexpr uint64_t kTickUs = 100'000;
 constexpr uint64_t kLastWordsUs = 300'000;  // for the participants' last counters
-constexpr uint64_t kPinnedPart = 4;         // of the memory, that direct reads may pin
 
 uint64_t process_number(const std::string& id) { return strtoull(id.c_str(), nullptr, 16); }
 
@@ -56,7 +55,7 @@ Home::Home(HomeOptions options) : options_(std::move(options)), rule_(options_.p
   silence_ = std::make_unique<Silence>(loop_, *lanes_, *control_);
   engine_ = std::make_unique<Engine>(loop_, memory_, table_, regions_, *lanes_, *spill_, *this,
                                      EngineConfig{kHome, options_.memory_pages}, counters_);
-  pins_ = std::make_unique<PinnedPages>(loop_, *engine_, options_.memory_pages / kPinnedPart,
+  pins_ = std::make_unique<PinnedPages>(loop_, *engine_, options_.memory_pages / PinnedPages::kPart,
                                         [this](std::vector<uint64_t>& pages) { release(pages); });
   loop_.after_each_round([this] {
     drain_nodes();
@@ -88,7 +87,7 @@ Ending Home::run() {
 
 ControlMessage Home::describe() const {
   return {ControlType::describe,
-          {0, getpid(), application_, kHome, 0, static_cast<int64_t>(options_.memory_pages),
+          {0, getpid(), application_, kHome, 0, static_cast<int64_t>(engine_->limit()),
            static_cast<int64_t>(lanes_->epoch), static_cast<int64_t>(geteuid()),
            static_cast<int64_t>(started_wall_ms_)},
           {options_.id, options_.program_path, options_.node_name}};
@@ -106,6 +105,7 @@ void Home::on_control(const ControlMessage& message, bool from_run,
     case ControlType::pages_request: return request_summary(reply);
     case ControlType::lane: return add_lane(message);
     case ControlType::lease_update: return update_lease(message);
+    case ControlType::limit: return move_limit(static_cast<uint64_t>(message.numbers[0]));
     case ControlType::node_verdict: return silence_->on_verdict(message);
     case ControlType::participant_drop: return drop_participant(static_cast<uint16_t>(message.numbers[0]));
     case ControlType::terminate: return end({2, 125, "stopped: " + message.strings[0]});
@@ -201,11 +201,12 @@ void Home::tick() {
   silence_->look();
   end_orphans();
   reap_all();
+  if (started_ && !ending_) engine_->bring_home();
   const uint64_t now = now_us();
   if (started_ && !ending_ && now >= next_room_report_us_ &&
-      table_.resident() * 10 > options_.memory_pages * 8) {
+      table_.resident() * 10 > engine_->limit() * 8) {
     next_room_report_us_ = now + 1'000'000;
-    control_->to_agents({ControlType::room_wanted, {static_cast<int64_t>(options_.memory_pages)}, {}});
+    control_->to_agents({ControlType::room_wanted, {static_cast<int64_t>(engine_->limit())}, {}});
   }
   static_assert(kTickUs == 100'000);
   if (now / 300'000 != (now - kTickUs) / 300'000) control_->to_run({ControlType::stats, {}, {stats_json()}});

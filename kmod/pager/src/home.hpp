@@ -164,7 +164,7 @@ class Home : public EngineHost, public LaneEvents {
   void on_exec(pid_t pid);
   void on_signal(Thread& thread, int signal);
   Thread& add_thread(pid_t tid, bool in_group);
-  void note_threads_here();  // for threadsPeak
+  uint64_t count_threads_here() const;
   Thread* find_thread(pid_t tid);
   Thread* thread_of_slot(uint32_t slot);
   void forget_thread(pid_t tid);
@@ -239,6 +239,7 @@ class Home : public EngineHost, public LaneEvents {
   // home_limits.cpp
   void place_stack(const Region& stack);
   void fit_stack();
+  void move_limit(uint64_t pages);
   bool over_limits(uint64_t pages, int prot, uint64_t replaces) const;
   bool beyond_backing(uint64_t pages) const;
   // home_maps.cpp

@@ -45,7 +45,7 @@ bool Home::keep_for_end(pid_t caller, const std::vector<pid_t>& ends, const Robu
     const Region* region = regions_.find(page);
     if (region == nullptr || region->kind != RegionKind::elastic) continue;
     if (std::find(kept.begin(), kept.end(), page) == kept.end()) {
-      if (kept.size() >= options_.memory_pages / kKeptPart) continue;
+      if (kept.size() >= engine_->limit() / kKeptPart) continue;
       kept.push_back(page);
     }
     table_.entry(page).pinned = 1;

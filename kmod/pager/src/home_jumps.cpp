@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <csignal>
 #include <utility>
 
@@ -199,7 +200,7 @@ void Home::resume_at_home(Thread& thread, Context& context) {
     listen(tid);
   else
     resume(tid, signal);
-  note_threads_here();
+  counters_.threads_peak = std::max(counters_.threads_peak, count_threads_here());
   // What it has run since is at most what it takes to come here.
   rule_.on_arrival(thread.rule, ran_us(thread.schedstat_file.get()),
                    register_mark(&context.registers, sizeof context.registers));

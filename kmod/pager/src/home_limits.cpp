@@ -1,5 +1,6 @@
 // Resource limits of the application that the kernel cannot keep for it, because the mappings are made by the
-// pager: RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA; and memory that is more than there can be. See home.hpp.
+// pager: RLIMIT_STACK, RLIMIT_AS, RLIMIT_DATA; memory that is more than there can be; and the limit of what
+// is here, when it moves. See home.hpp.
 //
 // Limits: address space and data are counted when a mapping is made or grows, not when protections change.
 #include <fcntl.h>
@@ -20,7 +21,8 @@ constexpr uint64_t kStackBytesMax = 1ull << 30;  // where the limit is "unlimite
 // The kernel keeps so much free for a stack whose limit is raised later (MIN_GAP of arch/x86/mm/mmap.c).
 constexpr uint64_t kStackRoomPages = page_of(128ull << 20);
 constexpr uint64_t kStackCountedPages = 34;                // of a stack that has not grown, by far the most
-constexpr uint64_t kNodePagesMax = page_of(256ull << 30);  // as far as a lease may grow
+constexpr uint64_t kNodePagesMax = page_of(256ull << 30);  // as far as a lease may grow, and the limit here
+constexpr uint64_t kLimitPagesMin = page_of(4 << 20);
 
 bool always_overcommits() {
   const Fd file(open("/proc/sys/vm/overcommit_memory", O_RDONLY | O_CLOEXEC));
@@ -64,6 +66,17 @@ void Home::fit_stack() {
   stack_first_ = lowest;
 }
 
+// LIMIT: [pages]. Reads that hold pages, or wait for them, were let in by the present one, and so are the
+// requests that are just being looked at: it stays high enough for them. Who says it goes on saying it.
+void Home::move_limit(uint64_t pages) {
+  if (pages < kLimitPagesMin || pages > kNodePagesMax) return;
+  const bool counting = std::any_of(threads_.begin(), threads_.end(),
+                                    [](const auto& each) { return each.second->submission.has_value(); });
+  if (pages < engine_->limit() && counting) return;
+  engine_->move_limit(std::max(pages, pins_->pages_needed() * PinnedPages::kPart));
+  pins_->set_pages_max(engine_->limit() / PinnedPages::kPart);
+}
+
 // Would `pages` more be too many? `replaces`: where they take the place of what is there, or 0.
 bool Home::over_limits(uint64_t pages, int prot, uint64_t replaces) const {
   const uint64_t space = limit_of(application_, RLIMIT_AS);
@@ -84,7 +97,7 @@ bool Home::over_limits(uint64_t pages, int prot, uint64_t replaces) const {
 // The kernel refuses at once what all of the machine's memory and swap could not hold (proc(5),
 // overcommit_memory). Here the disk and whoever lends may hold some of it, too.
 bool Home::beyond_backing(uint64_t pages) const {
-  if (pages <= options_.memory_pages) return false;
+  if (pages <= engine_->limit()) return false;
   struct sysinfo machine {};
   if (sysinfo(&machine) != 0) return false;
   const uint64_t own = page_of((machine.totalram + machine.totalswap) * machine.mem_unit);

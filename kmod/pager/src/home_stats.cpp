@@ -13,14 +13,14 @@ constexpr uint64_t kSummaryPauseUs = 1000;  // between two slices
 constexpr size_t kSummaryWaitersMax = 64;
 
 Contribution contribution_of(const Node& node) {
-  return {node.name, node.pages_owned_hint, node.pages_peak, node.counters.jumps_here,
-          node.counters.threads_peak};
+  return {node.name,       node.pages_owned_hint,    node.threads_there,
+          node.pages_peak, node.counters.jumps_here, node.counters.threads_peak};
 }
 
 std::string to_json(const Contribution& one) {
   return "{\"node\":" + json_quote(one.name) +
-         format(",\"pages\":%lu,\"peakPages\":%lu,\"jumpsTo\":%lu,\"threadsPeak\":%lu}", one.pages,
-                one.peak_pages, one.jumps_to, one.threads_peak);
+         format(",\"pages\":%lu,\"threads\":%lu,\"peakPages\":%lu,\"jumpsTo\":%lu,\"threadsPeak\":%lu}",
+                one.pages, one.threads, one.peak_pages, one.jumps_to, one.threads_peak);
 }
 
 }  // namespace
@@ -31,7 +31,7 @@ void Home::remember(const Node& node) {
   if (node.last_heard_us == 0) return;
   add_counters(departed_counters_, node.counters);
   Contribution sum = contribution_of(node);
-  sum.pages = 0;
+  sum.pages = sum.threads = 0;
   const auto same = std::find_if(departed_.begin(), departed_.end(),
                                  [&](const Contribution& other) { return other.name == sum.name; });
   if (same != departed_.end()) {
@@ -48,8 +48,8 @@ void Home::remember(const Node& node) {
 std::string Home::stats_json() const {
   Counters sum = counters_;
   add_counters(sum, departed_counters_);
-  std::string nodes = to_json({options_.node_name, table_.resident(), counters_.peak_resident,
-                               counters_.jumps_here, counters_.threads_peak});
+  std::string nodes = to_json({options_.node_name, table_.resident(), count_threads_here(),
+                               counters_.peak_resident, counters_.jumps_here, counters_.threads_peak});
   for (const auto& [index, node] : lanes_->all()) {
     add_counters(sum, node->counters);
     nodes += "," + to_json(contribution_of(*node));
@@ -68,7 +68,7 @@ std::string Home::stats_json() const {
   text("policy", options_.policy);
   text("backend", "userfaultfd");
   number("wallMs", start_us_ == 0 ? 0 : ((end_us_ != 0 ? end_us_ : now_us()) - start_us_) / 1000);
-  number("memoryLimitBytes", options_.memory_pages * kPageBytes);
+  number("memoryLimitBytes", engine_->limit() * kPageBytes);
   number("peakResidentPages", counters_.peak_resident);
   number("residentPages", table_.resident());
   number("pagesTouched", sum.pages_touched);

@@ -47,7 +47,7 @@ Thread& Home::add_thread(pid_t tid, bool in_group) {
   slots_[thread->slot] = tid;
   Thread& added = *thread;
   threads_[tid] = std::move(thread);
-  note_threads_here();
+  counters_.threads_peak = std::max(counters_.threads_peak, count_threads_here());
   return added;
 }
 
@@ -58,12 +58,12 @@ bool Home::threads_here() const {
   });
 }
 
-void Home::note_threads_here() {
+uint64_t Home::count_threads_here() const {
   const auto here = std::count_if(threads_.begin(), threads_.end(), [](const auto& entry) {
     const Thread& thread = *entry.second;
     return thread.in_group && thread.state != ThreadState::away && thread.state != ThreadState::recalling;
   });
-  counters_.threads_peak = std::max<uint64_t>(counters_.threads_peak, static_cast<uint64_t>(here));
+  return static_cast<uint64_t>(here);
 }
 
 Thread* Home::find_thread(pid_t tid) {

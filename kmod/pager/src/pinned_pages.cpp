@@ -65,6 +65,17 @@ void PinnedPages::unpin(Id id) {
   if (!waiting_.empty()) loop_.at(0, [this] { grant(); });  // not inside what the caller does
 }
 
+void PinnedPages::set_pages_max(uint64_t pages) {
+  pages_max_ = pages;
+  grant();
+}
+
+uint64_t PinnedPages::pages_needed() const {
+  uint64_t pages = used_;
+  for (const Id id : waiting_) pages = std::max<uint64_t>(pages, holds_.at(id).pages.size());
+  return pages;
+}
+
 bool PinnedPages::holds_any(uint64_t first, uint64_t end) const {
   return std::any_of(counts_.begin(), counts_.end(),
                      [&](const auto& each) { return each.first >= first && each.first < end; });

@@ -27,7 +27,10 @@ class PinnedPages {
   // `release` lets those of `pages` go that nobody else needs.
   PinnedPages(Loop& loop, Engine& engine, uint64_t pages_max, Release release)
       : loop_(loop), engine_(engine), pages_max_(pages_max), release_(std::move(release)) {}
+  static constexpr uint64_t kPart = 4;  // of the memory, that all of them may be
   uint64_t pages_max() const { return pages_max_; }
+  void set_pages_max(uint64_t pages);  // at least pages_needed()
+  uint64_t pages_needed() const;       // so that all who have asked get theirs
 
   // At most pages_max(), each once. Runs `done` when all are here, be it at once, unless they are given up
   // before.

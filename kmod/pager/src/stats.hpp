@@ -59,6 +59,7 @@ void add_counters(Counters& sum, const Counters& other);
 struct Contribution {
   std::string name;
   uint64_t pages = 0;  // that are there now
+  uint64_t threads = 0;  // the same
   uint64_t peak_pages = 0, jumps_to = 0, threads_peak = 0;
 };
 

@@ -383,6 +383,7 @@ int run_engine_tests(const std::string& directory) {
     test.run(directory);
   }
   run_copies_tests(directory);
+  run_limit_tests(directory);
   std::printf("all engine tests passed\n");
   return 0;
 }

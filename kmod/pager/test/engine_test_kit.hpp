@@ -41,6 +41,7 @@ struct FakeHost : EngineHost {
 };
 
 void run_copies_tests(const std::string& directory);  // engine_copies_test.cpp
+void run_limit_tests(const std::string& directory);   // engine_limit_test.cpp
 
 // Another node beside the one under test: pushes as far as the last status allows, as fast as it can.
 struct Pusher {
@@ -94,8 +95,8 @@ struct Pusher {
 
 // The node under test listens; `urgent` and `bulk` are the other node's ends.
 struct Scene : LaneEvents {
-  Scene(uint16_t self, uint16_t other, const std::string& directory)
-      : spill(directory, 64 << 20),
+  Scene(uint16_t self, uint16_t other, const std::string& directory, uint64_t spill_bytes = 64 << 20)
+      : spill(directory, spill_bytes),
         lanes(loop, kProcess, self, *this, counters),
         engine(loop, memory, table, regions, lanes, spill, host, {self, 4096}, counters),
         other_index(other) {

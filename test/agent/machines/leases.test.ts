@@ -168,7 +168,7 @@ test('a lease whose pager is just being started shrinks with the capacity, too',
 })
 
 test('what is promised and not yet used is not available a second time', t => {
-  const memory = { availablePages: 1000, totalPages: 1600 }
+  const memory = { availablePages: 1000, totalPages: 1600, some: 0, full: 0 }
   t.is(lendablePages(5000, { promisedPages: 0, residentPages: 0 }, memory), 900)
   t.is(lendablePages(5000, { promisedPages: 900, residentPages: 0 }, memory), 900)
   const half = { ...memory, availablePages: 600 }
@@ -178,6 +178,9 @@ test('what is promised and not yet used is not available a second time', t => {
     lendablePages(5000, { promisedPages: 900, residentPages: 800 }, { ...memory, availablePages: 20 }),
     675,
   )
+  const waitedFor = { ...memory, availablePages: 300, full: 20 }
+  t.is(lendablePages(5000, { promisedPages: 900, residentPages: 800 }, waitedFor), 675)
+  t.is(lendablePages(5000, { promisedPages: 900, residentPages: 800 }, { ...waitedFor, full: 0 }), 1000)
 })
 
 test('a lender that is stopping refuses all and revokes what it has lent', t => {

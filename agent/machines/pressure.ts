@@ -1,0 +1,94 @@
+/**
+ * How much memory a run without `--memory` may have here: what the machine has to spare, looked at once a second. Pure;
+ * one for each such run.
+ *
+ * What the run has and what is available besides make up what it could have; that sum stays the same while the run
+ * itself grows, so that it is not driven by its own doing. Of it a part is left to others: a large part when the limit
+ * grows, a smaller one when it is lowered, and in between nothing changes. So it cannot swing: under input that stays
+ * the same it moves in one direction only, and stops.
+ *
+ * Lowered, it falls at once to what the run could have, and then, page by page out of memory, by an eighth of what is
+ * here at most; it grows by a quarter at most, once it is in use and the machine has been calm for ten seconds.
+ */
+
+/** `run` takes no less with --memory. */
+export const LIMIT_PAGES_MIN = 1024
+/** Between two changes: the pager needs a while to carry one out, and the machine to show what came of it. */
+export const CHANGE_MS = 1_000
+/** The kernel's averages are of ten seconds: what a burst has left in them must not be taken for a new one. */
+export const CALM_MS = 10_000
+/** Of the machine's memory: left alone by a limit that grows. */
+const GROW_RESERVE_SHARE = 1 / 8
+/** The same when it is lowered; lenders leave as much to their own machine. */
+const LOWER_RESERVE_SHARE = 1 / 16
+const LOWER_SHARE_MAX = 1 / 8
+const GROW_SHARE_MAX = 1 / 4
+/** A change of less is not worth its while. */
+const CHANGE_SHARE_MIN = 1 / 32
+const IN_USE_SHARE = 1 / 2
+/**
+ * Percent of ten seconds. Who waits for memory at all waits because of too little of it, unless there is plenty: then a
+ * group of processes has reached a limit of its own.
+ */
+const SOME_STALL_MAX = 10
+const FULL_STALL_MAX = 5
+const PLENTY_SHARE = 1 / 4
+
+export interface MachineMemory {
+  readonly availablePages: number
+  readonly totalPages: number
+  /**
+   * Percent of the last ten seconds in which some task, or all that had something to do, waited for memory
+   * (Documentation/accounting/psi.rst).
+   */
+  readonly some: number
+  readonly full: number
+}
+
+export interface PressureSample extends MachineMemory {
+  /** Of the run, here. */
+  readonly residentPages: number
+  readonly limitPages: number
+}
+
+export class PressureLimit {
+  #changedAt = Number.NEGATIVE_INFINITY
+  #shortAt = Number.NEGATIVE_INFINITY
+
+  /** The limit that there is to be; undefined while it is to stay. */
+  onSample(sample: PressureSample, now: number): number | undefined {
+    const { limitPages } = sample
+    const stalls = isStalling(sample)
+    const lower = lowered(sample, stalls)
+    if (stalls || lower < limitPages) this.#shortAt = now
+    if (now - this.#changedAt < CHANGE_MS) return undefined
+    const isCalm = now - this.#shortAt >= CALM_MS
+    const wanted = lower < limitPages ? lower : isCalm ? grown(sample) : limitPages
+    if (Math.abs(wanted - limitPages) < limitPages * CHANGE_SHARE_MIN) return undefined
+    this.#changedAt = now
+    return Math.max(LIMIT_PAGES_MIN, wanted)
+  }
+}
+
+export function isStalling({ availablePages, totalPages, some, full }: MachineMemory): boolean {
+  const hasPlenty = availablePages >= totalPages * PLENTY_SHARE
+  return !hasPlenty && (some >= SOME_STALL_MAX || full >= FULL_STALL_MAX)
+}
+
+/** What the run could have if `share` of the machine were left alone. */
+function couldHave({ availablePages, totalPages, residentPages }: PressureSample, share: number): number {
+  return Math.floor(residentPages + availablePages - totalPages * share)
+}
+
+function lowered(sample: PressureSample, stalls: boolean): number {
+  const least = Math.ceil(sample.residentPages * (1 - LOWER_SHARE_MAX))
+  const most = stalls ? least : couldHave(sample, LOWER_RESERVE_SHARE)
+  return Math.min(sample.limitPages, Math.max(LIMIT_PAGES_MIN, least, most))
+}
+
+function grown(sample: PressureSample): number {
+  const { limitPages, residentPages } = sample
+  if (residentPages < limitPages * IN_USE_SHARE) return limitPages
+  const most = Math.floor(limitPages * (1 + GROW_SHARE_MAX))
+  return Math.max(limitPages, Math.min(most, couldHave(sample, GROW_RESERVE_SHARE)))
+}
