@@ -191,6 +191,8 @@ export class ClusterAgent {
       this.#onMessage(event.peer, event.message)
       return
     }
+    // Simulated agents have one identity each: two with the same one are tested with real ones.
+    if (event.kind === 'twin') return
     this.#feed(event)
     if (event.kind !== 'joined') return
     for (const home of this.#homes.values()) home.onJoined(event.peer)
@@ -201,6 +203,10 @@ export class ClusterAgent {
     this.messages++
     switch (message.kind) {
       case 'hello':
+      case 'known':
+      case 'twin-seen':
+      case 'twin-claim':
+      case 'twin-told':
         return
       case 'leaving':
         this.#feed({ kind: 'leaving', peer })
