@@ -18,23 +18,45 @@ constexpr int kSyscallStop = SIGTRAP | 0x80;
 constexpr uint64_t kVsyscallPage = 0xffffffffff600000;
 constexpr int kSeccompCode = 1;  // SYS_SECCOMP of <asm-generic/siginfo.h>
 
-// Most signals come before their instruction, which home then makes again. Two come after it, and the context
-// is put back to before. int3: one byte long, or two as `int $3`. A call of the vsyscall page, which the
-// guest's filter refuses: the kernel has taken the return address off the stack all the same.
-void put_back(pid_t tid, user_regs_struct& r) {
+constexpr int kBreakCode = 1, kTraceCode = 2;  // TRAP_BRKPT, TRAP_TRACE
+constexpr uint64_t kCompatCode = 0x23, kOverflowFlag = 0x800;
+
+// 0 if it is not there. Never of two pages at once: one of them may be elsewhere.
+uint8_t code_byte(pid_t tid, uint64_t address) {
+  errno = 0;
+  const auto word = static_cast<uint64_t>(ptrace(PTRACE_PEEKTEXT, tid, address & ~7ull, nullptr));
+  return errno == 0 ? static_cast<uint8_t>(word >> address % 8 * 8) : 0;
+}
+
+// How long the instruction was whose trap left `r` behind it; 0 if the signal came before its instruction.
+uint64_t trap_bytes(pid_t tid, const siginfo_t& info, const user_regs_struct& r) {
+  const bool trap = info.si_signo == SIGTRAP, fault = info.si_signo == SIGSEGV;
+  if (!(trap || fault)) return 0;
+  const uint8_t last = code_byte(tid, r.rip - 1);
+  const auto after_int = [&] { return code_byte(tid, r.rip - 2) == 0xcd; };
+  if (trap && info.si_code == SI_KERNEL) return last == 3 && after_int() ? 2 : 1;  // int $3, int3
+  if (trap) return info.si_code == kBreakCode && last == 0xf1 ? 1 : 0;             // int1
+  if (info.si_code != SI_KERNEL) return 0;
+  if (last == 4 && after_int()) return 2;                                                 // int $4
+  return last == 0xce && r.cs == kCompatCode && (r.eflags & kOverflowFlag) != 0 ? 1 : 0;  // into
+}
+
+// Most signals come before their instruction, which home then makes again. Some come after it, and the
+// context is put back to before: those of trap_bytes, and a call of the vsyscall page, which the guest's
+// filter refuses: the kernel has taken the return address off the stack all the same. What has been executed
+// with the trap flag cannot be put back. If one that came before is taken for `int $4` or `into`, these raise
+// the same signal at the same place.
+BackReason put_back(pid_t tid, user_regs_struct& r) {
   siginfo_t info{};
-  if (ptrace(PTRACE_GETSIGINFO, tid, nullptr, &info) != 0) return;
-  if (info.si_signo == SIGTRAP && info.si_code == SI_KERNEL) {
-    errno = 0;
-    const long before = ptrace(PTRACE_PEEKTEXT, tid, r.rip - 2, nullptr);
-    const bool two_bytes = errno == 0 && (before & 0xffff) == 0x03cd;
-    r.rip -= two_bytes ? 2 : 1;
-  }
+  if (ptrace(PTRACE_GETSIGINFO, tid, nullptr, &info) != 0) return BackReason::signal;
+  if (info.si_signo == SIGTRAP && info.si_code == kTraceCode) return BackReason::step;
+  r.rip -= trap_bytes(tid, info, r);
   if (info.si_signo == SIGSYS && info.si_code == kSeccompCode) {
     const uint64_t offset = r.rax == SYS_time ? 0x400 : r.rax == SYS_getcpu ? 0x800 : 0;
     r.rip = kVsyscallPage + offset;
     r.rsp -= 8;
   }
+  return BackReason::signal;
 }
 }  // namespace
 
@@ -261,7 +283,7 @@ void Guests::go(Guest& guest, BackReason why, uint16_t to) {
   if (home == nullptr || !get_context(guest.tid, context)) return;
   set_running(guest, false);
   guest.leaving = false;
-  if (why == BackReason::signal) put_back(guest.tid, context.registers);
+  if (why == BackReason::signal) why = put_back(guest.tid, context.registers);
   FrameHeader header;
   header.argument = guest.slot;
   header.flags = static_cast<uint16_t>(why);
