@@ -1,5 +1,5 @@
 /**
- * Hostile guests (programs/hostile_guest.c) on two agents whose hosts have names, networks and directories of their own:
+ * Hostile guests (programs/hostile_calls.c, hostile_guest.c) on two agents whose hosts have names, networks and directories of their own:
  * on the participant they try every way to make a system call, and every instruction and state of the processor that is
  * not for programs. What comes of it is what comes of it alone, and the participant's directory stays empty.
  */
@@ -21,20 +21,33 @@ const FLAGS = ['--memory', '4M', '--participants-min', '2', '--wait', '15s', '--
 /** The agent's host is called otherwise, and where the program works there is an empty directory. */
 const ELSEWHERE = 'hostname elsewhere; mount -t tmpfs witness "$0" && exec "$@"'
 
+/** The cases of hostile_calls.c; the others are in hostile_guest.c. */
+const CALLS = new Set([
+  'calls',
+  'conventions',
+  'sysenter',
+  'compat',
+  'trampoline',
+  'trampoline-end',
+  'trampoline-data',
+])
+
 const missing = namespacesMissing()
 const maybe = missing === undefined ? test.serial : test.serial.skip
 if (missing !== undefined) console.log(`skipped, no namespaces: ${missing}`)
 
 let hosts: Hosts
 let cluster: TestCluster
-let program: string
+let programs: Readonly<Record<'hostile_calls' | 'hostile_guest', string>>
 
 test.before(async t => {
   t.timeout(TIMEOUT_MS)
   if (missing !== undefined) return
   hosts = Hosts.make(2)
   cluster = await TestCluster.make()
-  program = buildProgram('hostile_guest', cluster.directory, ['-mfsgsbase', '-fno-stack-protector'])
+  const build = (name: string) =>
+    buildProgram(name, cluster.directory, ['-mfsgsbase', '-fno-stack-protector'])
+  programs = { hostile_calls: build('hostile_calls'), hostile_guest: build('hostile_guest') }
   mkdirSync(cluster.path('made'))
   const address = (index: number) => `/ip4/${hosts.address(index)}/tcp/${PORT}`
   const unshared = ['unshare', '--uts', '--mount', 'sh', '-c', ELSEWHERE, cluster.path('made')]
@@ -62,6 +75,7 @@ async function compare(t: ExecutionContext, name: string, rounds = ROUNDS): Prom
   t.timeout(TIMEOUT_MS)
   const directory = cluster.path('made', name)
   const apart = cluster.path(`alone-${name}`)
+  const program = programs[CALLS.has(name) ? 'hostile_calls' : 'hostile_guest']
   mkdirSync(directory)
   mkdirSync(apart)
   const done = spawnSync(program, [name, apart, String(rounds)], { encoding: 'utf8', timeout: TIMEOUT_MS })

@@ -1,22 +1,37 @@
 /*
- * What a hostile guest needs (hostile_guest.c): it walks over memory that is elsewhere, so that it runs on
- * another node, tries one thing there, and goes on wherever that leads. Compile with -fno-stack-protector:
- * the attempts change the base of the thread-local storage.
+ * What a hostile guest needs (hostile_calls.c, hostile_guest.c): it walks over memory that is elsewhere, so
+ * that it runs on another node, tries one thing there, and goes on wherever that leads. Compile with
+ * -fno-stack-protector: the attempts change the base of the thread-local storage.
  */
 #pragma once
 
 #include <signal.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #include "ballast.h"
-#include "check.h"
+#include "cases.h"
 
 enum { BALLAST_PAGES = 1800, WALKED_PAGES = 40, CODE_BYTES = 2 * PAGE_BYTES, SIGNAL_STACK_BYTES = 1 << 16 };
 enum { FLAT_CODE = 0x33, COMPAT_CODE = 0x23, FLAT_DATA = 0x2b, MISALIGNED_FLAGS = 0x40500 /* AC, DF, TF */ };
+
+static const char* directory;
+static int rounds;
+static char* path; /* below 4 GiB */
+static int made;
+
+/* The name of a directory that does not exist yet. */
+static inline const char* next_path(void) {
+  sprintf(path, "%s/%d", directory, made++);
+  return path;
+}
+
+static inline long raw_call(long number, long a, long b, long c) {
+  long result;
+  __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+  return result;
+}
 
 /* What came of an attempt: `at` is where the signal found it in `code`, -1 elsewhere. */
 struct outcome {
@@ -89,7 +104,12 @@ static inline void repeat(const char* name, int rounds, void* what, void* argume
          first.at);
 }
 
-static inline void make_hostile(void) {
+static inline void make_hostile(int argc, char** argv) {
+  if (argc < 3) fail("wants a case and a directory");
+  directory = argv[2];
+  rounds = (int)number(argc, argv, 3, 20);
+  setvbuf(stdout, malloc(1 << 16), _IOFBF, 1 << 16);
+  path = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
   code = mmap(NULL, CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT,
               -1, 0);
   if (code == MAP_FAILED) fail("no memory for code");
