@@ -17,7 +17,15 @@ import { type HostPort, parseHostPort } from '../metrics/host-port.js'
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from './agent-log.js'
 import { CliFailure, EXIT_USAGE } from './failure.js'
 import { defaultControlPath, defaultDataDir, isMemoryFileSystem, runtimeDirFor, uid } from './paths.js'
-import { defaultMemoryPages, defaultSpillMaxBytes, hostNodeName, sizeFlag, spillMaxFlag } from './values.js'
+import {
+  defaultMemoryPages,
+  defaultProcessorThousandths,
+  defaultSpillMaxBytes,
+  hostNodeName,
+  processorsFlag,
+  sizeFlag,
+  spillMaxFlag,
+} from './values.js'
 
 /** Not registered with IANA for anything; peers on other machines are found by discovery, which tells the port. */
 const DEFAULT_PORT = 7420
@@ -37,6 +45,7 @@ export interface AgentFlags {
   readonly key?: string
   readonly allow?: readonly string[]
   readonly capacity?: string
+  readonly cpus?: string
   readonly spillMax?: string
   readonly metrics?: string
   readonly logFormat?: string
@@ -56,6 +65,7 @@ export interface AgentSettings {
   readonly keyFile: string
   readonly allow: string[]
   readonly capacityPages: number
+  readonly processorThousandths: number
   readonly spillMaxBytes: number
   /** Where to answer Prometheus; undefined: nowhere. */
   readonly metrics: HostPort | undefined
@@ -75,6 +85,7 @@ const fileSchema = z.strictObject({
   key: z.string().optional(),
   allow: z.array(z.string()).optional(),
   capacity: z.string().optional(),
+  cpus: z.union([z.string(), z.number()]).optional(),
   'spill-max': z.string().optional(),
   metrics: z
     .string()
@@ -101,6 +112,7 @@ export function agentSettings(flags: AgentFlags): AgentSettings {
   checkSocketPaths(runtimeDir, name, ownData !== undefined)
   makeDirectory(dataDir)
   const capacity = flags.capacity ?? file.capacity
+  const cpus = flags.cpus ?? file.cpus?.toString()
   const spillMax = flags.spillMax ?? file['spill-max']
   return {
     name,
@@ -114,6 +126,7 @@ export function agentSettings(flags: AgentFlags): AgentSettings {
     allow: [...(flags.allow ?? file.allow ?? [])],
     capacityPages:
       capacity === undefined ? defaultMemoryPages() : pagesIn(bytes(sizeFlag('--capacity', capacity))),
+    processorThousandths: cpus === undefined ? defaultProcessorThousandths() : processorsFlag('--cpus', cpus),
     spillMaxBytes:
       spillMax === undefined ? defaultSpillMaxBytes(dataDir) : spillMaxFlag('--spill-max', spillMax),
     metrics: metricsFlag(flags.metrics ?? file.metrics),

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 
@@ -99,6 +100,7 @@ void Guests::end_shell() {
   }
   guests_.clear();
   running_ = 0;
+  used_us_ = 0;
   shell_ = {};
 }
 
@@ -141,6 +143,24 @@ void Guests::set_running(Guest& guest, bool running) {
   counters_.threads_peak = std::max<uint64_t>(counters_.threads_peak, running_);
 }
 
+void Guests::let_run(Guest& guest) {
+  guest.halted = halted_;
+  if (!halted_) resume_sysemu(guest.tid);
+}
+
+void Guests::share_processors(uint64_t now_us) {
+  uint64_t used = 0;
+  for (const auto& [tid, guest] : guests_) used += ran_us(guest->schedstat_file.get());
+  const bool spent = share_.spent(now_us, used - std::min(used, used_us_));
+  used_us_ = used;
+  if (spent == halted_) return;
+  halted_ = spent;
+  for (const auto& [tid, guest] : guests_) {
+    if (spent && guest->running && !guest->leaving) interrupt(tid);  // its stop finds it halted
+    if (!spent && guest->halted) let_run(*guest);
+  }
+}
+
 void Guests::refuse(Node& home, const Frame& frame, const std::string& reason) {
   counters_.frames_refused++;
   warn_("jump refused: " + reason);
@@ -179,7 +199,7 @@ void Guests::on_jump(Node& home, const Frame& frame, uint32_t threads_max) {
   if (!set_context(guest->tid, context, guest->xstate))
     return refuse(home, frame, "the shell process is gone");
   set_running(*guest, true);
-  resume_sysemu(guest->tid);
+  let_run(*guest);
   counters_.jumps_here++;
   const uint64_t took = now_ns() - frame.header.version;
   if (took < kJumpNsMax) counters_.jump_ns.add(took);
@@ -231,13 +251,14 @@ void Guests::on_recall(uint32_t slot) {
 void Guests::on_thread_end(uint32_t slot) {
   Guest* guest = by_slot(slot);
   if (guest == nullptr) return;
-  if (guest->running) {
-    interrupt(guest->tid);
-    guest->leaving = true;
-    guest->slot = 0;  // its stop finds no thread to send
-    return;
-  }
   guest->slot = 0;
+  if (!guest->running) return;
+  if (guest->halted) {
+    guest->halted = false;
+    return set_running(*guest, false);
+  }
+  interrupt(guest->tid);
+  guest->leaving = true;  // its stop finds no thread to send
 }
 
 // Stops the guest; its stop (here at once, as a rule) sends its context home.
@@ -245,6 +266,7 @@ void Guests::send_off(Guest& guest, BackReason why, uint16_t to) {
   guest.leaving = true;
   guest.why = why;
   guest.to = to;
+  if (guest.halted) return go(guest, why, to);
   if (!interrupt(guest.tid)) return;
   int status = 0;
   if (spin_for_stop(guest.tid, status, kSpinUs)) on_stop(guest.tid, status);
@@ -269,8 +291,7 @@ void Guests::on_stop(pid_t tid, int status) {
   }
   if (stop_event(status) == PTRACE_EVENT_STOP) {
     if (guest.leaving) return go(guest, guest.why, guest.to);
-    resume_sysemu(tid);
-    return;
+    return let_run(guest);
   }
   if (stop_event(status) == 0 && WSTOPSIG(status) == kSyscallStop)
     return go(guest, BackReason::syscall, kHome);
@@ -282,7 +303,7 @@ void Guests::go(Guest& guest, BackReason why, uint16_t to) {
   Context context;
   if (home == nullptr || !get_context(guest.tid, context)) return;
   set_running(guest, false);
-  guest.leaving = false;
+  guest.leaving = guest.halted = false;
   if (why == BackReason::signal) why = put_back(guest.tid, context.registers);
   FrameHeader header;
   header.argument = guest.slot;
