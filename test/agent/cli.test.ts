@@ -24,6 +24,7 @@ test('usage errors are one line and status 2', async t => {
     [['stop'], /missing required argument 'id'/],
     [['stop', 'xyz'], /"xyz" is no elastic process id/],
     [['agent', '--capacity', 'lots'], /--capacity: "lots" is no size/],
+    [['agent', '--cpus', '0'], /--cpus "0": give a number of processors, as 2 or 0\.5/],
     [['agent', '--spill-max', '300G'], /--spill-max 300G is too much; give at most 256G/],
     [['agent', '--name', 'a b'], /--name "a b"/],
     [['agent', '--metrics', 'example.org:1'], /--metrics "example.org:1": give HOST:PORT with an IP address/],
@@ -132,6 +133,7 @@ test('the configuration file: errors name the line', async t => {
     ['name = "a"\nname = \n', /agent\.toml:2: /],
     ['name = "a"\nmetrics = "9420"\n', /agent\.toml:2: metrics: give HOST:PORT with an IP address/],
     ['log-format = "xml"\n', /agent\.toml:1: log-format: /],
+    ['cpus = "all"\n', /--cpus "all": give a number of processors/],
     ['capacity = "much"\n', /--capacity: "much" is no size/],
   ] as const) {
     writeFileSync(path, text)
