@@ -7,11 +7,11 @@
 import { spawnSync } from 'node:child_process'
 import { chmodSync, readdirSync, readlinkSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { PagerClient } from '../../kmod/pager-client.js'
 import { homeSocketPath, peerSocketPath } from '../../kmod/pager-host.js'
 import { encodePagerCommand } from '../../kmod/pager-messages.js'
-import { TestCluster, until } from '../helpers/cluster.js'
+import { type Running, TestCluster, until } from '../helpers/cluster.js'
 import { NOBODY, nobodyMissing } from '../helpers/ordinary-user.js'
 import { alive, commandLine, taggedPids } from '../helpers/processes.js'
 import { buildProgram } from '../helpers/programs.js'
@@ -19,7 +19,12 @@ import { buildProgram } from '../helpers/programs.js'
 const ROOT = 0
 const TIMEOUT_MS = 120_000
 const ANSWER_WITHIN_MS = 2000
-const SECRET = /(key|lock|json|log|sock)$/
+const TERMINATED = 128 + 15
+/** Keys, records of leases, logs, and sockets, of both agents and their pagers. */
+const SECRET = /(\.key|identity[^/]*|leases\/[^/]+|\/log\/[^/]+|[ab]\.log|\.sock)$/
+const SECRETS_MIN = 9
+const OF_AGENTS = /\/[ab](\/|$)/
+const SPILL = /\/spill\/.*deleted/
 /** More than both memories, so that pages are spilled. */
 const FLAGS = ['--memory', '6M', '--participants-min', '2', '--wait', '15s', '--jump-every', '1']
 
@@ -33,7 +38,8 @@ const ways = {
   connect: path => new Promise((done, failed) => {
     const socket = net.connect(path)
     let said = ''
-    socket.on('error', failed).on('data', data => { said += data })
+    socket.on('error', error => failed(error.code === 'EPIPE' ? { code: 'ECONNRESET' } : error))
+    socket.on('data', data => { said += data })
     socket.on('connect', () => socket.write(Buffer.from(process.argv[2], 'hex')))
     socket.on('close', () => said === '' ? failed({ code: 'ECONNRESET' }) : done())
     setTimeout(() => said === '' ? failed({ code: 'silent' }) : done(), ${ANSWER_WITHIN_MS})
@@ -90,106 +96,91 @@ test.after.always(async t => {
   t.deepEqual((await cluster?.stop()) ?? [], [])
 })
 
-maybe('another user reaches nothing of agents, pagers and guests', async t => {
-  t.timeout(TIMEOUT_MS)
+/** A run on two nodes, of which b has a shell process. */
+interface Scene {
+  readonly running: Running
+  readonly shell: number
+  /** Of the two pagers. */
+  readonly sockets: readonly string[]
+}
+
+async function startScene(): Promise<Scene> {
   const program = buildProgram('endless_guest', cluster.directory)
   const running = cluster.run('a', FLAGS, [program, '4', '12000'], { timeoutMs: TIMEOUT_MS })
+  const [run = '', peerRun = ''] = ['a', 'b'].map(name => join(cluster.agent(name).dataDir, 'run'))
+  let shell = 0
+  const started = async () => {
+    if (cluster.pagers().length < 2) return false
+    const client = await PagerClient.connect(
+      peerSocketPath(peerRun, cluster.pagerOf('b').id, 'b'),
+      'observer',
+    )
+    client.close()
+    shell = client.describe.appPid
+    return shell > 0
+  }
+  await until('a shell process', started, TIMEOUT_MS)
+  const { id } = cluster.pagerOf('a')
+  return { running, shell, sockets: [homeSocketPath(run, id), peerSocketPath(peerRun, id, 'b')] }
+}
+
+const modeOf = (path: string) => (statSync(path).mode & 0o777).toString(8)
+const all = (ways: readonly string[], paths: readonly string[]): Try[] =>
+  paths.flatMap(path => ways.map(way => [way, path] as const))
+
+/** Directories and files below the cluster's; the modes of what agents made are checked, then all ways are opened. */
+function openWays(t: ExecutionContext): { directories: string[]; files: string[] } {
+  const paths = [cluster.directory, ...under(cluster.directory)]
+  const directories = paths.filter(path => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true)
+  const secret = paths.filter(path => SECRET.test(path) && !directories.includes(path))
+  t.true(secret.length >= SECRETS_MIN, secret.join(' '))
+  for (const path of secret) t.is(modeOf(path), '600', path)
+  for (const path of directories) {
+    if (OF_AGENTS.test(path)) t.is(modeOf(path), '700', path)
+    chmodSync(path, 0o755)
+  }
+  return { directories, files: secret.filter(path => !path.endsWith('.sock')) }
+}
+
+/** What the kernel shows of processes: memory, descriptors, surroundings. */
+function ofProcesses(t: ExecutionContext, pids: readonly number[]): string[] {
+  const descriptors = pids.flatMap(pid => readdirSync(`/proc/${pid}/fd`).map(fd => `/proc/${pid}/fd/${fd}`))
+  const targets = descriptors.map(path => readlinkSync(path))
+  t.true(targets.some(path => path.startsWith('/memfd:elastic')) && targets.some(path => SPILL.test(path)))
+  return [
+    ...descriptors,
+    ...pids.flatMap(pid => ['mem', 'maps', 'environ'].map(name => `/proc/${pid}/${name}`)),
+  ]
+}
+
+maybe('another user reaches nothing of agents, pagers and guests', async t => {
+  t.timeout(TIMEOUT_MS)
+  const { running, shell, sockets } = await startScene()
   t.teardown(() => {
     running.child.kill('SIGTERM')
   })
-  const [run, peerRun] = [join(cluster.agent('a').dataDir, 'run'), join(cluster.agent('b').dataDir, 'run')]
-  const shellOf = async () => {
-    const { id } = cluster.pagerOf('b')
-    const client = await PagerClient.connect(peerSocketPath(peerRun, id, 'b'), 'observer')
-    client.close()
-    return client.describe.appPid
-  }
-  await until(
-    'a shell process',
-    async () => cluster.pagers().length === 2 && (await shellOf()) > 0,
-    TIMEOUT_MS,
-  )
-  const shell = await shellOf()
-  const sockets = [
-    homeSocketPath(run, cluster.pagerOf('a').id),
-    peerSocketPath(peerRun, cluster.pagerOf('b').id, 'b'),
-  ]
-
-  const all = [cluster.directory, ...under(cluster.directory)]
-  const directories = all.filter(path => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true)
-  const modes = all
-    .filter(path => SECRET.test(path) && !directories.includes(path) && !/stats-|\.(log|mjs)$/.test(path))
-    .map(path => [path, (statSync(path).mode & 0o777).toString(8)])
-  t.true(modes.length >= 8)
-  t.deepEqual(
-    modes.filter(([path = '', mode]) => mode !== '600' && !path.endsWith('agent.lock')),
-    [],
-  )
-  for (const path of directories) {
-    const made = /\/(a|b)(\/|$)/.test(path)
-    if (made) t.is(statSync(path).mode & 0o777, 0o700, path)
-    chmodSync(path, 0o755)
-  }
-
-  const files = all.filter(path => SECRET.test(path) && /network\.key|identity|leases|\/log\//.test(path))
-  t.true(files.some(path => path.includes('identity')) && files.some(path => path.includes('leases')))
-  const controls = ['a', 'b'].map(name => cluster.agent(name).control)
+  const { directories, files } = openWays(t)
   const pids = [...new Set([...taggedPids(cluster.directory), shell])]
-  t.true(pids.some(pid => commandLine(pid)[1] === 'home') && pids.length >= 7)
-  const ofProcesses = pids.flatMap(pid => {
-    const open = readdirSync(`/proc/${pid}/fd`).map(fd => `/proc/${pid}/fd/${fd}`)
-    return [...open, `/proc/${pid}/mem`, `/proc/${pid}/maps`, `/proc/${pid}/environ`]
-  })
-  const seen = ofProcesses.map(path => (path.includes('/fd/') ? readlinkSync(path) : ''))
-  t.true(
-    seen.some(path => path.startsWith('/memfd:elastic')) && seen.some(path => /spill.*deleted/.test(path)),
-  )
+  t.true(pids.some(pid => commandLine(pid)[1] === 'home'))
+  const made = directories.filter(path => OF_AGENTS.test(path)).map(path => join(path, 'planted'))
   const tries: Try[] = [
-    ...files.flatMap(
-      path =>
-        [
-          ['read', path],
-          ['write', path],
-          ['remove', path],
-        ] as const,
-    ),
-    ...[...controls, ...sockets].flatMap(
-      path =>
-        [
-          ['connect', path],
-          ['remove', path],
-        ] as const,
-    ),
-    ...directories
-      .filter(path => /\/(a|b)\//.test(path))
-      .map(path => ['create', join(path, 'planted')] as const),
-    ...ofProcesses.flatMap(
-      path =>
-        [
-          ['read', path],
-          ['write', path],
-        ] as const,
-    ),
+    ...all(['read', 'write', 'remove'], files),
+    ...all(['connect', 'remove'], ['a', 'b'].map(name => cluster.agent(name).control).concat(sockets)),
+    ...all(['create'], made),
+    ...all(['read', 'write'], ofProcesses(t, pids)),
     ...pids.map(pid => ['signal', pid] as const),
   ]
-  t.deepEqual(
-    attempts(NOBODY, tries).filter(line => !/: (EACCES|EPERM)$/.test(line)),
-    [],
-  )
+  const reached = attempts(NOBODY, tries).filter(line => !/: (EACCES|EPERM)$/.test(line))
+  t.deepEqual(reached, [])
 
   // The pagers' sockets, once more without their modes: they look at who it is.
   for (const path of sockets) chmodSync(path, 0o666)
-  const connects = sockets.map(path => ['connect', path] as const)
-  t.deepEqual(
-    attempts(ROOT, connects),
-    sockets.map(path => `connect ${path}: done`),
-  )
-  t.deepEqual(
-    attempts(NOBODY, connects),
-    sockets.map(path => `connect ${path}: ECONNRESET`),
-  )
+  const connects = all(['connect'], sockets)
+  const said = (what: string) => sockets.map(path => `connect ${path}: ${what}`)
+  t.deepEqual(attempts(ROOT, connects), said('done'))
+  t.deepEqual(attempts(NOBODY, connects), said('ECONNRESET'))
 
   t.true(alive(shell))
   running.child.kill('SIGTERM')
-  t.is((await running.outcome).status, 128 + 15)
+  t.is((await running.outcome).status, TERMINATED)
 })

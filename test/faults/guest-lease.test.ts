@@ -28,6 +28,8 @@ const PAGES = 8000
 /** Pages that go along with jumps, and what leaves again in the same round of the loop. */
 const BEYOND_BYTES_MAX = 4 << 20
 const NANOSECONDS = 1e9
+/** Three times as many as a pager may have tables for. */
+const FAR_APART_MEBIBYTES = 32_768
 
 interface Away {
   readonly cluster: TestCluster
@@ -88,6 +90,12 @@ function elasticBytes(pager: number): number {
   const files = readdirSync(`/proc/${pager}/fd`).map(fd => `/proc/${pager}/fd/${fd}`)
   const stats = files.map(path => statSync(path, { throwIfNoEntry: false }))
   return Math.max(...stats.map(stat => (stat !== undefined && stat.size >= 2 ** 46 ? stat.blocks * 512 : 0)))
+}
+
+/** Resident memory of a pager, in bytes; its file of elastic pages is not mapped. */
+function ownBytes(pid: number): number {
+  const [, pages = 0] = readFileSync(`/proc/${pid}/statm`, 'utf8').split(' ').map(Number)
+  return pages * 4096
 }
 
 test.serial('its lender stops: it goes home and computes there', async t => {
@@ -163,4 +171,23 @@ test.serial('it wants more processor time than is lent', async t => {
   t.true(used > 0)
   t.true(used / seconds < 2 * share)
   await terminate(t, running)
+})
+
+test.serial('its pages lie so far apart that tables would take more than is lent', async t => {
+  t.timeout(2 * TIMEOUT_MS)
+  const cluster = await makeCluster(t)
+  await cluster.startAgents(2, name => (name === 'b' ? { flags: ['--capacity', '16M'] } : {}))
+  const path = buildProgram('far_apart', cluster.directory)
+  const flags = ['--memory', '4M', '--participants-min', '2', '--wait', '15s']
+  const running = cluster.run('a', flags, [path, String(FAR_APART_MEBIBYTES), '2'], { timeoutMs: TIMEOUT_MS })
+  let most = 0
+  const look = setInterval(() => {
+    for (const { node, pid } of cluster.pagers()) if (node === 'b') most = Math.max(most, ownBytes(pid))
+  }, 50)
+  const end = await running.outcome
+  clearInterval(look)
+  t.is(end.status, 0, end.stderr)
+  t.is(end.stdout.toString(), 'far apart: all right\n')
+  t.log(`${most >> 20} MiB`)
+  t.true(most > 32 << 20 && most < 90 << 20)
 })

@@ -1,6 +1,6 @@
 /*
- * A guest that does not want to leave: each of its threads walks over memory that is elsewhere and then computes for
- * twenty seconds without a call or a fault, and so on for ever, while the first one waits.
+ * A guest that does not want to leave: each of its threads walks over memory that is elsewhere and then
+ * computes for twenty seconds without a call or a fault, and so on for ever, while the first one waits.
  *
  * endless_guest THREADS PAGES     PAGES of memory in all
  */

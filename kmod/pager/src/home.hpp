@@ -94,11 +94,10 @@ struct Thread {
   std::optional<AioSubmission> submission;
   std::map<uint64_t, AioContext>::node_type ending_aio;  // of an io_destroy
   std::vector<int> signals;                              // arrived while away
-  bool stepped = false;  // away, with the trap flag: the SIGTRAP that comes next is the processor's
   int64_t call_result = 0;
-  bool forking = false;
-  bool changing = false;           // memory, by a call that has begun: forks wait for its end
-  uint64_t child_tid_address = 0;  // of a fork in progress: where the child's tid goes, 0 nowhere
+  bool forking = false, stepped = false;  // stepped, by the trap flag, while away: the next SIGTRAP is its
+  bool changing = false;                  // memory, by a call that has begun: forks wait for its end
+  uint64_t child_tid_address = 0;         // of a fork in progress: where the child's tid goes, 0 nowhere
 };
 
 class Home : public EngineHost, public LaneEvents {
@@ -164,7 +163,6 @@ class Home : public EngineHost, public LaneEvents {
   void on_new_task(Thread& parent);
   void on_exec(pid_t pid);
   void on_signal(Thread& thread, int signal);
-  void on_trap(Thread& thread);
   Thread& add_thread(pid_t tid, bool in_group);
   uint64_t count_threads_here() const;
   Thread* find_thread(pid_t tid);

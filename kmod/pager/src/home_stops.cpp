@@ -34,6 +34,21 @@ bool may_lack_pages(pid_t pid, bool if_unreadable, bool any_child) {
       return true;
   return false;
 }
+
+// A step that was made elsewhere gets the signal that the processor gave it there. Behind the trampoline's
+// call nobody comes but a program that has jumped into it: what it called nobody has seen.
+void on_trap(Thread& thread) {
+  user_regs_struct r{};
+  if (!get_registers(thread.tid, r)) return;
+  if (r.rip == kTrampoline + kTrampolineCallBytes)
+    throw Failure("the program has jumped into the page through which elasticos makes its calls");
+  if (!std::exchange(thread.stepped, false)) return;
+  siginfo_t info{};
+  info.si_signo = SIGTRAP;
+  info.si_code = TRAP_TRACE;
+  info.si_addr = reinterpret_cast<void*>(r.rip);
+  ptrace(PTRACE_SETSIGINFO, thread.tid, nullptr, &info);
+}
 }  // namespace
 
 Thread& Home::add_thread(pid_t tid, bool in_group) {
@@ -217,21 +232,6 @@ void Home::on_signal(Thread& thread, int signal) {
   // goes in.
   thread.signals.push_back(signal);
   if (thread.state == ThreadState::away) recall(thread);
-}
-
-// A step that was made elsewhere gets the signal that the processor gave it there. Behind the trampoline's
-// call nobody comes but a program that has jumped into it: what it called nobody has seen.
-void Home::on_trap(Thread& thread) {
-  user_regs_struct r{};
-  if (!get_registers(thread.tid, r)) return;
-  if (r.rip == kTrampoline + kTrampolineCallBytes)
-    throw Failure("the program has jumped into the page through which elasticos makes its calls");
-  if (!std::exchange(thread.stepped, false)) return;
-  siginfo_t info{};
-  info.si_signo = SIGTRAP;
-  info.si_code = TRAP_TRACE;
-  info.si_addr = reinterpret_cast<void*>(r.rip);
-  ptrace(PTRACE_SETSIGINFO, thread.tid, nullptr, &info);
 }
 
 void Home::on_new_task(Thread& parent) {

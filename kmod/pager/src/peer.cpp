@@ -324,6 +324,7 @@ void Peer::tick() {
   silence_->look();
   if (loop_.stopped()) return;
   guests_.share_processors(now);
+  watch_tables();
   Node* home = lanes_->find(kHome);
   if (!home_seen_ && now - started_us_ > kFirstLaneUs) return stop("home never came", 1);
   if (home == nullptr || !home->up) return;
