@@ -172,6 +172,9 @@ class Connection {
         return await this.#service.contract(request.processId, request.node)
       case 'stretch':
         return await this.#service.stretch(request.processId, request.node)
+      case 'automatic':
+        await this.#service.automatic(request.processId)
+        return null
       case 'stop':
         await this.#stop(request.processId, request.reason)
         return null
