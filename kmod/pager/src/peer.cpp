@@ -322,6 +322,7 @@ void Peer::tick() {
   pages_allowed_ = std::max(lease_pages_, std::min(pages_allowed_, engine_->resident()));
   silence_->look();
   if (loop_.stopped()) return;
+  engine_->look_for_overdue();
   Node* home = lanes_->find(kHome);
   if (!home_seen_ && now - started_us_ > kFirstLaneUs) return stop("home never came", 1);
   if (home == nullptr || !home->up) return;
