@@ -109,8 +109,8 @@ class Engine {
   struct Held {
     uint64_t page = ~0ull, until_us = 0, hold_us = 0, left_us = 0;
   };
-  struct Asked {  // a page that somebody waits for
-    uint64_t page = ~0ull, at_ns = 0;       // 0: somebody else asked, ahead of need
+  struct Asked {                         // a page that somebody waits for
+    uint64_t page = ~0ull, at_ns = 0;    // 0: somebody else asked, ahead of need
     uint32_t looks = 0, idle_looks = 0;  // that have found it so, and that have not since
   };
   struct Waiter {

@@ -1,6 +1,6 @@
-// Pages that somebody waits for here and that do not come, though the lane to whoever is said to have them lives:
-// the owner has forgotten the page, or gives no page and no other owner, however often it is asked. No honest
-// pager does that; without a limit the thread would wait, or ask, for ever. See engine.hpp.
+// Pages that somebody waits for here and that do not come, though the lane to whoever is said to have them
+// lives: the owner has forgotten the page, or gives no page and no other owner, however often it is asked. No
+// honest pager does that; without a limit the thread would wait, or ask, for ever. See engine.hpp.
 //
 // Counted in looks, ten a second, not in time: while this pager itself stands still nobody is late.
 #include "engine.hpp"

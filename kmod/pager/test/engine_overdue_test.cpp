@@ -45,7 +45,8 @@ void test_silent_owner(const std::string& directory) {
   s.join();
   give_away_and_fault(s, kPage);
   std::string why;
-  CHECK(looks_until_given_up(s, [] {}, why) == 600);
+  CHECK(looks_until_given_up(
+            s, [] {}, why) == 600);
   CHECK(why == "other has page 0x10000 and does not give it: its pager is broken; leave that machine out");
 }
 
@@ -64,7 +65,8 @@ void test_owner_that_has_forgotten(const std::string& directory) {
   CHECK(looks_until_given_up(s, ask_again, why) == 600);
 }
 
-// A page that comes late is no harm, and the next wait for it is a new one. Nor is one that nobody wants any more.
+// A page that comes late is no harm, and the next wait for it is a new one. Nor is one that nobody wants any
+// more.
 void test_slow_owner(const std::string& directory) {
   Scene s(kHome, 1, directory);
   s.join();
@@ -91,7 +93,8 @@ void test_others_meanwhile(const std::string& directory) {
   give_away_and_fault(s, kPage);
   give_away_and_fault(s, kPage + 256);
   std::string why;
-  CHECK(looks_until_given_up(s, [] {}, why) == 600);
+  CHECK(looks_until_given_up(
+            s, [] {}, why) == 600);
   CHECK(why.starts_with("other has page 0x10000 "));
 }
 

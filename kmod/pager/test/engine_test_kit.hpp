@@ -41,8 +41,8 @@ struct FakeHost : EngineHost {
   std::vector<uint64_t> sent_home;
 };
 
-void run_copies_tests(const std::string& directory);  // engine_copies_test.cpp
-void run_limit_tests(const std::string& directory);   // engine_limit_test.cpp
+void run_copies_tests(const std::string& directory);   // engine_copies_test.cpp
+void run_limit_tests(const std::string& directory);    // engine_limit_test.cpp
 void run_overdue_tests(const std::string& directory);  // engine_overdue_test.cpp
 
 // Another node beside the one under test: pushes as far as the last status allows, as fast as it can.
