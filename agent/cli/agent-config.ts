@@ -229,7 +229,8 @@ function lineOf(text: string, key: string, element: string | undefined): string 
   const pattern = new RegExp(`^\\s*\\[?["']?${key.replace(/[^\w-]/g, '.')}["']?\\s*[\\].=]`)
   const first = lines.findIndex(line => pattern.test(line))
   if (first < 0) return ''
-  const within = element === undefined ? -1 : lines.findIndex((line, at) => at >= first && line.includes(element))
+  const within =
+    element === undefined ? -1 : lines.findIndex((line, at) => at >= first && line.includes(element))
   return `:${Math.max(first, within) + 1}`
 }
 

@@ -203,7 +203,9 @@ class Connection {
       throw error
     })
     if (ended) return
-    const pager = (await this.#service.processes()).find(({ id, role }) => id === processId && role === 'home')
+    const pager = (await this.#service.processes()).find(
+      ({ id, role }) => id === processId && role === 'home',
+    )
     const force = pager === undefined ? '' : `; kill -9 ${pager.pid} ends it`
     throw new ControlError('refused', `the pager of ${processId} does not end${force}`)
   }

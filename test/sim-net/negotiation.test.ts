@@ -85,13 +85,15 @@ test('a partition in the middle of a negotiation: nothing stays half agreed, and
       const { asked, given } = between(offer)
       const half = [...asked.filter(text => !text.endsWith(' offered')), ...given]
       // Of offers that still arrive each is granted anew, and ends anew.
-      if (lastsMs >= ENDED_MS && oneWay === 'no' && half.length > 0) throw new Error(`half agreed: ${half.join()}`)
+      if (lastsMs >= ENDED_MS && oneWay === 'no' && half.length > 0)
+        throw new Error(`half agreed: ${half.join()}`)
       network.heal()
       const differ = () => between(offer).asked.join() !== between(offer).given.join()
       const isApart = () => differ() || between(offer).asked.length < offer.homeAgent.homes.size
       if (!network.clock.runWhile(isApart, AGREED_MS)) throw new Error(JSON.stringify(between(offer)))
       cluster.close()
-      const isLent = () => [...cluster.agents.values()].some(({ lending }) => lending.machine.leases().length > 0)
+      const isLent = () =>
+        [...cluster.agents.values()].some(({ lending }) => lending.machine.leases().length > 0)
       if (!network.clock.runWhile(isLent, AGREED_MS)) throw new Error('something stays lent')
       if (cluster.checks.violations.length > 0) throw new Error(JSON.stringify(cluster.checks.violations[0]))
     }),

@@ -33,40 +33,46 @@ async function participants(cluster: TestCluster): Promise<string[]> {
   return shown?.participants ?? []
 }
 
-test.serial('listings; contract lets go of all, stretch --auto lets it find them by itself again', async t => {
-  const { scene, id, cluster } = await start(t)
-  const nodes = JSON.parse(await elasticos(cluster, 'a', 'nodes', '--json')) as { name: string; rttMs?: number }[]
-  t.deepEqual(
-    nodes.map(node => [node.name, node.rttMs === undefined]),
-    [
-      ['a', true],
-      ['b', false],
-    ],
-  )
-  t.true((nodes[1]?.rttMs ?? 0) > 0)
-  t.regex(await elasticos(cluster, 'a', 'nodes'), /RTT.*\n.*a \(this one\).*-.*\n.*b.* \d+\.\d ms /)
-  for (const [agent, role] of [
-    ['a', 'home'],
-    ['b', 'participant'],
-  ] as const) {
-    const [shown] = JSON.parse(await elasticos(cluster, agent, 'ps', '--json'))
-    t.like(shown, { id, role, home: 'a' })
-  }
+test.serial(
+  'listings; contract lets go of all, stretch --auto lets it find them by itself again',
+  async t => {
+    const { scene, id, cluster } = await start(t)
+    const nodes = JSON.parse(await elasticos(cluster, 'a', 'nodes', '--json')) as {
+      name: string
+      rttMs?: number
+    }[]
+    t.deepEqual(
+      nodes.map(node => [node.name, node.rttMs === undefined]),
+      [
+        ['a', true],
+        ['b', false],
+      ],
+    )
+    t.true((nodes[1]?.rttMs ?? 0) > 0)
+    t.regex(await elasticos(cluster, 'a', 'nodes'), /RTT.*\n.*a \(this one\).*-.*\n.*b.* \d+\.\d ms /)
+    for (const [agent, role] of [
+      ['a', 'home'],
+      ['b', 'participant'],
+    ] as const) {
+      const [shown] = JSON.parse(await elasticos(cluster, agent, 'ps', '--json'))
+      t.like(shown, { id, role, home: 'a' })
+    }
 
-  t.is(await elasticos(cluster, 'a', 'contract', id), `${id} is contracted: b let go\n`)
-  await new Promise(resolve => setTimeout(resolve, NOT_ASKED_MS))
-  t.deepEqual(await participants(cluster), ['a'])
-  const auto = await elasticos(cluster, 'a', 'stretch', id, '--auto')
-  t.is(auto, `${id} is stretched by itself over whoever has room\n`)
-  await until('b to take part again', async () => (await participants(cluster)).length === 2, STEP_MS)
-  await expectProgress(t, scene)
-  const refused = await cluster.cli(['stretch', id, '--auto', '--control', cluster.agent('b').control])
-  t.is(refused.status, 1)
-  t.regex(refused.stderr, /^elasticos: no elastic process [0-9a-f]+ has its home at this agent; .*\n$/)
-  scene.running.child.kill('SIGTERM')
-  await scene.running.outcome
-  await expectClean(t, scene)
-})
+    t.is(await elasticos(cluster, 'a', 'contract', id), `${id} is contracted: b let go\n`)
+    await new Promise(resolve => setTimeout(resolve, NOT_ASKED_MS))
+    t.deepEqual(await participants(cluster), ['a'])
+    const auto = await elasticos(cluster, 'a', 'stretch', id, '--auto')
+    t.is(auto, `${id} is stretched by itself over whoever has room\n`)
+    await until('b to take part again', async () => (await participants(cluster)).length === 2, STEP_MS)
+    await expectProgress(t, scene)
+    const refused = await cluster.cli(['stretch', id, '--auto', '--control', cluster.agent('b').control])
+    t.is(refused.status, 1)
+    t.regex(refused.stderr, /^elasticos: no elastic process [0-9a-f]+ has its home at this agent; .*\n$/)
+    scene.running.child.kill('SIGTERM')
+    await scene.running.outcome
+    await expectClean(t, scene)
+  },
+)
 
 test.serial('stop waits for the end, and says so when there is none', async t => {
   const { scene, id, cluster } = await start(t)
