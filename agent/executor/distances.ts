@@ -1,9 +1,10 @@
 /**
- * How far away the other agents are: each is sent a ping on the stream there is, as soon as it has joined and then every
- * five seconds or more. Of the last four round trips the shortest counts: what is more is an event loop that was busy.
+ * How far away the other agents are: each is sent a ping on the stream there is, four within two seconds of its joining
+ * and then one every five seconds or more. Of the last eight round trips the shortest counts, once there are four: what is
+ * more is an event loop that was busy, as when agents join.
  *
  * Limits: of each member one ping is under way, whose answer counts until the next one; in a network of many agents they
- * go out more rarely, so that five a second are sent at most.
+ * go out more rarely, so that five a second are sent once all have joined.
  */
 
 import { distanceOf } from '../machines/candidates.js'
@@ -13,7 +14,10 @@ import type { Surroundings } from '../ports/surroundings.js'
 
 const PERIOD_MS = 5_000
 const PERIOD_MS_PER_MEMBER = 200
-const SAMPLES = 4
+const SAMPLES_MIN = 4
+const SAMPLES_MAX = 8
+/** Between the first ones. */
+const FIRST_MS = 400
 const PING_ID_MAX = 2 ** 47
 
 export type DistanceMessage = Extract<PeerMessage, { kind: 'ping' | 'pong' }>
@@ -40,10 +44,10 @@ export class Distances {
     this.#port = port
   }
 
-  /** Undefined until a ping has come back. */
+  /** Undefined until it is known well enough. */
   rttMs(peer: PeerId): number | undefined {
     const samples = this.#ways.get(peer)?.samples ?? []
-    return samples.length === 0 ? undefined : Math.min(...samples)
+    return samples.length < SAMPLES_MIN ? undefined : Math.min(...samples)
   }
 
   /** Sends what is due. `joined`: all that there are streams to. */
@@ -70,7 +74,7 @@ export class Distances {
     if (way === undefined || way.pingId !== pingId) return
     way.pingId = -1
     const before = this.rttMs(peer)
-    way.samples = [...way.samples, this.#port.clock.now() - way.sentAt].slice(-SAMPLES)
+    way.samples = [...way.samples, this.#port.clock.now() - way.sentAt].slice(-SAMPLES_MAX)
     if (distanceOf(before) !== distanceOf(this.rttMs(peer))) this.#port.onChange(peer)
   }
 
@@ -78,8 +82,9 @@ export class Distances {
     const { clock, rng } = this.#port
     const pingId = rng.below(PING_ID_MAX)
     const sentAt = clock.now()
-    const dueAt = sentAt + periodMs * rng.between(0.8, 1.2)
-    this.#ways.set(peer, { pingId, sentAt, dueAt, samples: this.#ways.get(peer)?.samples ?? [] })
+    const samples = this.#ways.get(peer)?.samples ?? []
+    const dueAt = sentAt + (samples.length < SAMPLES_MIN ? FIRST_MS : periodMs) * rng.between(0.8, 1.2)
+    this.#ways.set(peer, { pingId, sentAt, dueAt, samples })
     this.#port.send(peer, { kind: 'ping', pingId })
   }
 }

@@ -3,8 +3,8 @@
  * Pure; one for each `LeaseHome`.
  *
  * Near ones come first, as every page that comes back costs a round trip: those that are about as far away count as
- * equal, and of these the one with most free pages is first. One with next to nothing to lend comes after all others,
- * however near it is. What a peer holds of the process already does not matter here: it then takes part.
+ * equal, and of these the one with most free pages is first. Those with next to nothing to lend come after all others,
+ * however near they are. What a peer holds of the process already does not matter here: it then takes part.
  *
  * Limit: 1024 peers.
  */
@@ -17,8 +17,8 @@ const BACKOFF_FIRST_MS = 500
 const BACKOFF_MAX_MS = 30_000
 /** 16 MiB: with less a lease is full as soon as it begins. */
 const ROOM_PAGES = 4096
-/** Within it are all machines of one place; from there on a class of distance for each factor of 4. */
-const NEAR_MS = 2
+/** Within it are machines of one place, however busy; from there on a class of distance for each factor of 4. */
+const NEAR_MS = 5
 
 /** A peer that has joined and what it has to lend. */
 export interface Lender {
@@ -40,6 +40,12 @@ export interface Candidate extends Lender {
 export function distanceOf(rttMs: number | undefined): number {
   if (rttMs === undefined || rttMs < NEAR_MS) return 0
   return 1 + Math.floor(Math.log(rttMs / NEAR_MS) / Math.log(4))
+}
+
+const LAST = 1_000
+
+function rank({ freePages, rttMs }: Lender): number {
+  return freePages < ROOM_PAGES ? LAST : distanceOf(rttMs)
 }
 
 export class Candidates {
@@ -83,13 +89,7 @@ export class Candidates {
   able(now: number): Candidate[] {
     return [...this.#known.values()]
       .filter(({ available, notBefore }) => available && notBefore <= now)
-      .sort(
-        (a, b) =>
-          Number(a.freePages < ROOM_PAGES) - Number(b.freePages < ROOM_PAGES) ||
-          distanceOf(a.rttMs) - distanceOf(b.rttMs) ||
-          b.freePages - a.freePages ||
-          (a.peer < b.peer ? -1 : 1),
-      )
+      .sort((a, b) => rank(a) - rank(b) || b.freePages - a.freePages || (a.peer < b.peer ? -1 : 1))
   }
 
   #change(peer: PeerId, change: Partial<Candidate>): void {

@@ -18,8 +18,9 @@ function order(...peers: readonly (readonly [name: string, freePages: number, rt
 
 test('the near before the far, of these the roomiest, and who has hardly anything last', t => {
   t.deepEqual(order(['far', 9 * ROOM, 30], ['near', ROOM, 0.2]), ['near', 'far'])
-  t.deepEqual(order(['a', ROOM, 0.1], ['b', 2 * ROOM, 1.5], ['new', 3 * ROOM, undefined]), ['new', 'b', 'a'])
+  t.deepEqual(order(['a', ROOM, 0.1], ['b', 2 * ROOM, 4.5], ['new', 3 * ROOM, undefined]), ['new', 'b', 'a'])
   t.deepEqual(order(['tiny', ROOM - 1, 0.1], ['far', ROOM, 300]), ['far', 'tiny'])
+  t.deepEqual(order(['near', 10, 0.1], ['less near', 20, 30]), ['less near', 'near'])
   t.deepEqual(order(['p2', ROOM, 1], ['p1', ROOM, 1]), ['p1', 'p2'])
 })
 
@@ -35,5 +36,5 @@ test('what is measured anew counts from the next offer on', t => {
 test('distance never falls as the round trip grows, and noise within one place is none', t => {
   const ms = fc.double({ min: 0, max: 60_000, noNaN: true })
   fc.assert(fc.property(ms, ms, (a, b) => distanceOf(Math.min(a, b)) <= distanceOf(Math.max(a, b))))
-  t.deepEqual([undefined, 0, 1.9, 2, 7.9, 8, 31].map(distanceOf), [0, 0, 0, 1, 1, 2, 2])
+  t.deepEqual([undefined, 0, 4.9, 5, 19, 21, 79].map(distanceOf), [0, 0, 0, 1, 1, 2, 2])
 })
