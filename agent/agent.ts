@@ -144,7 +144,7 @@ class Agent implements AgentService {
     this.#unlock = parts.unlock
     const context = this.#context(network, parts)
     const records = new Records(this.#options.runtimeDir, this.#options.log)
-    this.#lending = new Lending(context, records, this.#options.capacityPages, parts.allow)
+    this.#lending = new Lending(context, records, this.#options, parts.allow)
     this.#homes = new Homes(context, records)
     const watch = new HomeWatch(this.#clock, this.#options.log, parts.facts.pageSize)
     this.#watchCapacity(parts.facts.pageSize)

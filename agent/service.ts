@@ -121,6 +121,8 @@ export interface AgentOptions {
   /** Peer ids that may join; empty: whoever has the network key. */
   allow: string[]
   capacityPages: number
+  /** Processor time that guests may use, in thousandths of one processor's. */
+  processorThousandths: number
   spillMaxBytes: number
   log: Logger
 }

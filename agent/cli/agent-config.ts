@@ -19,7 +19,15 @@ import { AgentError } from '../service.js'
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from './agent-log.js'
 import { CliFailure, EXIT_USAGE } from './failure.js'
 import { defaultControlPath, defaultDataDir, isMemoryFileSystem, runtimeDirFor, uid } from './paths.js'
-import { defaultMemoryPages, defaultSpillMaxBytes, hostNodeName, sizeFlag, spillMaxFlag } from './values.js'
+import {
+  defaultMemoryPages,
+  defaultProcessorThousandths,
+  defaultSpillMaxBytes,
+  hostNodeName,
+  processorsFlag,
+  sizeFlag,
+  spillMaxFlag,
+} from './values.js'
 
 /** Not registered with IANA for anything; peers on other machines are found by discovery, which tells the port. */
 const DEFAULT_PORT = 7420
@@ -39,6 +47,7 @@ export interface AgentFlags {
   readonly key?: string
   readonly allow?: readonly string[]
   readonly capacity?: string
+  readonly cpus?: string
   readonly spillMax?: string
   readonly metrics?: string
   readonly logFormat?: string
@@ -58,6 +67,7 @@ export interface AgentSettings {
   readonly keyFile: string
   readonly allow: string[]
   readonly capacityPages: number
+  readonly processorThousandths: number
   readonly spillMaxBytes: number
   /** Where to answer Prometheus; undefined: nowhere. */
   readonly metrics: HostPort | undefined
@@ -89,6 +99,11 @@ const fileSchema = z.strictObject({
   key: z.string().optional(),
   allow: z.array(checked(requirePeerId)).optional(),
   capacity: checked(text => sizeFlag('capacity', text)).optional(),
+  cpus: z
+    .union([z.string(), z.number()])
+    .transform(String)
+    .pipe(checked(text => processorsFlag('cpus', text)))
+    .optional(),
   'spill-max': checked(text => spillMaxFlag('spill-max', text)).optional(),
   metrics: z
     .string()
@@ -109,6 +124,7 @@ export function agentSettings(flags: AgentFlags): AgentSettings {
   checkSocketPaths(runtimeDir, name, ownData !== undefined)
   makeDirectory(dataDir)
   const capacity = flags.capacity ?? file.capacity
+  const cpus = flags.cpus ?? file.cpus
   const spillMax = flags.spillMax ?? file['spill-max']
   return {
     name,
@@ -122,6 +138,7 @@ export function agentSettings(flags: AgentFlags): AgentSettings {
     allow: [...(flags.allow ?? file.allow ?? [])],
     capacityPages:
       capacity === undefined ? defaultMemoryPages() : pagesIn(bytes(sizeFlag('--capacity', capacity))),
+    processorThousandths: cpus === undefined ? defaultProcessorThousandths() : processorsFlag('--cpus', cpus),
     spillMaxBytes:
       spillMax === undefined ? defaultSpillMaxBytes(dataDir) : spillMaxFlag('--spill-max', spillMax),
     metrics: metricsFlag(flags.metrics ?? file.metrics),

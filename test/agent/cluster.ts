@@ -47,6 +47,7 @@ export class Cluster {
       keyFile: this.keyFile,
       allow: [],
       capacityPages: 10_000,
+      processorThousandths: 1500,
       spillMaxBytes: 1 << 20,
       log: this.#logger(name),
       ...more,
