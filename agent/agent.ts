@@ -14,6 +14,7 @@ import { HomeWatch, WATCH_MS } from './executor/home-watch.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { listNodes } from './executor/nodes.js'
+import { OwnershipNews } from './executor/ownership-news.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
 import { Probes } from './executor/probes.js'
 import { Records } from './executor/records.js'
@@ -119,6 +120,7 @@ class Agent implements AgentService {
   #lending: Lending | undefined
   #homes: Homes | undefined
   #probes: Probes | undefined
+  #ownership: OwnershipNews | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
   #messagesSent = 0
@@ -271,6 +273,8 @@ class Agent implements AgentService {
     const pagerOf = (id: ProcessId) => (this.#homes?.get(id) ?? this.#lending?.get(id))?.client
     const { self } = network
     this.#probes = new Probes({ ...this.#surroundings, self, pagers: this.#pagers, send, joined, pagerOf })
+    const here = () => [...(this.#homes?.stretched() ?? []), ...(this.#lending?.stretched() ?? [])]
+    this.#ownership = new OwnershipNews({ ...this.#surroundings, send }, here)
     return {
       ...this.#surroundings,
       name,
@@ -283,6 +287,7 @@ class Agent implements AgentService {
       listenHosts: parts.listenHosts,
       pagers: this.#pagers,
       probes: this.#probes,
+      ownership: this.#ownership,
       send,
       hostOf: peer => member(peer)?.host ?? '',
       nameOf: peer => member(peer)?.load.name ?? peer,
@@ -334,9 +339,11 @@ class Agent implements AgentService {
       case 'probe-answer':
         this.#probes?.onMessage(peer, message)
         return
+      case 'owned':
+        this.#ownership?.onHeard(peer, message.summaries)
+        return
       default:
         this.#lending?.onMessage(peer, message)
-        return
     }
   }
 
@@ -368,6 +375,7 @@ class Agent implements AgentService {
   #onTick(): void {
     this.#feed({ kind: 'tick' })
     this.#lending?.onTick()
+    this.#ownership?.onTick()
     for (const home of this.#homes?.all() ?? []) home.onTick()
   }
 

@@ -2,7 +2,7 @@
 
 import { HOME, type NodeIndex, type PageNumber } from '../../placement/ids.js'
 import { endOffer, onOfferAnswered, takeOffered } from './copies.js'
-import { ask, bring, checkWatched } from './fault.js'
+import { askOn, bring, checkWatched } from './fault.js'
 import { retryDeferred } from './serve.js'
 import type { State } from './state.js'
 import { type PageFrame, type PageMeta, type Version, versionOfBirth } from './types.js'
@@ -86,13 +86,18 @@ function onAnswerWithoutPage(s: State, from: NodeIndex, meta: PageMeta): void {
     return
   }
   const demanded = !entry.prefetched
-  s.noteRemote(entry, from, entry.version)
+  const { known } = entry
+  s.noteRemote(entry, known, entry.version)
   retryDeferred(s, page)
   if (kind === 'pinned' && s.self !== HOME) {
     s.emit({ kind: 'go-home', page })
     return
   }
   if (!demanded) return
+  if (known !== from) {
+    askOn(s, page, known) // the hint was wrong
+    return
+  }
   s.emit({ kind: 'wake', page })
   if (entry.watched) bring(s, page)
 }
@@ -103,21 +108,8 @@ function onMoved(s: State, page: PageNumber, owner: NodeIndex, version: Version)
   const entry = s.entry(page)
   const demanded = !entry.prefetched
   s.noteRemote(entry, owner, version)
-  if (!demanded) {
-    retryDeferred(s, page)
-    return
-  }
-  if (s.isUp(owner)) {
-    ask(s, owner, [page], page, false)
-    return
-  }
-  if (s.self === HOME) {
-    s.emit({ kind: 'lost', page })
-    return
-  }
-  retryDeferred(s, page)
-  s.emit({ kind: 'want-lane', node: owner })
-  s.emit({ kind: 'go-home', page })
+  if (demanded) askOn(s, page, owner)
+  else retryDeferred(s, page)
 }
 
 /** Pages ended at home: everything older than the new birth goes. */

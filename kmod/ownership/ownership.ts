@@ -10,6 +10,7 @@
 
 import { HOME, invariant, type NodeIndex, type PageNumber } from '../../placement/ids.js'
 import type { Micros } from '../../placement/units.js'
+import type { OwnedRange } from './hints.js'
 import { forget, onDrop, onOwnerNote, onPages } from './arrive.js'
 import { offer } from './copies.js'
 import { ask, onFault, onProtectedWrite, pin } from './fault.js'
@@ -79,18 +80,26 @@ export class Ownership {
     return this.#at(now, s => {
       s.peers.splice(0, s.peers.length, ...s.peers.filter(each => each !== node))
       s.deferred = s.deferred.filter(({ from }) => from !== node)
+      s.hints.set(node, [])
       if (s.self === HOME) return // home decides whether the run can go on without it
       const asked: PageNumber[] = []
       for (const [page, entry] of [...s.pages].sort(([a], [b]) => a - b)) {
-        if ((entry.state !== 'remote' && entry.state !== 'in-flight') || entry.where !== node) continue
-        if (entry.state === 'in-flight') asked.push(page)
-        s.noteRemote(entry, HOME, entry.version)
+        const { state, where, known } = entry
+        if (known === node && where !== node) entry.known = HOME
+        if ((state !== 'remote' && state !== 'in-flight') || where !== node) continue
+        if (state === 'in-flight') asked.push(page)
+        s.noteRemote(entry, state === 'in-flight' && known !== node ? known : HOME, entry.version)
       }
       for (const page of asked) {
         s.emit({ kind: 'wake', page })
         retryDeferred(s, page)
       }
     })
+  }
+
+  /** Lenders: `node` says that it owns these and nothing else. Only tells where to ask first. */
+  onHints(node: NodeIndex, ranges: readonly OwnedRange[]): void {
+    if (this.self !== HOME && node !== this.self) this.#state.hints.set(node, ranges)
   }
 
   /** A thread here touched a page that is not resident. */
@@ -169,7 +178,7 @@ export class Ownership {
       there.sort((a, b) => a - b)
       let run: PageNumber[] = []
       const flush = () => {
-        if (run[0] !== undefined) ask(s, node, run, run[0], false)
+        if (run[0] !== undefined) ask(s, { known: node, asked: node }, run, run[0], false)
         run = []
       }
       for (const page of there) {

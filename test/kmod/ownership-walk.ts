@@ -8,6 +8,7 @@ import { uniformInt } from 'pure-rand/distribution/uniformInt'
 import { xoroshiro128plus } from 'pure-rand/generator/xoroshiro128plus'
 
 import { FrameType, PageFlag } from '../../kmod/lane-frames.js'
+import { OWNED_RANGES_MAX } from '../../kmod/ownership/hints.js'
 import type { Page, PageFrame, PageMeta, PageState, Version } from '../../kmod/ownership/types.js'
 import { HOME, type NodeIndex, nodeIndex, type PageNumber, pageNumber } from '../../placement/ids.js'
 import { micros } from '../../placement/units.js'
@@ -22,6 +23,7 @@ export interface WalkOptions extends WorldOptions {
   readonly disk: boolean
   /** Nodes and lanes are lost. */
   readonly losses: boolean
+  readonly hints: number
 }
 
 const WORLD_STEPS = 1000
@@ -41,8 +43,8 @@ function metaText(meta: PageMeta): string {
 function frameText(frame: PageFrame): string {
   switch (frame.type) {
     case 'get': {
-      const { first, count, version, demand, keep } = frame
-      return [FrameType.get, Number(keep), first, count, version, demand - first].join(':')
+      const { first, count, version, demand, keep, byHint } = frame
+      return [FrameType.get, Number(keep) + 2 * Number(byHint), first, count, version, demand - first].join(':')
     }
     case 'pages':
     case 'push': {
@@ -75,7 +77,9 @@ function wantedText({ node, effect }: Wanted): string {
 function pageText(page: Readonly<Page>): string {
   const { state, version, lastWrittenCut, pinned, deferred, watched, offered } = page
   const inFlight = state === 'in-flight'
-  const where = inFlight || state === 'remote' || state === 'copied' ? page.where : page.copyAt
+  const asked = page.where + (page.known === page.where ? 0 : (page.known + 1) * 64)
+  const there = state === 'remote' || state === 'copied' ? page.where : page.copyAt
+  const where = inFlight ? asked : there
   const flags = [pinned, deferred, watched, inFlight && page.prefetched, offered]
   const bits = flags.reduce((sum, flag, i) => sum + (flag ? 1 << i : 0), 0)
   const contents = state === 'resident' || state === 'copied' ? page.contents : 0
@@ -183,6 +187,7 @@ export class Walk {
     else if (this.#chance(this.options.drops)) this.#forget()
     else if (this.#chance(2.5)) this.#pause()
     else if (this.#chance(5)) this.#seldom()
+    else if (this.#chance(this.options.hints)) this.#hint()
     else if (this.#chance(60)) this.#deliver()
     else this.#access()
   }
@@ -291,6 +296,23 @@ export class Walk {
     }
   }
 
+  /** Half of them lies, and the truth is old by the time it is used. */
+  #hint(): void {
+    const [node, of] = [this.#aliveNode(), this.#aliveNode()]
+    const owns = (page: PageNumber) => {
+      const { state } = this.#world.node(of).page(page)
+      return this.#chance(50) ? this.#chance(50) : state === 'resident' || state === 'spilled'
+    }
+    const pages = Array.from({ length: this.options.pages }, (_, i) => this.#world.page(i))
+    const ranges = pages.filter(owns).slice(0, OWNED_RANGES_MAX).map(first => {
+      const version = this.#version(this.#world.node(of).page(first))
+      return { first, pages: 1, birth: Math.floor(version / 2 ** 32), moves: version % 2 ** 32 }
+    })
+    this.#world.node(node).onHints(of, ranges)
+    const text = ranges.map(({ first, birth, moves }) => ` ${first} 1 ${birth * 2 ** 32 + moves}`)
+    this.#note(`k ${node} ${of}${text.join('')}`, [], [node])
+  }
+
   #lanes(): void {
     const world = this.#world
     const [a, b] = [this.#aliveNode(), this.#aliveNode()]
@@ -347,7 +369,8 @@ export class Walk {
       case 1: {
         const demand = pageNumber(first + this.#draw(count))
         const wide = this.#chance(10) ? this.#draw(80) : 0
-        return { type: 'get', first, count: count + wide, demand, version, keep: this.#chance(50) }
+        const [keep, byHint] = [this.#chance(50), this.#chance(30)]
+        return { type: 'get', first, count: count + wide, demand, version, keep, byHint }
       }
       case 2:
       case 3:

@@ -132,29 +132,22 @@ void Engine::tell_home_of(const std::vector<std::pair<uint64_t, bool>>& came) {
 void Engine::on_answer_without_page(Node& node, const PageMeta& meta) {
   if (config_.self == kHome && on_offer_answered(node, meta)) return;
   PageEntry& e = table_.entry(meta.page);
-  if (e.state() != PageState::in_flight || e.where != node.index) return;
+  if (e.state() != PageState::in_flight || e.asked() != node.index) return;
   const bool demanded = !e.prefetched;
   if (meta.flags == kPageMoved && meta.version >= e.version) {
     if (meta.owner == config_.self) return;  // it is on its way here on the other connection
     leave_remote(e);
     note_remote(e, meta.owner, meta.version);
     if (!demanded) return retry_if_deferred(meta.page);
-    Node* next = lanes_.find(meta.owner);
-    if (next != nullptr && next->up) {
-      leave_remote(e);  // ask() counts it again
-      if (config_.self == kHome) next->pages_owned_hint++;
-      return ask(meta.owner, meta.page, 1, meta.page);
-    }
-    if (config_.self == kHome) throw Failure("a page belongs to a node that is gone");
-    retry_if_deferred(meta.page);
-    host_.want_lane(meta.owner);
-    return host_.must_go_home(meta.page);
+    return ask_on(meta.page, meta.owner);
   }
+  const uint16_t known = e.known_owner();
   leave_remote(e);
-  note_remote(e, static_cast<uint16_t>(e.where), e.version);
+  note_remote(e, known, e.version);
   retry_if_deferred(meta.page);
   if (meta.flags == kPagePinned && config_.self != kHome) return host_.must_go_home(meta.page);
   if (!demanded) return;
+  if (known != node.index) return ask_on(meta.page, known);  // the hint was wrong
   memory_.wake(meta.page, 1);
   if (e.watched) bring(meta.page);  // no thread waits in a fault that would ask again
 }
@@ -383,6 +376,7 @@ void Engine::reset() {
   copies_.clear();
   copied_ = 0;
   held_.fill({});
+  hints_.clear();
 }
 
 }  // namespace elastic

@@ -103,6 +103,10 @@ void Home::on_control(const ControlMessage& message, bool from_run,
       return;
     case ControlType::stats_request: return reply({ControlType::stats, {}, {stats_json()}});
     case ControlType::pages_request: return request_summary(reply);
+    case ControlType::owned_request:
+      if (threads_stay()) return reply({ControlType::owned, {}, {""}});  // nobody else ever misses a page
+      return engine_->look_for_owned(
+          [reply](const auto& ranges) { reply({ControlType::owned, {}, {pack_owned(ranges)}}); });
     case ControlType::lane: return add_lane(message);
     case ControlType::lease_update: return update_lease(message);
     case ControlType::limit: return move_limit(static_cast<uint64_t>(message.numbers[0]));

@@ -21,6 +21,9 @@ const laneKey = new Uint8Array(32).fill(7)
 const room = { freePages: 1, capacityPages: 2, cpus: 3, processes: 4 }
 const load = { name: 'n', incarnation: 1, sequence: 2, addresses: ['/ip4/1.2.3.4/tcp/5'], nextMs: 9, ...room }
 
+const range = (first: number, pages: number) => ({ first, pages, birth: 0, moves: 1 })
+const owned = (ranges: readonly unknown[]) => ({ kind: 'owned', summaries: [{ processId, ranges }] })
+
 const messages: PeerMessage[] = [
   { kind: 'hello', instance: '0'.repeat(32), load },
   { kind: 'known', agents: [{ peer, addresses: ['/ip4/192.0.2.7/tcp/7420'] }] },
@@ -53,6 +56,7 @@ const messages: PeerMessage[] = [
   { kind: 'probe', probeId: 1, processId, leaseId: 1 },
   { kind: 'probe-for', probeId: 1, peer, processId, leaseId: 1 },
   { kind: 'probe-answer', probeId: 1, state: 'stalls' },
+  { kind: 'owned', summaries: [{ processId, ranges: [{ first: 9, pages: 3, birth: 2, moves: 5 }] }] },
 ]
 
 for (const message of messages) {
@@ -73,6 +77,13 @@ test('values out of range are refused', t => {
   const wrong: unknown[] = [
     { kind: 'release', processId: 'x', leaseId: 1, homeEnded: true },
     { kind: 'release', processId, leaseId: -1, homeEnded: true },
+    owned([range(9, 0)]),
+    owned([range(2 ** 35 - 2, 2)]),
+    owned([{ ...range(9, 1), moves: 2 ** 32 }]),
+    owned([range(9, 3), range(11, 1)]),
+    owned([range(9, 3), range(4, 1)]),
+    owned(Array.from({ length: 65 }, (_, i) => range(2 * i, 1))),
+    { kind: 'owned', summaries: Array(9).fill({ processId, ranges: [] }) },
     { kind: 'release', processId, leaseId: 1.5, homeEnded: true },
     { kind: 'release', processId, leaseId: 1, homeEnded: 1 },
     { kind: 'lane-ask', processId, leaseId: 1, fromNode: 64, laneKey },
