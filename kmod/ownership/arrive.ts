@@ -126,15 +126,19 @@ export function onDrop(s: State, frame: PageFrame & { type: 'drop' }): void {
   }
 }
 
-/** A node says of itself that it owns these. */
-export function onOwnerNote(s: State, from: NodeIndex, frame: PageFrame & { type: 'owner' }): void {
-  if (s.self !== HOME || frame.owner !== from) return
+/** A node owns these: it says so itself, or one that gave them to it and has lost the lane to it. */
+export function onOwnerNote(s: State, frame: PageFrame & { type: 'owner' }): void {
+  const { owner } = frame
+  if (s.self !== HOME || owner === HOME) return
   for (let i = 0; i < frame.count; i++) {
     const page = (frame.first + i) as PageNumber
     const entry = s.entry(page)
-    if (entry.state !== 'remote' || entry.version >= frame.version) continue
-    s.noteRemote(entry, from, frame.version)
-    retryDeferred(s, page) // whoever asks for this version is told where it went
+    const asked = entry.state === 'in-flight' && entry.where !== owner
+    if ((entry.state !== 'remote' && !asked) || entry.version >= frame.version) continue
+    const demanded = asked && !entry.prefetched
+    s.noteRemote(entry, owner, frame.version)
+    if (demanded) askOn(s, page, owner)
+    else retryDeferred(s, page) // whoever asks for this version is told where it went
   }
 }
 

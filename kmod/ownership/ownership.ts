@@ -10,21 +10,50 @@
 
 import { HOME, invariant, type NodeIndex, type PageNumber } from '../../placement/ids.js'
 import type { Micros } from '../../placement/units.js'
-import type { OwnedRange } from './hints.js'
 import { forget, onDrop, onOwnerNote, onPages } from './arrive.js'
 import { offer } from './copies.js'
 import { ask, onFault, onProtectedWrite, pin } from './fault.js'
+import type { OwnedRange } from './hints.js'
 import { give, onGet, retryDeferred, retryHeld } from './serve.js'
 import { type OwnershipOptions, State } from './state.js'
-import type { Effect, Page, PageFrame, PageMeta } from './types.js'
+import type { Effect, Page, PageFrame, PageMeta, Version } from './types.js'
 
 export type { OwnershipOptions } from './state.js'
 
 /** Pages that one GET asks for when a node is emptied, and that all such GETs together do. */
 const FETCH_PAGES = 32
 const FETCH_PAGES_MAX = 256
+const NOTE_PAGES_MAX = 256
 
 type Effects = readonly Effect[]
+
+/** Tells home what this node knows of a node that it has lost: home may not have heard of it. */
+class OwnerNotes {
+  readonly #state: State
+  readonly #owner: NodeIndex
+  #run = { first: 0 as PageNumber, count: 0, version: 0 as Version }
+
+  constructor(state: State, owner: NodeIndex) {
+    this.#state = state
+    this.#owner = owner
+  }
+
+  add(page: PageNumber, version: Version): void {
+    const { first, count } = this.#run
+    if (count > 0 && first + count === page && this.#run.version === version && count < NOTE_PAGES_MAX) {
+      this.#run.count++
+      return
+    }
+    this.flush()
+    this.#run = { first: page, count: 1, version }
+  }
+
+  flush(): void {
+    if (this.#run.count > 0)
+      this.#state.send(HOME, false, { type: 'owner', ...this.#run, owner: this.#owner })
+    this.#run.count = 0
+  }
+}
 
 export class Ownership {
   readonly #state: State
@@ -83,13 +112,16 @@ export class Ownership {
       s.hints.set(node, [])
       if (s.self === HOME) return // home decides whether the run can go on without it
       const asked: PageNumber[] = []
+      const notes = new OwnerNotes(s, node)
       for (const [page, entry] of [...s.pages].sort(([a], [b]) => a - b)) {
         const { state, where, known } = entry
         if (known === node && where !== node) entry.known = HOME
         if ((state !== 'remote' && state !== 'in-flight') || where !== node) continue
         if (state === 'in-flight') asked.push(page)
+        else notes.add(page, entry.version)
         s.noteRemote(entry, state === 'in-flight' && known !== node ? known : HOME, entry.version)
       }
+      notes.flush()
       for (const page of asked) {
         s.emit({ kind: 'wake', page })
         retryDeferred(s, page)
@@ -124,7 +156,7 @@ export class Ownership {
         case 'drop':
           return onDrop(s, frame)
         case 'owner':
-          return onOwnerNote(s, from, frame)
+          return onOwnerNote(s, frame)
       }
     })
   }

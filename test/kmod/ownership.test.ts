@@ -126,9 +126,18 @@ test('every order of arrival: hints name a node that never had the page, and eac
     const play = new Play({ nodes: 4, stay: false, pages: 1 })
     const page = play.world.page(0)
     const [one, two, three] = [nodeIndex(1), nodeIndex(2), nodeIndex(3)]
-    for (const [a, b] of [[one, two], [one, three], [two, three]] as const) play.world.connect(a, b)
+    for (const [a, b] of [
+      [one, two],
+      [one, three],
+      [two, three],
+    ] as const)
+      play.world.connect(a, b)
     play.touch(nodeIndex(0), page, 'write')
-    for (const [node, of] of [[one, two], [two, one]] as const) play.hint(node, of, lie(page, 0))
+    for (const [node, of] of [
+      [one, two],
+      [two, one],
+    ] as const)
+      play.hint(node, of, lie(page, 0))
     play.touch(one, page, 'write')
     play.touch(two, page, 'write')
     play.touch(nodeIndex(0), page, 'write')
@@ -159,6 +168,31 @@ test('a hint saves the way by home, and one that is older than what is known is 
   t.is(asks(nodeIndex(0)), one)
   play.hint(one, two, [{ first: page, pages: 1, birth: 0, moves: 2 }])
   t.is(asks(one), nodeIndex(0))
+})
+
+test('a page that a lost node had got from another one is known to be lost', t => {
+  const play = new Play({ nodes: 3, stay: false, pages: 2 })
+  const [one, two] = [nodeIndex(1), nodeIndex(2)]
+  const pages = [play.world.page(0), play.world.page(1)]
+  const settle = () => play.settle(busy => busy[0])
+  play.world.connect(one, two)
+  for (const page of pages) play.touch(nodeIndex(0), page, 'write')
+  play.evict(nodeIndex(0), pages, one)
+  settle()
+  for (const page of pages) play.touch(two, page, 'write')
+  while (play.world.node(two).counts.residentPages < pages.length) {
+    const connection = play
+      .busy()
+      .find(({ from, to }) => from !== two || to !== 0 || play.busy().length === 1)
+    if (connection !== undefined) play.deliver(connection)
+  }
+  play.world.disconnect(nodeIndex(0), two) // with the news of that on it
+  play.world.disconnect(one, two)
+  const touches = () => {
+    play.touch(nodeIndex(0), pages[0] as PageNumber, 'read')
+    settle()
+  }
+  t.throws(touches, { message: /is lost/ })
 })
 
 test('every order of arrival: a copy is offered back while its page ends', t => {

@@ -232,15 +232,22 @@ void Engine::apply_drop(const FrameHeader& header) {
   }
 }
 
+// A node owns these: it says so itself, or one that gave them to it and has lost the lane to it.
 void Engine::on_owner_note(const FrameHeader& header) {
-  if (config_.self != kHome || header.argument >= kNodesMax) return;
+  const auto owner = static_cast<uint16_t>(header.argument);
+  if (config_.self != kHome || header.argument >= kNodesMax || owner == kHome) return;
   for (uint64_t page = header.page; page < header.page + std::min<uint64_t>(header.count, kMaxPagesPerFrame);
        page++) {
     PageEntry& e = table_.entry(page);
-    if (e.state() != PageState::remote || e.version >= header.version) continue;
+    const bool asked = e.state() == PageState::in_flight && e.asked() != owner;
+    if ((e.state() != PageState::remote && !asked) || e.version >= header.version) continue;
+    const bool demanded = asked && !e.prefetched;
     leave_remote(e);
-    note_remote(e, static_cast<uint16_t>(header.argument), header.version);
-    retry_if_deferred(page);  // whoever asks for this version is told where it went
+    note_remote(e, owner, header.version);
+    if (demanded)
+      ask_on(page, owner);
+    else
+      retry_if_deferred(page);  // whoever asks for this version is told where it went
   }
 }
 

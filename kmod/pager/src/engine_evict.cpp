@@ -353,17 +353,36 @@ uint64_t Engine::on_node_down(Node& node) {
   std::erase_if(deferred_, [&](const Deferred& d) { return d.from == node.index; });
   hints_.set(node.index, {});
   if (config_.self == kHome) return 0;  // home decides whether the run can go on without it
-  // Home knows where they went, if it gave them away before it left: whoever waits for one asks there.
+  // Home knows where they went, if it gave them away before it left: whoever waits for one asks there. What
+  // it had from here home may not have heard of, if the lane between them was cut.
+  FrameHeader note;
+  note.argument = node.index;
+  const auto tell = [&] {
+    if (Node* home = lanes_.find(kHome); note.count > 0 && home != nullptr && !node.left)
+      lanes_.send(*home, FrameType::owner, note);
+    note.count = 0;
+  };
   std::vector<uint64_t> pages;
   table_.for_each_touched(0, page_of(kUserSpaceEnd), [&](uint64_t page, PageEntry& e) {
     const bool asked = e.state() == PageState::in_flight;
     if (asked && e.asked() != node.index && e.known_owner() == node.index) e.set_asked(e.asked(), kHome);
     if (!(asked ? e.asked() == node.index : e.state() == PageState::remote && e.where == node.index)) return;
-    if (asked) pages.push_back(page);
+    if (asked) {
+      pages.push_back(page);
+    } else if (note.count > 0 && note.page + note.count == page && note.version == e.version &&
+               note.count < kMaxPagesPerFrame) {
+      note.count++;
+    } else {
+      tell();
+      note.page = page;
+      note.count = 1;
+      note.version = e.version;
+    }
     const uint16_t known = asked && e.known_owner() != node.index ? e.known_owner() : kHome;
     leave_remote(e);
     note_remote(e, known, e.version);
   });
+  tell();
   for (const uint64_t page : pages) {
     memory_.wake(page, 1);
     retry_if_deferred(page);

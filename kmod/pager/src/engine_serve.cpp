@@ -27,9 +27,7 @@ bool Engine::on_frame(Node& node, const Frame& frame) {
       return true;
     case FrameType::file_pages: on_file_pages(frame); return true;
     case FrameType::drop: apply_drop(frame.header); return true;
-    case FrameType::owner:  // only of itself
-      if (frame.header.argument == node.index) on_owner_note(frame.header);
-      return true;
+    case FrameType::owner: on_owner_note(frame.header); return true;
     default: return false;
   }
 }
@@ -38,7 +36,8 @@ void Engine::serve_get(Node& node, const FrameHeader& header) {
   if (header.count == 0 || header.count > Prefetch::kWindowMax || header.argument >= header.count) return;
   const bool keep = (header.flags & kKeepsCopies) != 0 && node.index == kHome;
   const bool by_hint = (header.flags & kByHint) != 0;
-  serve({node.index, keep, by_hint, header.page, header.count, header.page + header.argument, header.version, 0});
+  const uint64_t demand = header.page + header.argument;
+  serve({node.index, keep, by_hint, header.page, header.count, demand, header.version, 0});
 }
 
 bool Engine::must_defer(uint64_t page, uint64_t version, uint64_t& not_before_us) {
