@@ -25,7 +25,10 @@ export interface Describe {
 export function describeFields(describe: Describe): [number[], string[]] {
   const { role, pagerPid, appPid, node, lanePort, memoryPages, epoch, uid, startedAtMs } = describe
   const nums = [pagerPid, appPid, node, lanePort, memoryPages, epoch, uid, startedAtMs]
-  return [[PAGER_ROLES.indexOf(role), ...nums], [describe.id, describe.program, describe.nodeName]]
+  return [
+    [PAGER_ROLES.indexOf(role), ...nums],
+    [describe.id, describe.program, describe.nodeName],
+  ]
 }
 
 export function readDescribe(fields: Fields): Describe {

@@ -1,7 +1,7 @@
 /**
  * Carries ownership summaries (agent/machines/ownership-gossip.ts) between the pagers of this agent and the agents of the
  * other participants. They go on the streams between agents, not in the gossip that all agents hear: only members of a
- * process have a use for them, and a gossiped message costs everybody some fifteen times as much (docs/architecture.md).
+ * process have a use for them (docs/architecture.md, "Decisions").
  */
 
 import type { OwnedRange } from '../../kmod/ownership/hints.js'

@@ -15,8 +15,9 @@ import { areOwnedRanges, type OwnedRange } from '../../kmod/ownership/hints.js'
 import type { PeerId, ProcessId } from './types.js'
 
 export const SUMMARIES_MAX = 8
-/** How often a pager is asked, times a number around 1. */
+/** How often a pager is asked, times a number around 1: more rarely where many are told, to stay below 1 % of a CPU. */
 const ASK_MS = 2_000
+const ASK_MS_PER_RECEIVER = 100
 /** One that has not answered by then is asked anew: its connection may have broken. */
 const UNANSWERED_MS = 60_000
 const TELL_AGAIN_MS = 15_000
@@ -85,16 +86,18 @@ export class OwnershipGossip {
   #onTick(here: readonly Stretched[], chance: number, now: number): OwnershipEffect[] {
     const ids = new Set(here.map(({ processId }) => processId))
     for (const id of this.#records.keys()) if (!ids.has(id)) this.#records.delete(id)
+    const told = here.reduce((sum, each) => sum + receivers(each).length, 0)
+    const askMs = Math.max(ASK_MS, ASK_MS_PER_RECEIVER * told) * chance
     const effects: OwnershipEffect[] = []
     const news = new Map<PeerId, OwnedSummary[]>()
     for (const each of here) {
-      const record = this.#record(each, now + ASK_MS * chance)
+      const record = this.#record(each, now + askMs)
       effects.push(...this.#forget(record, now))
       this.#tell(record, news, now)
       const isAsked = record.askedAt !== undefined && now - record.askedAt < UNANSWERED_MS
       if (isAsked || now < record.askAt || receivers(each).length === 0) continue
       record.askedAt = now
-      record.askAt = now + ASK_MS * chance
+      record.askAt = now + askMs
       effects.push({ kind: 'ask', processId: each.processId })
     }
     for (const [peer, all] of news)

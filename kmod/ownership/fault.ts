@@ -131,7 +131,8 @@ function plannedRun(
   const step = plan.down ? -1 : 1
   const run = [page]
   for (let next = page + step; run.length < plan.count; next += step) {
-    if (next < region.first || next >= region.end || !like(s.peek(next as PageNumber), next as PageNumber)) break
+    if (next < region.first || next >= region.end || !like(s.peek(next as PageNumber), next as PageNumber))
+      break
     run.push(next as PageNumber)
   }
   if (plan.down) run.reverse()

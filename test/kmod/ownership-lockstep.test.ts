@@ -64,7 +64,7 @@ function compare(t: ExecutionContext, walk: Pick<Walk, 'steps' | 'answers'>): vo
 /** What has to have happened in the answers of a walk for it to be worth anything: how often, at least. */
 const SIGHTS: readonly [string, RegExp, number][] = [
   ['a GET waits', / \d=\d+,\d+,\d+,[1-9]/, 10_000],
-  ['asked by a hint', /\d>\du:2:2:/, 300],
+  ['asked by a hint', /\d>\du:2:2:/, 100],
   ['moved on', /:4:\d:0(?=[ /])/, 500],
   ['pinned', /:16:0:0(?=[ /])/, 200],
   ['a drop', />\du:6:/, 200],
@@ -89,7 +89,15 @@ test('pager and twin agree when more GETs wait than may', t => {
   const page = pageNumber(FIRST)
   walk.access(nodeIndex(1), page, 'read', 0)
   const version = 0 as Version
-  const get = { type: 'get', first: page, count: 1, demand: page, version, keep: false, byHint: false } as const
+  const get = {
+    type: 'get',
+    first: page,
+    count: 1,
+    demand: page,
+    version,
+    keep: false,
+    byHint: false,
+  } as const
   for (let i = 0; i < 4100; i++) walk.forge(HOME, nodeIndex(1), get)
   walk.settle()
   compare(t, walk)

@@ -8,7 +8,6 @@ import { uniformInt } from 'pure-rand/distribution/uniformInt'
 import { xoroshiro128plus } from 'pure-rand/generator/xoroshiro128plus'
 
 import { FrameType, PageFlag } from '../../kmod/lane-frames.js'
-import { OWNED_RANGES_MAX } from '../../kmod/ownership/hints.js'
 import type { Page, PageFrame, PageMeta, PageState, Version } from '../../kmod/ownership/types.js'
 import { HOME, type NodeIndex, nodeIndex, type PageNumber, pageNumber } from '../../placement/ids.js'
 import { micros } from '../../placement/units.js'
@@ -44,7 +43,8 @@ function frameText(frame: PageFrame): string {
   switch (frame.type) {
     case 'get': {
       const { first, count, version, demand, keep, byHint } = frame
-      return [FrameType.get, Number(keep) + 2 * Number(byHint), first, count, version, demand - first].join(':')
+      const flags = Number(keep) + 2 * Number(byHint)
+      return [FrameType.get, flags, first, count, version, demand - first].join(':')
     }
     case 'pages':
     case 'push': {
@@ -296,20 +296,18 @@ export class Walk {
     }
   }
 
-  /** Half of them lies, and the truth is old by the time it is used. */
+  /** A quarter are lies, and the truth is old by the time it is used. */
   #hint(): void {
     const [node, of] = [this.#aliveNode(), this.#aliveNode()]
-    const owns = (page: PageNumber) => {
-      const { state } = this.#world.node(of).page(page)
-      return this.#chance(50) ? this.#chance(50) : state === 'resident' || state === 'spilled'
-    }
-    const pages = Array.from({ length: this.options.pages }, (_, i) => this.#world.page(i))
-    const ranges = pages.filter(owns).slice(0, OWNED_RANGES_MAX).map(first => {
-      const version = this.#version(this.#world.node(of).page(first))
-      return { first, pages: 1, birth: Math.floor(version / 2 ** 32), moves: version % 2 ** 32 }
+    const owner = this.#world.node(of)
+    const owns = (page: PageNumber) => (owner.page(page).state === 'resident') !== this.#chance(25)
+    const pages = Array.from({ length: this.options.pages }, (_, i) => this.#world.page(i)).filter(owns)
+    const told = pages.map(page => ({ page, version: this.#version(owner.page(page)) }))
+    const ranges = told.map(({ page, version }) => {
+      return { first: page, pages: 1, birth: Math.floor(version / 2 ** 32), moves: version % 2 ** 32 }
     })
     this.#world.node(node).onHints(of, ranges)
-    const text = ranges.map(({ first, birth, moves }) => ` ${first} 1 ${birth * 2 ** 32 + moves}`)
+    const text = told.map(({ page, version }) => ` ${page} 1 ${version}`)
     this.#note(`k ${node} ${of}${text.join('')}`, [], [node])
   }
 

@@ -270,7 +270,7 @@ class Engine {
   uint64_t copied_ = 0;
   std::vector<PageMeta> offer_answers_;
   uint64_t tell_from_ = 0;  // where the notes of tell_owned go on
-  Hints hints_;  // participants
+  Hints hints_;             // participants
   OwnedSummary owned_;
   std::vector<std::function<void(const std::vector<OwnedRange>&)>> owned_waiters_;  // while it is made
   std::deque<Deferred> deferred_;

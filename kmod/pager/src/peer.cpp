@@ -122,8 +122,9 @@ void Peer::on_control(const ControlMessage& message,
     case ControlType::stats_request: return reply({ControlType::stats, {}, {stats_json()}});
     case ControlType::owned_request:
       if (!guests_.may_jump()) return reply({ControlType::owned, {}, {""}});  // nobody but home misses a page
-      return engine_->look_for_owned(
-          [reply](const auto& ranges) { reply({ControlType::owned, {}, {pack_owned(ranges)}}); });
+      return engine_->look_for_owned([reply](const auto& ranges) {
+        reply({ControlType::owned, {}, {pack_owned(ranges)}});
+      });
     case ControlType::hints:
       if (auto ranges = unpack_owned(message.strings[0]))
         engine_->set_hints(static_cast<uint64_t>(message.numbers[0]), std::move(*ranges));

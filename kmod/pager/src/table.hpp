@@ -34,7 +34,7 @@ enum class PageState : uint32_t {
 };
 
 constexpr unsigned kPlaceBits = 26, kTickBits = 7;  // of `where`, of `left_at`
-constexpr unsigned kNodeBits = 6;  // of a node's index
+constexpr unsigned kNodeBits = 6;                   // of a node's index
 constexpr uint64_t kOfferedBit = 1u << (kTickBits - 1);
 
 struct PageEntry {
@@ -57,8 +57,8 @@ struct PageEntry {
   uint16_t copy_at() const { return state() == PageState::resident ? left_at & (kOfferedBit - 1) : 0; }
   bool offered() const { return state() == PageState::resident && (left_at & kOfferedBit) != 0; }
 
-  // Pages in flight: who was asked, and who has it by the table, which is another node if a hint was followed.
-  // `where` holds the one, and the other plus 1 above it only if it is another.
+  // Pages in flight: who was asked, and who has it by the table, which is another node if a hint was
+  // followed. `where` holds the one, and the other plus 1 above it only if it is another.
   uint16_t asked() const { return where & ((1u << kNodeBits) - 1); }
   uint16_t known_owner() const {
     const auto known = static_cast<uint16_t>(where >> kNodeBits);

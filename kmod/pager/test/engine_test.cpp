@@ -104,52 +104,6 @@ void test_who_waits_is_told_of_a_move(const std::string& directory) {
   CHECK(s.answered(FrameType::pages).flags == kPageMoved && s.answered(FrameType::pages).owner == 3);
 }
 
-// Hints of nodes without a lane, or of none, change nothing.
-void test_a_hint_needs_a_lane(const std::string& directory) {
-  Scene s(2, kHome, directory);
-  s.join();
-  s.send_page(*s.bulk, FrameType::push, kPage, 5, 1);
-  s.drive_until([&] { return s.table.resident() == 1; });
-  s.engine.set_hints(3, {{kPage, 8, 9}});  // no lane leads there
-  s.engine.set_hints(2, {{kPage, 8, 9}});
-  s.engine.set_hints(kNodesMax, {{kPage, 8, 9}});
-  s.get(kPage, 0);
-  s.drive_until([&] { return s.seen[FrameType::pages] == 1; });
-  s.fault(kPage);
-  s.drive_until([&] { return s.seen[FrameType::get] == 1; });
-  CHECK(s.last[FrameType::get].first.flags == 0 && s.last[FrameType::get].first.version == 6);
-  CHECK(s.table.peek(kPage).asked() == kHome && s.table.peek(kPage).known_owner() == kHome);
-}
-
-// Who has not got the page says so at once when only a hint led to it, and waits for it otherwise.
-void test_a_hint_is_not_waited_for(const std::string& directory) {
-  Scene s(2, 3, directory);
-  s.join();
-  FrameHeader get;
-  get.page = kPage;
-  get.count = 1;
-  get.version = 1;
-  s.send(*s.urgent, FrameType::get, get);
-  s.settle();
-  CHECK(s.seen[FrameType::pages] == 0);
-  get.flags = kByHint;
-  s.send(*s.urgent, FrameType::get, get);
-  s.drive_until([&] { return s.seen[FrameType::pages] == 1; });
-  CHECK(s.answered(FrameType::pages).flags == kPageAbsent);
-  get.version = 0;
-  s.send(*s.urgent, FrameType::get, get);
-  s.drive_until([&] { return s.seen[FrameType::pages] == 2; });
-  CHECK(s.answered(FrameType::pages).flags == kPageAbsent);
-  s.send_page(*s.bulk, FrameType::push, kPage, 5, 77);
-  s.drive_until([&] { return s.seen[FrameType::pages] == 3; });  // the one that waited
-  CHECK(s.answered_word(FrameType::pages) == 77);
-  s.engine.set_hints(3, {{kPage, 8, 9}});
-  s.fault(kPage + 1);
-  s.drive_until([&] { return s.seen[FrameType::get] == 1; });
-  CHECK(s.last[FrameType::get].first.flags == kByHint);
-  CHECK(s.table.peek(kPage + 1).asked() == 3 && s.table.peek(kPage + 1).known_owner() == kHome);
-}
-
 void test_frames_before_up_are_kept(const std::string& directory) {
   Scene s(kHome, 1, directory);
   s.hello(*s.urgent, 0);
@@ -412,8 +366,6 @@ int run_engine_tests(const std::string& directory) {
       {"an old answer is asked again", test_old_answer_is_asked_again},
       {"an owner note answers who waits", test_owner_note_answers_who_waits},
       {"who waits is told of a move", test_who_waits_is_told_of_a_move},
-      {"a hint needs a lane", test_a_hint_needs_a_lane},
-      {"a hint is not waited for", test_a_hint_is_not_waited_for},
       {"frames before up are kept", test_frames_before_up_are_kept},
       {"two pushers do not overrun a lender", test_two_pushers_do_not_overrun},
       {"what overruns a lender leaves it again", test_what_overruns_leaves_again},
@@ -432,6 +384,7 @@ int run_engine_tests(const std::string& directory) {
   }
   run_copies_tests(directory);
   run_limit_tests(directory);
+  run_hint_tests(directory);
   std::printf("all engine tests passed\n");
   return 0;
 }

@@ -135,9 +135,11 @@ void test_summary() {
 
 std::string owned_in(PageTable& table) {
   OwnedSummary owned;
-  while (!owned.look_on(table));
+  while (!owned.look_on(table))
+    ;
   std::string text;
-  for (const auto& [first, pages, version] : owned.ranges()) text += format("%lu+%lu@%lu ", first, pages, version);
+  for (const auto& [first, pages, version] : owned.ranges())
+    text += format("%lu+%lu@%lu ", first, pages, version);
   return text;
 }
 

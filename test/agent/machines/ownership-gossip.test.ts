@@ -54,6 +54,13 @@ test('a pager is asked every two seconds, and not again before it has answered',
   t.deepEqual(kinds(agent.tick(60_000)), ['ask'])
 })
 
+test('who has many to tell asks more rarely', t => {
+  const agent = new Agent(Array.from({ length: 10 }, (_, i) => process(1, [0, 2, 3, 4, 5], id(i))))
+  agent.tick()
+  t.deepEqual(agent.tick(3_900), [])
+  t.is(agent.tick(200).length, 10)
+})
+
 test('nobody is asked for the sake of home alone', t => {
   const agent = new Agent([process(1, [0])])
   agent.tick()
@@ -128,11 +135,13 @@ test('home believes nobody: it hears of every move', t => {
 })
 
 test('whatever is said, what comes out is in bounds', t => {
-  const number = fc.oneof(fc.nat({ max: 40 }), fc.constantFrom(-1, 2 ** 32, 2 ** 35, 2 ** 53, 0.5, Number.NaN))
-  const ranges = fc.array(
-    fc.record({ first: number, pages: number, birth: number, moves: number }),
-    { maxLength: OWNED_RANGES_MAX + 2 },
+  const number = fc.oneof(
+    fc.nat({ max: 40 }),
+    fc.constantFrom(-1, 2 ** 32, 2 ** 35, 2 ** 53, 0.5, Number.NaN),
   )
+  const ranges = fc.array(fc.record({ first: number, pages: number, birth: number, moves: number }), {
+    maxLength: OWNED_RANGES_MAX + 2,
+  })
   const summary = fc.record({ processId: fc.constantFrom(id(1), id(2), id(3)), ranges })
   const event: fc.Arbitrary<OwnershipEvent> = fc.oneof(
     fc.record({
