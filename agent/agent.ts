@@ -16,6 +16,7 @@ import { HomeWatch, WATCH_MS } from './executor/home-watch.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { listNodes } from './executor/nodes.js'
+import { OwnershipNews } from './executor/ownership-news.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
 import { Probes } from './executor/probes.js'
 import { Records } from './executor/records.js'
@@ -122,6 +123,7 @@ class Agent implements AgentService {
   #homes: Homes | undefined
   #probes: Probes | undefined
   #distances: Distances | undefined
+  #ownership: OwnershipNews | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
   #messagesSent = 0
@@ -281,6 +283,8 @@ class Agent implements AgentService {
     this.#probes = new Probes({ ...this.#surroundings, self, pagers: this.#pagers, send, joined, pagerOf })
     const distances = new Distances({ ...this.#surroundings, send, onChange: peer => this.#tellHomes(peer) })
     this.#distances = distances
+    const here = () => [...(this.#homes?.stretched() ?? []), ...(this.#lending?.stretched() ?? [])]
+    this.#ownership = new OwnershipNews({ ...this.#surroundings, send }, here)
     return {
       ...this.#surroundings,
       name,
@@ -293,6 +297,7 @@ class Agent implements AgentService {
       listenHosts: parts.listenHosts,
       pagers: this.#pagers,
       probes: this.#probes,
+      ownership: this.#ownership,
       send,
       hostOf: peer => member(peer)?.host ?? '',
       nameOf: peer => member(peer)?.load.name ?? peer,
@@ -325,8 +330,8 @@ class Agent implements AgentService {
       this.#options.log.info(`${this.#membership.member(peer)?.load.name ?? peer} is leaving`)
       this.#feed({ kind: 'leaving', peer })
     }
-    const [homes, lending, probes, distances] = [this.#homes, this.#lending, this.#probes, this.#distances]
-    return { onLeaving, homes, lending, probes, distances }
+    const [homes, lending, probes] = [this.#homes, this.#lending, this.#probes]
+    return { onLeaving, homes, lending, probes, distances: this.#distances, ownership: this.#ownership }
   }
 
   /** Peers that there are streams to. */
@@ -368,6 +373,7 @@ class Agent implements AgentService {
   #onTick(): void {
     this.#feed({ kind: 'tick' })
     this.#lending?.onTick()
+    this.#ownership?.onTick()
     for (const home of this.#homes?.all() ?? []) home.onTick()
     this.#distances?.onTick(this.#joined())
   }

@@ -1,5 +1,6 @@
 /** Which part of an agent hears of which message of another agent. */
 
+import type { OwnedSummary } from '../machines/ownership-gossip.js'
 import type { PeerId, ProcessId } from '../machines/types.js'
 import type { PeerMessage } from '../net/messages.js'
 import type { DistanceMessage } from './distances.js'
@@ -13,6 +14,7 @@ export interface Hearers {
   readonly lending: { onMessage(peer: PeerId, message: LendingMessage): void } | undefined
   readonly probes: { onMessage(peer: PeerId, message: ProbeMessage): void } | undefined
   readonly distances: { onMessage(peer: PeerId, message: DistanceMessage): void } | undefined
+  readonly ownership: { onHeard(peer: PeerId, summaries: readonly OwnedSummary[]): void } | undefined
 }
 
 export function dispatch(to: Hearers, peer: PeerId, message: PeerMessage): void {
@@ -43,6 +45,9 @@ export function dispatch(to: Hearers, peer: PeerId, message: PeerMessage): void 
     case 'ping':
     case 'pong':
       to.distances?.onMessage(peer, message)
+      return
+    case 'owned':
+      to.ownership?.onHeard(peer, message.summaries)
       return
     default:
       to.lending?.onMessage(peer, message)

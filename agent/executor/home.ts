@@ -21,6 +21,7 @@ import { LANE_KEY_BYTES, type PeerMessage } from '../net/messages.js'
 import type { HomeAttachment } from '../service.js'
 import { type Context, EventLoop } from './context.js'
 import { Detection } from './detection.js'
+import type { StretchedHere } from './ownership-news.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
 import { reconnect } from './reconnect.js'
 import type { Records } from './records.js'
@@ -140,6 +141,10 @@ export class HomeProcess {
     return 1 + this.#machine.up().length
   }
 
+  stretched(): StretchedHere {
+    return { processId: this.attachment.id, node: 0, members: this.#machine.up(), client: this.#client }
+  }
+
   participantNames(): string[] {
     return [this.#context.name, ...this.#machine.up().map(participant => participant.name)]
   }
@@ -256,6 +261,9 @@ export class HomeProcess {
       case 'room-wanted':
         log.debug(`${this.attachment.id}: ${event.pages} more pages wanted`)
         this.#feed({ kind: 'rest', peer: undefined })
+        break
+      case 'owned':
+        this.#context.ownership.onOwned(this.attachment.id, event.ranges)
         break
       case 'exited':
         this.#end(false)

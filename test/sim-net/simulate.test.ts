@@ -94,6 +94,18 @@ for (const [bug, kinds] of BUGS) {
   })
 }
 
+test('agents that lie about what they own break nothing', t => {
+  t.timeout(170_000)
+  let asked = 0
+  for (const seed of [1, 2]) {
+    const result = run(seed, 'chaos', 'lies-about-pages')
+    t.is(result.violations.length, 0, told(result))
+    t.true(result.operations > 0)
+    asked += result.askedByHint
+  }
+  t.true(asked > 0, 'nobody has believed a lie')
+})
+
 test('a picture of a run has a row for each agent', t => {
   const seen = simulator.start({ agents: 3, seconds: 3, seed: 1, faults: 'churn', record: true })
   while (seen.step());

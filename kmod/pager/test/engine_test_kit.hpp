@@ -44,6 +44,7 @@ struct FakeHost : EngineHost {
 void run_copies_tests(const std::string& directory);   // engine_copies_test.cpp
 void run_limit_tests(const std::string& directory);    // engine_limit_test.cpp
 void run_overdue_tests(const std::string& directory);  // engine_overdue_test.cpp
+void run_hint_tests(const std::string& directory);     // engine_hints_test.cpp
 
 // Another node beside the one under test: pushes as far as the last status allows, as fast as it can.
 struct Pusher {

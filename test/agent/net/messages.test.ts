@@ -11,6 +11,9 @@ const processId = '0123456789abcdef' as ProcessId
 const terms = { pages: 5, threads: 1, ttlMs: 10_000 }
 const laneKey = new Uint8Array(32)
 
+const range = (first: number, pages: number) => ({ first, pages, birth: 0, moves: 1 })
+const owned = (ranges: readonly unknown[]) => ({ kind: 'owned', summaries: [{ processId, ranges }] })
+
 for (const message of MESSAGES) {
   test(`${message.kind} survives`, t => {
     t.deepEqual(decodeMessage(encodeMessage(message)), { kind: 'ok', message })
@@ -29,6 +32,13 @@ test('values out of range are refused', t => {
   const wrong: unknown[] = [
     { kind: 'release', processId: 'x', leaseId: 1, homeEnded: true },
     { kind: 'release', processId, leaseId: -1, homeEnded: true },
+    owned([range(9, 0)]),
+    owned([range(2 ** 35 - 2, 2)]),
+    owned([{ ...range(9, 1), moves: 2 ** 32 }]),
+    owned([range(9, 3), range(11, 1)]),
+    owned([range(9, 3), range(4, 1)]),
+    owned(Array.from({ length: 65 }, (_, i) => range(2 * i, 1))),
+    { kind: 'owned', summaries: Array(9).fill({ processId, ranges: [] }) },
     { kind: 'release', processId, leaseId: 1.5, homeEnded: true },
     { kind: 'release', processId, leaseId: 1, homeEnded: 1 },
     { kind: 'lane-ask', processId, leaseId: 1, fromNode: 64, laneKey },

@@ -49,4 +49,5 @@ export const MESSAGES: readonly PeerMessage[] = [
   { kind: 'probe-answer', probeId: 1, state: 'stalls' },
   { kind: 'ping', pingId: 2 ** 47 },
   { kind: 'pong', pingId: 2 ** 47 },
+  { kind: 'owned', summaries: [{ processId, ranges: [{ first: 9, pages: 3, birth: 2, moves: 5 }] }] },
 ]
