@@ -124,6 +124,7 @@ class Agent implements AgentService {
   #messagesSent = 0
   #messagesReceived = 0
   #loadTimer: Timer | undefined
+  #usageTimer: Timer | undefined
   #stopping: Promise<void> | undefined
   #failure: AgentError | undefined
   #onFailure: (error: AgentError) => void = () => {}
@@ -152,7 +153,6 @@ class Agent implements AgentService {
       every(this.#clock, TICK_MS, () => this.#onTick()),
       every(this.#clock, CAPACITY_MS, () => this.#watchCapacity(parts.facts.pageSize)),
       every(this.#clock, WATCH_MS, () => void watch.look(this.#homes?.all() ?? [])),
-      every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage()),
     )
     this.#publishLoad()
   }
@@ -249,6 +249,7 @@ class Agent implements AgentService {
 
   async #stop(): Promise<void> {
     for (const timer of this.#timers.splice(0)) timer.cancel()
+    this.#usageTimer?.cancel()
     const ticking = every(this.#clock, TICK_MS, () => this.#onTick())
     for (const { peer } of this.#membership.members()) this.#network?.send(peer, { kind: 'leaving' })
     await this.#lending?.handBack(HAND_BACK_MS)
@@ -351,6 +352,7 @@ class Agent implements AgentService {
         return
       case 'unavailable':
         for (const home of this.#homes?.all() ?? []) home.onUnavailable(effect.peer, effect.why)
+        if (effect.why === 'suspected') void this.#network?.check(effect.peer)
         return
       case 'new-stranger': {
         const { name, address, remedy } = effect.stranger
@@ -369,6 +371,14 @@ class Agent implements AgentService {
     this.#feed({ kind: 'tick' })
     this.#lending?.onTick()
     for (const home of this.#homes?.all() ?? []) home.onTick()
+    this.#watchUsage()
+  }
+
+  #watchUsage(): void {
+    const isHolding = (this.#lending?.held().length ?? 0) > 0 && this.#stopping === undefined
+    if (isHolding) this.#usageTimer ??= every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage())
+    else this.#usageTimer?.cancel()
+    if (!isHolding) this.#usageTimer = undefined
   }
 
   #watchCapacity(pageSize: number): void {
