@@ -45,7 +45,9 @@ const REOPEN_MS = 250
 const OPEN_INSTEAD_MS = 1_000
 /** From there on gossipsub takes nothing more of a peer. */
 const SCORE_MIN = -80
-const CHECK_TIMEOUT_MS = 2_000
+const MOVED_TIMEOUT_MS = 2_000
+/** Who is only busy needs more than one that has moved. */
+const SILENT_TIMEOUT_MS = 10_000
 const CLOSE_TIMEOUT_MS = 1_000
 
 /** Only where the address names one: without it whoever answers is welcome. */
@@ -119,7 +121,7 @@ export class Libp2pNetwork implements PeerNetwork {
       isConnected: peer => this.#connected.has(peer),
       dial: (addresses, peer) => this.#dial(addresses, peer),
       onOutcome: (target, outcome) => this.#onOutcome(target, outcome),
-      onMoved: peer => void this.check(peer),
+      onMoved: peer => void this.check(peer, MOVED_TIMEOUT_MS),
     })
   }
 
@@ -165,10 +167,10 @@ export class Libp2pNetwork implements PeerNetwork {
    * Gives up the connection to a peer that has moved or is silent, unless a ping comes back: if its address is no more,
    * nothing would for a quarter of an hour.
    */
-  async check(peer: PeerId): Promise<void> {
+  async check(peer: PeerId, timeoutMs = SILENT_TIMEOUT_MS): Promise<void> {
     if (!this.#connected.has(peer)) return
     try {
-      const signal = AbortSignal.timeout(CHECK_TIMEOUT_MS)
+      const signal = AbortSignal.timeout(timeoutMs)
       await this.#node.services.ping.ping(peerIdFromString(peer), { signal })
     } catch {
       this.#reset(peer, 'it does not answer')

@@ -9,6 +9,7 @@
 import { arch, cpus, release, tmpdir, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { ROOT } from '../helpers/native.js'
+import { MANY } from './agents/many.js'
 import { agents } from './agents/measures.js'
 import { CPU_PER_PAGE, PAGER_MEMORY } from './costs.js'
 import { type Figure, Rounds } from './figure.js'
@@ -29,7 +30,7 @@ interface Options {
 const PLANE: readonly Measure[] = [PULL, JUMP, SCAN, CPU_PER_PAGE]
 /** Not a matter of time: once is enough. */
 const COUNTS: readonly Measure[] = [PAGER_MEMORY, RANDOM_ACCESS]
-const AGENTS: readonly Measure[] = [agents(3), agents(8), agents(16)]
+const AGENTS: readonly Measure[] = [agents(3), agents(8), agents(16), MANY]
 const FITS: readonly Measure[] = [fits('cpu'), fits('malloc'), fits('io')]
 
 function progress(text: string): void {

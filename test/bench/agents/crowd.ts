@@ -1,7 +1,8 @@
 /**
- * Many whole agents in one process, with pagers that only say what their machine is: they find the others, gossip as all
- * agents do, and lend next to nothing. Started with one argument, the options; says a line once all are started, and ends
- * with its standard input.
+ * Whole agents, many in one process: they find the others and gossip as all agents do, and lend next to nothing. They
+ * are impatient: a few of them say as much as many.
+ *
+ * Started with one argument, the options; ends with its standard input.
  */
 
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -9,19 +10,42 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { startAgent } from '../../../agent/agent.js'
 import { systemPagers } from '../../../agent/executor/pagers.js'
+import { Rng, systemRng } from '../../../agent/ports/rng.js'
+import { SYSTEM } from '../../../agent/ports/surroundings.js'
 
 export interface CrowdOptions {
   readonly keyFile: string
   readonly host: string
   readonly names: readonly string[]
+  /** How many times as often they tell their load. */
+  readonly times: number
 }
 
 const QUIET = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} }
 
-async function crowd({ keyFile, host, names }: CrowdOptions): Promise<void> {
+/** Agents wait for a part of their periods that is drawn: here for a smaller one. */
+class Impatient extends Rng {
+  readonly #times: number
+
+  constructor(times: number) {
+    super()
+    this.#times = times
+  }
+
+  next(): number {
+    return systemRng.next()
+  }
+
+  override between(least: number, most: number): number {
+    return super.between(least, most) / this.#times
+  }
+}
+
+async function crowd({ keyFile, host, names, times }: CrowdOptions): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'el-crowd-'))
   process.on('exit', () => rmSync(directory, { recursive: true, force: true }))
-  const facts = await systemPagers.facts()
+  process.stdin.on('end', () => process.exit(0)).resume()
+  const surroundings = { ...SYSTEM, rng: new Impatient(times) }
   for (const name of names) {
     const dataDir = join(directory, name)
     const options = {
@@ -37,10 +61,8 @@ async function crowd({ keyFile, host, names }: CrowdOptions): Promise<void> {
       spillMaxBytes: 1,
       log: QUIET,
     }
-    await startAgent(options, { ...systemPagers, facts: () => Promise.resolve(facts) })
+    await startAgent(options, systemPagers, surroundings)
   }
-  process.stdout.write('started\n')
-  process.stdin.on('end', () => process.exit(0)).resume()
 }
 
 await crowd(JSON.parse(process.argv[2] ?? '') as CrowdOptions)
