@@ -36,6 +36,10 @@ class Impatient extends Rng {
     return systemRng.next()
   }
 
+  below(limit: number): number {
+    return systemRng.below(limit)
+  }
+
   override between(least: number, most: number): number {
     return super.between(least, most) / this.#times
   }
