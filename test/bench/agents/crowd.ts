@@ -2,12 +2,15 @@
  * Whole agents, many in one process: they find the others and gossip as all agents do, and lend next to nothing. They
  * are impatient: a few of them say as much as many.
  *
- * Started with one argument, the options; ends with its standard input.
+ * Started with one argument, the options; says a line when all of them know one another, and ends with its standard
+ * input. They come one after the other: handshakes of all with all at once would take this one process longer than
+ * their time limit.
  */
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { startAgent } from '../../../agent/agent.js'
 import { systemPagers } from '../../../agent/executor/pagers.js'
 import { Rng, systemRng } from '../../../agent/ports/rng.js'
@@ -21,6 +24,7 @@ export interface CrowdOptions {
   readonly times: number
 }
 
+const POLL_MS = 20
 const QUIET = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} }
 
 /** Agents wait for a part of their periods that is drawn: here for a smaller one. */
@@ -50,7 +54,7 @@ async function crowd({ keyFile, host, names, times }: CrowdOptions): Promise<voi
   process.on('exit', () => rmSync(directory, { recursive: true, force: true }))
   process.stdin.on('end', () => process.exit(0)).resume()
   const surroundings = { ...SYSTEM, rng: new Impatient(times) }
-  for (const name of names) {
+  for (const [others, name] of names.entries()) {
     const dataDir = join(directory, name)
     const options = {
       name,
@@ -65,8 +69,10 @@ async function crowd({ keyFile, host, names, times }: CrowdOptions): Promise<voi
       spillMaxBytes: 1,
       log: QUIET,
     }
-    await startAgent(options, systemPagers, surroundings)
+    const agent = await startAgent(options, systemPagers, surroundings)
+    while (agent.nodes().filter(node => node.state === 'joined').length <= others) await sleep(POLL_MS)
   }
+  process.stdout.write('started\n')
 }
 
 await crowd(JSON.parse(process.argv[2] ?? '') as CrowdOptions)

@@ -7,7 +7,9 @@
  * the memory of a hundred connections, and the ten sends a second with which an agent tells its own load to all.
  */
 
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import type { Readable, Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { Figure } from '../figure.js'
@@ -22,7 +24,8 @@ const CPU_GOAL_PERCENT = 1
  * A hundred agents tell their loads after 0.7 to 1 times ten seconds, 12 a second in all; a few after as much of five
  * seconds, unless they are more impatient.
  */
-const CROWD = { agents: 12, times: 5 }
+const CROWD = { agents: 8, times: 7 }
+const CROWD_TIMEOUT_MS = 180_000
 const IDLE_SECONDS = { full: 60, quick: 15 }
 const SETTLE_MS = 15_000
 const PROCESSES = 10
@@ -42,6 +45,7 @@ export const MANY: Measure = {
     const group = await AgentGroup.make()
     const crowd = startCrowd(group)
     try {
+      await once(crowd.stdout, 'data', { signal: AbortSignal.timeout(CROWD_TIMEOUT_MS) })
       for (const role of ROLES) await group.start(role, { flags: ['--capacity', LENDS[role]] })
       await group.untilJoined(ROLES.length + CROWD.agents)
       const runs = Array.from({ length: PROCESSES }, () =>
@@ -83,12 +87,12 @@ export const MANY: Measure = {
 
 const NOTES = { home: 'home of all ten', lender: 'lends to all ten', other: 'has no part in them' }
 
-function startCrowd(group: AgentGroup): ChildProcess {
+function startCrowd(group: AgentGroup): ChildProcessByStdio<Writable, Readable, null> {
   const { prefix, address: host } = group.place('crowd')
   const names = Array.from({ length: CROWD.agents }, (_, i) => `crowd-${i + 1}`)
   const options: CrowdOptions = { keyFile: group.cluster.keyFile, host, names, times: CROWD.times }
   const [command = '', ...words] = [...prefix, process.execPath, PROGRAM, JSON.stringify(options)]
-  return spawn(command, words, { stdio: ['pipe', 'ignore', 'inherit'] })
+  return spawn(command, words, { stdio: ['pipe', 'pipe', 'inherit'] })
 }
 
 async function whenStretched(group: AgentGroup): Promise<void> {
