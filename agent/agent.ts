@@ -248,8 +248,7 @@ class Agent implements AgentService {
   }
 
   async #stop(): Promise<void> {
-    for (const timer of this.#timers.splice(0)) timer.cancel()
-    this.#usageTimer?.cancel()
+    for (const timer of [...this.#timers.splice(0), this.#usageTimer]) timer?.cancel()
     const ticking = every(this.#clock, TICK_MS, () => this.#onTick())
     for (const { peer } of this.#membership.members()) this.#network?.send(peer, { kind: 'leaving' })
     await this.#lending?.handBack(HAND_BACK_MS)
@@ -375,10 +374,9 @@ class Agent implements AgentService {
   }
 
   #watchUsage(): void {
-    const isHolding = (this.#lending?.held().length ?? 0) > 0 && this.#stopping === undefined
+    const isHolding = this.#stopping === undefined && this.#lending?.held().length !== 0
     if (isHolding) this.#usageTimer ??= every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage())
-    else this.#usageTimer?.cancel()
-    if (!isHolding) this.#usageTimer = undefined
+    else this.#usageTimer = void this.#usageTimer?.cancel()
   }
 
   #watchCapacity(pageSize: number): void {

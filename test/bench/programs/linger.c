@@ -1,4 +1,5 @@
-/* A stretched program that has time: fills PAGES pages, then writes one of them every 100 ms until it is ended.
+/* A stretched program that has time: fills PAGES pages, then writes one of them every 100 ms until it is
+ * ended.
  *
  * Arguments: PAGES. */
 #include "remote.h"
