@@ -9,7 +9,7 @@
 import { availableParallelism } from 'node:os'
 import { lendablePages, machineMemory } from './executor/capacity.js'
 import type { Context } from './executor/context.js'
-import { describe } from './executor/describe.js'
+import { describeAll } from './executor/describe.js'
 import { dispatch, type Hearers } from './executor/dispatch.js'
 import { Distances } from './executor/distances.js'
 import { HomeWatch, WATCH_MS } from './executor/home-watch.js'
@@ -129,6 +129,7 @@ class Agent implements AgentService {
   #messagesSent = 0
   #messagesReceived = 0
   #loadTimer: Timer | undefined
+  #usageTimer: Timer | undefined
   #stopping: Promise<void> | undefined
   #failure: AgentError | undefined
   #onFailure: (error: AgentError) => void = () => {}
@@ -157,7 +158,6 @@ class Agent implements AgentService {
       every(this.#clock, TICK_MS, () => this.#onTick()),
       every(this.#clock, CAPACITY_MS, () => this.#watchCapacity(parts.facts.pageSize)),
       every(this.#clock, WATCH_MS, () => void watch.look(this.#homes?.all() ?? [])),
-      every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage()),
     )
     this.#publishLoad()
   }
@@ -178,23 +178,8 @@ class Agent implements AgentService {
     }
   }
 
-  async processes(): Promise<ProcessInfo[]> {
-    const homes = (this.#homes?.all() ?? []).map(async home => {
-      const { id, program } = home.attachment
-      const base = { id, program, role: 'home', home: this.#options.name } as const
-      return describe(this.#clock, base, home.client, home.participantNames())
-    })
-    const held = (this.#lending?.held() ?? []).map(async ({ lease, process }) => {
-      const { processId: id, program, homeName } = lease
-      const base = { id, program, role: 'participant', home: homeName } as const
-      return describe(
-        this.#clock,
-        base,
-        process.client,
-        process.members().map(member => member.name),
-      )
-    })
-    return Promise.all([...homes, ...held])
+  processes(): Promise<ProcessInfo[]> {
+    return describeAll(this.#clock, this.#options.name, this.#homes, this.#lending)
   }
 
   async attachHome(home: HomeAttachment): Promise<void> {
@@ -258,7 +243,7 @@ class Agent implements AgentService {
   }
 
   async #stop(): Promise<void> {
-    for (const timer of this.#timers.splice(0)) timer.cancel()
+    for (const timer of [...this.#timers.splice(0), this.#usageTimer]) timer?.cancel()
     const ticking = every(this.#clock, TICK_MS, () => this.#onTick())
     for (const { peer } of this.#membership.members()) this.#network?.send(peer, { kind: 'leaving' })
     await this.#lending?.handBack(HAND_BACK_MS)
@@ -356,6 +341,7 @@ class Agent implements AgentService {
         return
       case 'unavailable':
         for (const home of this.#homes?.all() ?? []) home.onUnavailable(effect.peer, effect.why)
+        if (effect.why === 'suspected') void this.#network?.check(effect.peer)
         return
       case 'new-stranger': {
         const { name, address, remedy } = effect.stranger
@@ -376,6 +362,13 @@ class Agent implements AgentService {
     this.#ownership?.onTick()
     for (const home of this.#homes?.all() ?? []) home.onTick()
     this.#distances?.onTick(this.#joined())
+    this.#watchUsage()
+  }
+
+  #watchUsage(): void {
+    const isHolding = this.#stopping === undefined && this.#lending?.held().length !== 0
+    if (isHolding) this.#usageTimer ??= every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage())
+    else this.#usageTimer = void this.#usageTimer?.cancel()
   }
 
   #watchCapacity(pageSize: number): void {

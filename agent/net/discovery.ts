@@ -1,15 +1,16 @@
 /**
- * LAN discovery as a libp2p PeerDiscovery: every agent says once a second by multicast where it can be dialled.
+ * LAN discovery as a libp2p PeerDiscovery: every agent says now and then by multicast where it can be dialled.
  *
  * One socket per interface and address, and only for addresses that the agent listens on: an agent on 127.0.0.1
  * announces itself on the loopback interface and nowhere else. The stock mDNS module sends on whatever interface the
  * routing table likes and finds nothing, silently, where there is no multicast route; naming the
  * interface on the socket needs no route. Several agents on one host share the port.
  * At start, and when somebody new is heard, packets follow quickly, so that two agents find each other within
- * half a second even when one packet is lost.
+ * half a second even when one packet is lost. For ten seconds one comes each second, and then each two seconds or, where
+ * many agents are heard, so that about ten come a second in all: a packet wakes everybody up, and who is new says so.
  *
- * Limits: on the loopback interface IPv4 alone; packets are checked before anything is believed (announcement.ts); 400
- * packets a second and socket, the rest is dropped unread.
+ * Limits: on the loopback interface IPv4 alone; packets are checked before anything is believed (announcement.ts); 800
+ * packets in two seconds and socket, the rest is dropped unread.
  */
 
 import './with-resolvers.js'
@@ -40,16 +41,20 @@ export const DISCOVERY_PORT = 47_719
 /** Packets stay on the link. */
 const TTL = 1
 const BURST_MS = [0, 100, 250, 500]
-const INTERVAL_MS = 1_000
-/** Interfaces come and go (cables, VPNs, DHCP). */
-const RESCAN_MS = 1_000
+/** Between two looks at the interfaces, which come and go (cables, VPNs, DHCP): at first, and later. */
+const TURN_MS = { fresh: 1_000, later: 2_000 }
+/** An agent, or what it says, is new for so long, and is announced each turn. */
+const FRESH_MS = 10_000
+/** Between two announcements later, for each agent that is heard; a turn at least. */
+const INTERVAL_MS_PER_AGENT = 100
+const INTERVAL_MS_MAX = 10_000
 /** To begin with. */
 const FIRST_SCANS_MS = 3_000
 /** Until the agent listens for the first time, which it does some ms after it started. */
 const FIRST_SCAN_MS = 20
 /** At most one extra packet in this time answers newcomers. */
 const ANSWER_MS = 150
-const PACKETS_PER_SECOND_MAX = 400
+const PACKETS_PER_TURN_MAX = 800
 const KNOWN_MAX = 1024
 const SEEN_MAX = 1024
 /** Between two claims against others with this agent's identity, and how long one is said. */
@@ -127,6 +132,8 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   #claimedAt = Number.NEGATIVE_INFINITY
   #answering = false
   #started = false
+  #freshUntil = 0
+  #announceAt = 0
 
   constructor(options: DiscoveryOptions, site: DiscoverySite) {
     super()
@@ -141,10 +148,6 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   afterStart(): void {
     this.#started = true
     this.#openFirst(performance.now() + FIRST_SCANS_MS)
-    this.#every(RESCAN_MS, () => this.#rescan())
-    this.#every(1_000, () => {
-      for (const channel of this.#channels.values()) channel.received = 0
-    })
   }
 
   /** Begins as soon as there are addresses to announce. */
@@ -155,7 +158,7 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
       return
     }
     for (const delayMs of BURST_MS) this.#after(delayMs, () => this.#announce())
-    this.#after(BURST_MS.at(-1) ?? 0, () => this.#repeat())
+    this.#nextTurn()
   }
 
   stop(): void {
@@ -178,17 +181,14 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
     this.#timers.add(timer)
   }
 
-  #every(periodMs: number, act: () => void): void {
-    this.#after(periodMs, () => {
-      act()
-      this.#every(periodMs, act)
-    })
-  }
-
-  #repeat(): void {
-    this.#after(INTERVAL_MS * (0.8 + 0.4 * Math.random()), () => {
-      this.#announce()
-      this.#repeat()
+  /** One timer for all that is done again and again: each wakes up a processor that may be idle. */
+  #nextTurn(): void {
+    const turnMs = performance.now() < this.#freshUntil ? TURN_MS.fresh : TURN_MS.later
+    this.#after(turnMs * (0.8 + 0.4 * Math.random()), () => {
+      this.#rescan()
+      for (const channel of this.#channels.values()) channel.received = 0
+      if (performance.now() >= this.#announceAt) this.#announce()
+      this.#nextTurn()
     })
   }
 
@@ -218,8 +218,11 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   }
 
   #prepare(endpoints: readonly Endpoint[]): void {
-    for (const channel of this.#channels.values())
-      channel.packet = this.#packet(channel.info.address, endpoints)
+    for (const channel of this.#channels.values()) {
+      const packet = this.#packet(channel.info.address, endpoints)
+      if (Buffer.compare(packet, channel.packet) !== 0) this.#freshUntil = performance.now() + FRESH_MS
+      channel.packet = packet
+    }
   }
 
   #open(way: Way): void {
@@ -270,6 +273,10 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   }
 
   #announce(): void {
+    const now = performance.now()
+    const intervalMs = Math.min(INTERVAL_MS_MAX, INTERVAL_MS_PER_AGENT * this.#known.size)
+    // Half a turn early, so that turns of uneven length do not skip every other one.
+    this.#announceAt = now < this.#freshUntil ? now : now + intervalMs - TURN_MS.later / 2
     for (const { info, group, packet, socket, ready } of this.#channels.values()) {
       if (!ready || packet.length === 0) continue
       socket.send(packet, this.#options.port ?? DISCOVERY_PORT, group, error => {
@@ -293,7 +300,7 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   }
 
   #onPacket(channel: Channel, packet: Buffer): void {
-    if (++channel.received > PACKETS_PER_SECOND_MAX || packet.length > ANNOUNCEMENT_BYTES_MAX) return
+    if (++channel.received > PACKETS_PER_TURN_MAX || packet.length > ANNOUNCEMENT_BYTES_MAX) return
     // An agent says the same thing every second: the same bytes need no second look.
     const text = packet.toString('latin1')
     const seen = this.#seen.get(text)

@@ -92,21 +92,58 @@ test('a new address is tried at once, however long the pause for the old one is'
   t.deepEqual(tried, ['/old', '/new /old'])
 })
 
-test('who is known and not there makes room for others', t => {
+test('few are dialled at a time, and who does not answer stands in nobody’s way', async t => {
+  const outcomes = new Map<string, (outcome: DialOutcome) => void>()
+  const connected = new Set<string>()
+  let atOnceMost = 0
+  const dialer = new Dialer({
+    self: 'a' as PeerId,
+    isConnected: peer => connected.has(peer),
+    dial: (_, peer = '' as PeerId) => {
+      const ended = new Promise<DialOutcome>(resolve => outcomes.set(peer, resolve))
+      atOnceMost = Math.max(atOnceMost, outcomes.size)
+      return ended
+    },
+    onOutcome: () => {},
+    onMoved: () => {},
+  })
+  t.teardown(() => dialer.stop())
+  const end = (peer: string, outcome: DialOutcome) => {
+    const resolve = outcomes.get(peer)
+    outcomes.delete(peer)
+    resolve?.(outcome)
+  }
+  const dead = ['b1', 'b2', 'b3', 'b4', 'b5']
+  for (const peer of dead) dialer.addDiscovered(peer as PeerId, ['/dead'])
+  for (const peer of dead) {
+    await until(peer, () => outcomes.has(peer), PATIENCE_MS)
+    end(peer, { kind: 'failed', reason: '' })
+  }
+  await until('two of them are tried again', () => outcomes.size === 2, PATIENCE_MS)
+  for (let i = 0; i < 20; i++) dialer.addDiscovered(`c${i}` as PeerId, ['/there'])
+  for (let i = 0; i < 20; i++) {
+    await until(`c${i}`, () => outcomes.has(`c${i}`), PATIENCE_MS)
+    connected.add(`c${i}`)
+    end(`c${i}`, { kind: 'connected', peer: `c${i}` as PeerId })
+  }
+  t.is(atOnceMost, 4)
+})
+
+test('who is known and not there makes room for others', async t => {
   const tried = new Set<string>()
   const dialer = new Dialer({
     self: 'a' as PeerId,
     isConnected: peer => peer === 'p0',
     dial: ([address = '']) => {
       tried.add(address)
-      return new Promise(() => {})
+      return Promise.resolve({ kind: 'failed', reason: '' })
     },
     onOutcome: () => {},
     onMoved: () => {},
   })
   t.teardown(() => dialer.stop())
   for (let i = 0; i < 1_100; i++) dialer.addDiscovered(`p${i}` as PeerId, [`/${i}`])
-  t.true(tried.has('/1099'))
+  await until('the last one is tried', () => tried.has('/1099'), PATIENCE_MS)
   t.false(tried.has('/0'), 'there already')
 })
 
