@@ -27,6 +27,8 @@ export interface SimNetworkOptions {
   readonly link?: LinkProfile
   /** Up to so many agents all know each other; of more, each new one knows half as many others, nobody over 1.5 times. */
   readonly viewMax?: number
+  /** Agents are not told of loads of others that they have never had a stream to: faster. */
+  readonly spareStrangers?: boolean
   /** Whether to keep a list of what happens, for pictures. */
   readonly record?: boolean
 }
@@ -71,22 +73,24 @@ export class SimNetwork {
   readonly #strangers: Pair[] = []
   readonly #site: (host: SimHost) => AgentSite
 
-  constructor({ seed, link = LAN, viewMax = VIEW_MAX, record = false }: SimNetworkOptions) {
+  constructor(options: SimNetworkOptions) {
+    const { seed, link = LAN, viewMax = VIEW_MAX, spareStrangers = false, record = false } = options
     this.rng = new SeededRng(seed)
     this.trace = new Trace({ record })
     this.#topology = new Topology(link)
     this.#world = { clock: this.clock, topology: this.#topology, trace: this.trace }
-    this.#gossip = new Gossip(this.#world, this.rng.fork('gossip'))
+    this.#gossip = new Gossip(this.#world, this.rng.fork('gossip'), spareStrangers)
     this.#discovery = this.rng.fork('discovery')
     this.#viewMax = viewMax
     this.#site = host => ({
       soon: act => this.clock.at(this.clock.now(), () => host.run(act)),
       gossip: (agent, load, bytes) => this.#gossip.publish(agent, load, bytes),
+      met: (agent, other) => this.#gossip.meet(agent, other),
       left: agent => this.#end(agent, 'stopped'),
     })
   }
 
-  /** Loads that agents have heard. */
+  /** Loads that have reached agents. */
   get loadsHeard(): number {
     return this.#gossip.delivered
   }
@@ -94,6 +98,11 @@ export class SimNetwork {
   /** Whether what `from` sends straight to `to` arrives. */
   isOpen(from: SimHost, to: SimHost): boolean {
     return this.#topology.isOpen(from.number, to.number)
+  }
+
+  /** Both ways. */
+  areOpen(one: SimHost, other: SimHost): boolean {
+    return this.isOpen(one, other) && this.isOpen(other, one)
   }
 
   link(from: SimHost, to: SimHost): LinkProfile {
@@ -284,7 +293,7 @@ export class SimNetwork {
 
   #canMeet({ one, other }: Pair): boolean {
     if (!one.isUp || !other.isUp) return false
-    return this.#topology.isOpen(one.number, other.number) && this.#topology.isOpen(other.number, one.number)
+    return this.areOpen(one, other)
   }
 
   #open(pair: Pair): void {

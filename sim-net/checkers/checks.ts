@@ -5,7 +5,7 @@
  * A violation is a value; the run goes on. Limit: the first hundred are kept, the others counted.
  */
 
-import type { Page, PageFrame, PageMeta, Version } from '../../kmod/ownership/types.js'
+import type { Page, PageFrame, PageMeta } from '../../kmod/ownership/types.js'
 import { HOME, type PageNumber } from '../../placement/ids.js'
 import type { VirtualClock } from '../clock.js'
 import type { ThreadContext } from '../cluster/guest.js'
@@ -42,7 +42,6 @@ export class Checks {
   left = 0
   readonly #seed: number
   readonly #clock: VirtualClock
-  readonly #versions = new WeakMap<SimPager, Map<PageNumber, Version>>()
   readonly #shrunk = new WeakMap<SimPager, number>()
 
   constructor(seed: number, clock: VirtualClock) {
@@ -75,7 +74,7 @@ export class Checks {
       return
     }
     if (kind === 'write') process.contents.set(page, ownership.read(page))
-    const last = process.contents.get(page) ?? 0
+    const last = process.contents.get(page)
     const found = ownership.read(page)
     if (found !== last)
       this.report('contents', `page ${page} of ${pager.title} reads ${found}, and ${last} was written last`)
@@ -124,12 +123,18 @@ export class Checks {
   }
 
   onMemory(pager: SimPager): void {
-    const { residentPages, copiedPages, deferredGets } = pager.ownership.counts
+    const { room, ownership } = pager
+    if (ownership.takenPages > room.limit) this.#isShrinking(pager)
+    const { deferredGets } = ownership.counts
+    if (deferredGets > 4096) this.report('queue', `${deferredGets} requests wait at ${pager.title}`)
+  }
+
+  #isShrinking(pager: SimPager): void {
+    const { residentPages, copiedPages } = pager.ownership.counts
     const { limit } = pager.room
     const since = this.#shrunk.get(pager) ?? Number.NEGATIVE_INFINITY
     if (residentPages + copiedPages > limit && this.#clock.now() - since > SHRINK_MS)
       this.report('memory', `${residentPages} + ${copiedPages} pages at ${pager.title}, ${limit} are allowed`)
-    if (deferredGets > 4096) this.report('queue', `${deferredGets} requests wait at ${pager.title}`)
   }
 
   /** Every page of a process: one owner, or one move under way. Costs a look at all of them. */
@@ -139,9 +144,10 @@ export class Checks {
     const moving = movesOf(pagers)
     const { first, pages } = process.plan.program
     for (let page = first; page < first + pages; page = (page + 1) as PageNumber) {
-      const owners = ownersOf(process, pagers, page, moving)
-      if (owners.length !== 1)
-        this.report('owner', `page ${page} of ${process.title} belongs to: ${owners.join(', ') || 'nobody'}`)
+      const moves = moving.get(page) ?? NOBODY_MOVES
+      if (countOwners(process, pagers, page, moves) === 1) continue
+      const owners = ownersOf(process, pagers, page, moves)
+      this.report('owner', `page ${page} of ${process.title} belongs to: ${owners.join(', ') || 'nobody'}`)
     }
     this.#sweepThreads(process, pagers)
   }
@@ -167,15 +173,10 @@ export class Checks {
   }
 
   #hasGrown(pager: SimPager, page: PageNumber): void {
-    let versions = this.#versions.get(pager)
-    if (versions === undefined) {
-      versions = new Map()
-      this.#versions.set(pager, versions)
-    }
     const { version } = pager.ownership.page(page)
-    const before = versions.get(page) ?? 0
+    const before = pager.versions.get(page)
     if (version < before) this.report('version', `page ${page} at ${pager.title}: ${version} after ${before}`)
-    versions.set(page, version)
+    pager.versions.set(page, version)
   }
 }
 
@@ -193,12 +194,19 @@ function isEnding({ lanes }: SimPager, page: PageNumber): boolean {
   )
 }
 
-/** A lane is down at one end, and not at the other: what was on it is nowhere until home knows. */
+/**
+ * A lane is down at one end, and not at the other: what was on it is nowhere until home knows. Or home is just being
+ * told that something was lost with a lane, which ends the run.
+ */
 function isTorn({ lanes }: SimPager): boolean {
-  for (const lane of lanes.values())
+  for (const lane of lanes.values()) {
     if (!lane.other.isOpen || !lane.other.pager.alive || lane.other.byes > 0) return true
+    if (lane.unread.some(({ kind }) => kind === 'failed')) return true
+  }
   return false
 }
+
+const NOBODY_MOVES: readonly Move[] = []
 
 interface Move {
   readonly meta: PageMeta
@@ -223,22 +231,40 @@ function movesOf(pagers: readonly SimPager[]): Map<PageNumber, Move[]> {
   return moves
 }
 
+function countOwners(
+  process: SimProcess,
+  pagers: readonly SimPager[],
+  page: PageNumber,
+  moves: readonly Move[],
+): number {
+  let owners = 0
+  for (const pager of pagers) if (owns(pager, page, moves)) owners++
+  for (const { meta, to } of moves) if (counts(process, to, meta)) owners++
+  return owners
+}
+
+/** For people. */
 function ownersOf(
   process: SimProcess,
   pagers: readonly SimPager[],
   page: PageNumber,
-  moving: ReadonlyMap<PageNumber, readonly Move[]>,
+  moves: readonly Move[],
 ): string[] {
-  const moves = moving.get(page) ?? []
-  const owners: string[] = []
-  for (const pager of pagers) {
-    const entry = pager.ownership.page(page)
-    const isNew = entry.state === 'untouched' && pager.node === HOME
-    if ((pager.holds(page) || isNew) && !isTaken(entry, moves)) owners.push(`node ${pager.node}`)
-  }
-  for (const { meta, from, to } of moves)
-    if (counts(process, to, meta)) owners.push(`from node ${from.node} to ${to.node}`)
-  return owners
+  return [
+    ...pagers.filter(pager => owns(pager, page, moves)).map(({ node }) => `node ${node}`),
+    ...moves
+      .filter(({ to, meta }) => counts(process, to, meta))
+      .map(({ from, to }) => `from node ${from.node} to ${to.node}`),
+  ]
+}
+
+function owns({ ownership, node, process }: SimPager, page: PageNumber, moves: readonly Move[]): boolean {
+  const entry = ownership.page(page)
+  const { state, version } = entry
+  if (state === 'untouched') return node === HOME
+  return (
+    (state === 'resident' || state === 'spilled') && process.isAlive(page, version) && !isTaken(entry, moves)
+  )
 }
 
 /** A page with its contents that will be accepted. */

@@ -12,7 +12,7 @@ import { type Load, type Member, Membership, type MembershipEvent } from '../../
 import type { CompatibilityFacts, PeerId, ProcessId } from '../../agent/machines/types.js'
 import type { PeerMessage } from '../../agent/net/messages.js'
 import type { NetworkEvent } from '../../agent/net/port.js'
-import { every, type Timer } from '../../agent/ports/clock.js'
+import { type Clock, every, type Timer } from '../../agent/ports/clock.js'
 import type { SimAgent } from '../agent.js'
 import type { SimHost } from '../host.js'
 import type { SimNetwork } from '../network.js'
@@ -37,6 +37,7 @@ export const FACTS: CompatibilityFacts = {
   xcr0: '0x7',
 }
 
+const NO_ADDRESSES: readonly string[] = []
 const NOBODY_LISTENS = () => Promise.reject(new Error('simulated pagers are connected to at once'))
 const SILENT = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 
@@ -57,6 +58,7 @@ export class ClusterAgent {
   /** Messages it has got on streams. */
   messages = 0
   readonly #machine: Machine
+  readonly #clock: Clock
   readonly #net: SimAgent
   readonly #context: Context
   readonly #homes = new Map<ProcessId, HomeProcess>()
@@ -71,8 +73,9 @@ export class ClusterAgent {
     this.#knownMin = knownMin
     this.#machine = machine
     const { host } = machine
+    this.#clock = host.clock
     this.#incarnation = host.clock.wall()
-    this.#net = network.start(host, this.#firstLoad())
+    this.#net = network.start(host, this.#load(0))
     this.#context = this.#newContext()
     this.lending = new SimLending(this.#context, machine, machine.capacityPages, host.address)
     this.lending.restore()
@@ -236,8 +239,8 @@ export class ClusterAgent {
   }
 
   #feed(event: MembershipEvent): void {
-    const effects = this.membership.onEvent(event, this.#machine.host.clock.now())
-    if (this.#homes.size === 0) return
+    const effects = this.membership.onEvent(event, this.#clock.now())
+    if (effects.length === 0 || this.#homes.size === 0) return
     for (const effect of effects) {
       if (effect.kind === 'available')
         for (const home of this.#homes.values()) home.onAvailable([effect.member])
@@ -252,27 +255,17 @@ export class ClusterAgent {
     for (const home of this.#homes.values()) home.onTick()
   }
 
-  #firstLoad(): Load {
-    const { host, capacityPages } = this.#machine
+  #load(sequence: number): Load {
+    const { host, capacityPages, held } = this.#machine
     return {
       name: host.name,
       incarnation: this.#incarnation,
-      sequence: 0,
-      freePages: capacityPages,
+      sequence,
+      freePages: sequence === 0 ? capacityPages : this.lending.machine.freePages,
       capacityPages,
       cpus: 2,
-      processes: 0,
-      addresses: [],
-      nextMs: this.#nextLoadMs(),
-    }
-  }
-
-  #load(sequence: number): Load {
-    return {
-      ...this.#firstLoad(),
-      sequence,
-      freePages: this.lending.machine.freePages,
-      processes: this.#machine.held.size + this.#homes.size,
+      processes: sequence === 0 ? 0 : held.size + this.#homes.size,
+      addresses: NO_ADDRESSES,
       nextMs: this.#nextLoadMs(),
     }
   }

@@ -69,6 +69,7 @@ export class Cluster {
     this.network = new SimNetwork({
       seed,
       record,
+      spareStrangers: true,
       ...(agents > WHOLE_VIEW_MAX ? { viewMax: VIEW_MAX_OF_MORE } : {}),
     })
     const { clock, trace } = this.network
@@ -83,6 +84,7 @@ export class Cluster {
       checks: this.checks,
       planted,
       find: (address, port) => this.#listening.get(`${address}:${port}`),
+      ended: ({ host, describe }) => this.#listening.delete(`${host.address}:${describe.lanePort}`),
       onFrame: (from, to, frame) => {
         this.frames++
         trace.count(

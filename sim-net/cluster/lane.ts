@@ -8,6 +8,7 @@
 
 import type { PageFrame } from '../../kmod/ownership/types.js'
 import type { NodeIndex } from '../../placement/ids.js'
+import type { Due } from '../clock.js'
 import type { ThreadContext } from './guest.js'
 import type { SimPager } from './pager.js'
 import type { Site } from './site.js'
@@ -37,13 +38,6 @@ const REDIAL_MS_MAX = 200
 /** The lane's own bound, in frames: of 64 MiB of pages. */
 const KEPT_MAX = 16_384
 
-interface Way {
-  readonly frames: LaneFrame[]
-  readonly readyAt: number[]
-  arrivesAt: number
-  busy: boolean
-}
-
 export interface LaneLease {
   readonly leaseId: number
   pagesMax: number
@@ -53,7 +47,7 @@ export interface LaneLease {
 
 export class LaneEnd {
   readonly #site: Site
-  readonly #ways: readonly [Way, Way] = [newWay(), newWay()]
+  readonly #ways: readonly [Way, Way] = [new Way(this), new Way(this)]
   readonly pager: SimPager
   readonly node: NodeIndex
   readonly lease: LaneLease
@@ -109,7 +103,7 @@ export class LaneEnd {
     }
     way.frames.push(frame)
     way.readyAt.push(this.#arrival(way))
-    if (!way.busy) this.#await(way, way.readyAt[0] ?? 0)
+    if (!way.busy) this.#await(way, way.readyAt[0] as number)
   }
 
   sendBoth(frame: LaneFrame): void {
@@ -155,10 +149,11 @@ export class LaneEnd {
 
   #await(way: Way, time: number): void {
     way.busy = true
-    this.#site.clock.at(time, () => this.#arrive(way))
+    this.#site.clock.soon(time, way)
   }
 
-  #arrive(way: Way): void {
+  /** For `Way`: the first frame on it may be there. */
+  arrive(way: Way): void {
     const { clock, network } = this.#site
     const { other } = this
     const now = clock.now()
@@ -184,6 +179,19 @@ export class LaneEnd {
   }
 }
 
-function newWay(): Way {
-  return { frames: [], readyAt: [], arrivesAt: 0, busy: false }
+/** One connection, in one direction. */
+class Way implements Due {
+  readonly frames: LaneFrame[] = []
+  readonly readyAt: number[] = []
+  arrivesAt = 0
+  busy = false
+  readonly #lane: LaneEnd
+
+  constructor(lane: LaneEnd) {
+    this.#lane = lane
+  }
+
+  due(): void {
+    this.#lane.arrive(this)
+  }
 }

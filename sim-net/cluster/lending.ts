@@ -82,6 +82,7 @@ export class SimLending {
   }
 
   watchUsage(): void {
+    if (this.#held.size === 0) return
     for (const [processId, pager] of this.#host.held) {
       if (!this.#held.has(processId)) continue
       this.#loop.feed({ kind: 'usage', processId, residentPages: pager.ownership.counts.residentPages })

@@ -8,7 +8,7 @@
 import type { Describe, PagerCommand, PagerConnection, PagerEvent } from '../../agent/executor/pagers.js'
 import { Ownership } from '../../kmod/ownership/ownership.js'
 import { StreamPrefetch } from '../../kmod/ownership/prefetch.js'
-import type { Effect, PageFrame, PageMeta } from '../../kmod/ownership/types.js'
+import type { Effect, PageFrame, PageMeta, Version } from '../../kmod/ownership/types.js'
 import { HOME, type NodeIndex, type PageNumber, type ThreadId } from '../../placement/ids.js'
 import { type Micros, micros } from '../../placement/units.js'
 import type { SimHost } from '../host.js'
@@ -16,9 +16,10 @@ import { SimConnection } from './connection.js'
 import { Guests } from './guests.js'
 import { type LaneEnd, type LaneFrame, SILENT_MS } from './lane.js'
 import { type LaneCommand, Lanes } from './lanes.js'
-import type { SimProcess } from './process.js'
+import { PageTable, type SimProcess } from './process.js'
 import { Room } from './room.js'
 import type { Site } from './site.js'
+import { PagerTimer } from './timer.js'
 
 const STATUS_MS = 100
 /** A tick that is later than this was held up: nobody is taken for silent then. */
@@ -36,6 +37,8 @@ export class SimPager {
   readonly ownership: Ownership
   readonly room: Room
   readonly guests: Guests
+  /** The newest version of each page that was here, as the checks have seen it. */
+  readonly versions: PageTable<Version>
   readonly lanes = new Map<NodeIndex, LaneEnd>()
   /** Home: where threads are that have left. */
   readonly away = new Map<ThreadId, NodeIndex>()
@@ -60,6 +63,7 @@ export class SimPager {
     this.node = describe.node as NodeIndex
     const { first, pages } = process.plan.program
     const region = { first, end: (first + pages) as PageNumber }
+    this.versions = new PageTable(process.plan.program, 0 as Version)
     this.room = new Room(this, describe.memoryPages)
     this.ownership = new Ownership({
       self: this.node,
@@ -87,12 +91,7 @@ export class SimPager {
   /** Acts unless the pager is gone by then; while its host is stalled nothing happens. */
   later(ms: number, act: () => void): void {
     const { clock } = this.site
-    const due = () => {
-      if (!this.alive) return
-      if (this.host.stalled) clock.at(clock.now() + 5, due)
-      else act()
-    }
-    clock.at(clock.now() + ms, due)
+    clock.soon(clock.now() + ms, new PagerTimer(this, act))
   }
 
   /** A new connection of the agent on this host; the one before it has ended. */
@@ -181,7 +180,7 @@ export class SimPager {
   /** The run ends at home with an error; `reason` "" is its own end. */
   end(reason: string): void {
     if (!this.process.runs) return
-    this.process.ended = reason
+    this.process.end(reason)
     this.note(reason === '' ? 'finished' : 'failed', HOME, reason)
     this.exit(reason)
   }
@@ -198,13 +197,14 @@ export class SimPager {
   kill(): void {
     if (!this.alive) return
     for (const lane of this.lanes.values()) lane.vanish()
-    if (this.node === HOME) this.process.ended ??= 'its host crashed'
+    if (this.node === HOME) this.process.end('its host crashed')
     this.#gone()
   }
 
   #gone(): void {
     this.alive = false
     this.process.pagers.delete(this)
+    this.site.ended(this)
     this.lanes.clear()
   }
 
@@ -362,6 +362,7 @@ export class SimPager {
     if (this.node !== HOME && this.lanes.size === 0 && now > this.#lanesDueAt) this.exit('no lane has come')
     for (const node of this.leaving) this.#fetchBack(node)
     if (this.draining) this.#lanes.giveBack()
+    if (this.room.free < 0) this.room.make(0)
     this.#status()
     this.site.checks.onMemory(this)
     this.#tickDue = now + STATUS_MS
@@ -369,8 +370,7 @@ export class SimPager {
   }
 
   #fetchBack(node: NodeIndex): void {
-    this.room.make(FETCH_ROOM)
-    if (this.room.free >= FETCH_ROOM) this.run(this.ownership.fetchFrom(node, this.now))
+    if (this.room.make(FETCH_ROOM)) this.run(this.ownership.fetchFrom(node, this.now, this.room.free))
     this.#lanes.endWhenEmpty(node)
   }
 

@@ -26,6 +26,8 @@ export interface Site {
   readonly planted: Planted
   /** The pager that listens there. */
   find(address: string, port: number): SimPager | undefined
+  /** The pager is no more. */
+  ended(pager: SimPager): void
   onFrame(from: SimHost, to: SimHost, frame: LaneFrame): void
   /** How long a thread works between two groups of operations. */
   readonly thinkMs: number
