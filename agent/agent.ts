@@ -15,7 +15,7 @@ import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { listNodes } from './executor/nodes.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
-import { Probes } from './executor/probes.js'
+import { Probes, pagerAnswers } from './executor/probes.js'
 import { Records } from './executor/records.js'
 import { contract, leases, stretch } from './executor/reshape.js'
 import { loadOrMakeIdentity, lockDirectory, sameIdentity } from './identity.js'
@@ -270,7 +270,9 @@ class Agent implements AgentService {
     const joined = () => this.#membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
     const pagerOf = (id: ProcessId) => (this.#homes?.get(id) ?? this.#lending?.get(id))?.client
     const { self } = network
-    this.#probes = new Probes({ ...this.#surroundings, self, pagers: this.#pagers, send, joined, pagerOf })
+    const answers = pagerAnswers(this.#surroundings.clock)
+    const port = { self, pagers: this.#pagers, send, joined, pagerOf, answers }
+    this.#probes = new Probes({ ...this.#surroundings, ...port })
     return {
       ...this.#surroundings,
       name,

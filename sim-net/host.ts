@@ -41,6 +41,8 @@ export class SimHost implements Surroundings {
   isUp = false
   /** Nothing runs here now. */
   stalled = false
+  /** Since when its agent runs, and without a stall. */
+  soundSince = 0
   readonly #time: VirtualClock
   /** How far its time of day is off. */
   wallMs = 0
@@ -109,6 +111,7 @@ export class SimHost implements Surroundings {
       for (const act of waiting) act()
     }
     this.stalled = this.#time.now() < this.#stalledUntil
+    this.soundSince = this.#time.now()
   }
 
   #ofThisLife(act: () => void): () => void {

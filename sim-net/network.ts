@@ -71,6 +71,9 @@ export class SimNetwork {
   readonly #agents = new Map<SimHost, SimAgent>()
   readonly #pairs = new Map<SimHost, Pair[]>()
   readonly #strangers: Pair[] = []
+  /** When partitions ended, and cuts of two hosts. */
+  #healedAt = Number.NEGATIVE_INFINITY
+  readonly #mended = new Map<string, number>()
   readonly #site: (host: SimHost) => AgentSite
 
   constructor(options: SimNetworkOptions) {
@@ -109,6 +112,14 @@ export class SimNetwork {
     return this.#topology.link(from.number, to.number)
   }
 
+  /** Until when something was wrong with one of two hosts, or between them: a cut, a stall, an agent that was down. */
+  troubledUntil(one: SimHost, other: SimHost): number {
+    const now = this.clock.now()
+    if (!this.areOpen(one, other) || one.stalled || other.stalled || !one.isUp || !other.isUp) return now
+    const mended = this.#mended.get(pairKey(one, other)) ?? Number.NEGATIVE_INFINITY
+    return Math.max(this.#healedAt, mended, one.soundSince, other.soundSince)
+  }
+
   /** A new machine; what it draws depends on seed and name alone. */
   host(name: string, options: HostOptions = {}): SimHost {
     const host = new SimHost(this.#hosts.length, name, this.clock, this.rng.fork(`host/${name}`), options)
@@ -123,6 +134,7 @@ export class SimNetwork {
     if (host.isUp) throw new Error(`an agent runs on ${host.name} already`)
     const agent = new SimAgent(host, this.#site(host), load)
     host.isUp = true
+    host.soundSince = this.clock.now()
     this.#agents.set(host, agent)
     this.#gossip.add(agent)
     this.#topology.changed()
@@ -168,12 +180,14 @@ export class SimNetwork {
   mend(from: SimHost, to: SimHost): void {
     this.#note('mend', from, to)
     this.#topology.mend(from.number, to.number)
+    this.#mended.set(pairKey(from, to), this.clock.now())
     for (const pair of this.#pairsBetween(from, to)) this.#reunite(pair)
   }
 
   /** Only hosts of the same group reach each other; those that are in none are one group. */
   partition(groups: readonly (readonly SimHost[])[]): void {
     this.trace.note(this.clock.now(), 'partition', -1, -1, groups.map(group => group.length).join(' '))
+    this.#healedAt = this.clock.now()
     this.#topology.partition(groups.map(group => group.map(host => host.number)))
     this.#forAllPairs(pair => {
       for (const end of pair.ends) end.noteBreak()
@@ -184,6 +198,7 @@ export class SimNetwork {
   /** Ends all cuts and partitions. */
   heal(): void {
     this.trace.note(this.clock.now(), 'heal')
+    this.#healedAt = this.clock.now()
     this.#topology.heal()
     this.#forAllPairs(pair => this.#reunite(pair))
   }
@@ -342,6 +357,11 @@ export class SimNetwork {
 /** Whether one of two hosts still believes in their stream. */
 function isOpen({ ends }: Pair): boolean {
   return ends.some(end => !end.closed)
+}
+
+function pairKey(one: SimHost, other: SimHost): string {
+  const [a, b] = [one.number, other.number]
+  return a < b ? `${a} ${b}` : `${b} ${a}`
 }
 
 /** Why two agents do not join, as the first is told of the second; undefined when they do. */

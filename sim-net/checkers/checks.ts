@@ -9,8 +9,8 @@ import type { Page, PageFrame, PageMeta } from '../../kmod/ownership/types.js'
 import { HOME, type PageNumber } from '../../placement/ids.js'
 import type { VirtualClock } from '../clock.js'
 import type { ThreadContext } from '../cluster/guest.js'
-import type { LaneEnd, LaneFrame } from '../cluster/lane.js'
-import { carriesPage, type SimPager } from '../cluster/pager.js'
+import { carriesPage, type LaneEnd, type LaneFrame } from '../cluster/lane.js'
+import type { SimPager } from '../cluster/pager.js'
 import type { SimProcess } from '../cluster/process.js'
 
 export type ViolationKind =
@@ -24,6 +24,8 @@ export type ViolationKind =
   | 'queue'
   | 'error'
   | 'liveness'
+  /** Somebody alive was taken for dead, or somebody dead for alive. */
+  | 'detection'
 
 export interface Violation {
   /** Virtual ms. */
@@ -36,6 +38,13 @@ export interface Violation {
 const KEPT_MAX = 100
 /** A pager whose limit has sunk may hold more for so long: pages that came just now are held. */
 const SHRINK_MS = 1_000
+/** Two hosts that have run and reached each other for so long have heard each other. */
+const SOUND_MS = 1_000
+/** Then, too, their agents have found each other again, and one has said of its pager that it stalls. */
+const SOUND_STALLED_MS = 15_000
+const STALL_NOTICED_MS = 2_000
+/** What a pager waits for another one without a verdict, and after one that was on its way when that one died. */
+const DEAD_MS_MAX = 4_500 + 2_000
 
 export class Checks {
   readonly violations: Violation[] = []
@@ -117,6 +126,18 @@ export class Checks {
       this.report('credit', `${lane.received} pages pushed to ${pager.title}, ${lane.granted} were granted`)
   }
 
+  /** A pager gives up one that it does not hear. */
+  onGivenUp({ pager, other, heardAt }: LaneEnd): void {
+    const { network, clock } = pager.site
+    if (!other.pager.alive || !other.isOpen) return
+    const now = clock.now()
+    const hasStalled = now - other.pager.stalledUntil < STALL_NOTICED_MS
+    const soundMs = now - network.troubledUntil(pager.host, other.pager.host)
+    if (soundMs <= (hasStalled ? SOUND_STALLED_MS : SOUND_MS)) return
+    const silentS = ((now - heardAt) / 1_000).toFixed(1)
+    this.report('detection', `${pager.title} gives up ${other.pager.title}, silent for ${silentS} s`)
+  }
+
   /** The limit of a pager has changed. */
   onLimit(pager: SimPager): void {
     this.#shrunk.set(pager, this.#clock.now())
@@ -140,7 +161,9 @@ export class Checks {
   /** Every page of a process: one owner, or one move under way. Costs a look at all of them. */
   sweep(process: SimProcess): void {
     const pagers = [...process.pagers]
-    if (!process.runs || pagers.some(isTorn)) return
+    if (!process.runs) return
+    for (const pager of pagers) this.#sweepLanes(pager)
+    if (pagers.some(isTorn)) return
     const moving = movesOf(pagers)
     const { first, pages } = process.plan.program
     for (let page = first; page < first + pages; page = (page + 1) as PageNumber) {
@@ -150,6 +173,19 @@ export class Checks {
       this.report('owner', `page ${page} of ${process.title} belongs to: ${owners.join(', ') || 'nobody'}`)
     }
     this.#sweepThreads(process, pagers)
+  }
+
+  #sweepLanes({ lanes, title, stalledUntil, host }: SimPager): void {
+    const now = this.#clock.now()
+    if (host.stalled || now - Math.max(stalledUntil, host.soundSince) < SOUND_MS) return
+    for (const { other, heardAt } of lanes.values()) {
+      const deadMs = now - Math.max(other.pager.diedAt, heardAt)
+      if (deadMs > DEAD_MS_MAX)
+        this.report(
+          'detection',
+          `${title} waits for ${other.pager.title}, silent for ${Math.round(deadMs)} ms`,
+        )
+    }
   }
 
   #sweepThreads(process: SimProcess, pagers: readonly SimPager[]): void {

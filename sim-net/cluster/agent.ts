@@ -16,12 +16,12 @@ import { type Clock, every, type Timer } from '../../agent/ports/clock.js'
 import type { SimAgent } from '../agent.js'
 import type { SimHost } from '../host.js'
 import type { SimNetwork } from '../network.js'
+import { answersOf } from './connection.js'
 import { type LenderHost, SimLending } from './lending.js'
 import type { SimPager } from './pager.js'
 
 /** As agent/agent.ts has them. */
 const TICK_MS = 500
-const USAGE_MS = 200
 const LOAD_MS = 1_000
 const UNCHANGED_LOAD_MS = 5_000
 const LOAD_MS_PER_MEMBER = 100
@@ -87,7 +87,6 @@ export class ClusterAgent {
     const { clock, rng } = host
     const first = clock.now() + rng.between(0, TICK_MS)
     clock.at(first, () => this.#timers.push(every(clock, TICK_MS, () => this.#onTick())))
-    this.#timers.push(every(clock, USAGE_MS, () => this.lending.watchUsage()))
     this.#publishLoad()
   }
 
@@ -159,16 +158,21 @@ export class ClusterAgent {
     const { host } = this.#machine
     const { clock, rng, secrets, name, self } = host
     const send = (peer: PeerId, message: PeerMessage) => this.#net.send(peer, message)
+    const { homes, held } = this.#machine
+    const alive = (pid: number) =>
+      [...homes.values(), ...held.values()].some(({ describe }) => describe.pagerPid === pid)
     const pagers = {
       connect: NOBODY_LISTENS,
       spawnPeer: NOBODY_LISTENS,
       list: NOBODY_LISTENS,
       facts: NOBODY_LISTENS,
       kill: () => {},
-      isAlive: () => true,
+      isAlive: alive,
     }
-    // Simulated pagers tell of no silent nodes, so that nobody is asked: detection has its own tests.
-    const probes = new Probes({ clock, rng, self, pagers, send, joined: () => [], pagerOf: () => undefined })
+    const joined = () => this.membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
+    const pagerOf = (id: ProcessId) => this.#homes.get(id)?.client ?? this.lending.client(id)
+    const answers = answersOf(clock)
+    const probes = new Probes({ clock, rng, self, pagers, send, joined, pagerOf, answers })
     return {
       clock,
       rng,

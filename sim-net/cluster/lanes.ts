@@ -146,7 +146,7 @@ export class Lanes {
       this.#giveUp(command, 'it is just leaving')
       return
     }
-    if (target === undefined || target.host.stalled || !site.network.areOpen(host, target.host)) {
+    if (target === undefined || target.stalled || !site.network.areOpen(host, target.host)) {
       if (left === 0) this.#giveUp(command, 'cannot be reached')
       else pager.later(DIAL_MS, () => this.#dial(command, left - 1))
       return

@@ -16,6 +16,8 @@ export type Planted =
   | 'pushes-without-room'
   | 'sends-no-drops'
   | 'keeps-a-lease'
+  | 'gives-up-early'
+  | 'waits-for-the-dead'
   | 'none'
 
 export interface Site {

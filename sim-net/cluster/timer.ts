@@ -1,4 +1,4 @@
-/** Something that a simulated pager is to do later: unless it is gone by then, and not while its host is stalled. */
+/** Something that a simulated pager is to do later: unless it is gone by then, and not while it is stalled. */
 
 import type { Due } from '../clock.js'
 import type { SimPager } from './pager.js'
@@ -15,9 +15,9 @@ export class PagerTimer implements Due {
   }
 
   due(): void {
-    const { alive, host, site } = this.#pager
+    const { alive, stalled, site } = this.#pager
     if (!alive) return
-    if (host.stalled) site.clock.soon(site.clock.now() + STALL_LOOK_MS, this)
+    if (stalled) site.clock.soon(site.clock.now() + STALL_LOOK_MS, this)
     else this.#act()
   }
 }
