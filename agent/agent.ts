@@ -18,7 +18,7 @@ import { Lending } from './executor/lending.js'
 import { listNodes } from './executor/nodes.js'
 import { OwnershipNews } from './executor/ownership-news.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
-import { Probes } from './executor/probes.js'
+import { Probes, pagerAnswers } from './executor/probes.js'
 import { Records } from './executor/records.js'
 import { automatic, contract, leases, stretch } from './executor/reshape.js'
 import { loadOrMakeIdentity, lockDirectory, sameIdentity } from './identity.js'
@@ -265,7 +265,9 @@ class Agent implements AgentService {
     const joined = () => this.#joined()
     const pagerOf = (id: ProcessId) => (this.#homes?.get(id) ?? this.#lending?.get(id))?.client
     const { self } = network
-    this.#probes = new Probes({ ...this.#surroundings, self, pagers: this.#pagers, send, joined, pagerOf })
+    const answers = pagerAnswers(this.#surroundings.clock)
+    const port = { self, pagers: this.#pagers, send, joined, pagerOf, answers }
+    this.#probes = new Probes({ ...this.#surroundings, ...port })
     const distances = new Distances({ ...this.#surroundings, send, onChange: peer => this.#tellHomes(peer) })
     this.#distances = distances
     const here = () => [...(this.#homes?.stretched() ?? []), ...(this.#lending?.stretched() ?? [])]

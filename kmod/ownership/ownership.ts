@@ -76,6 +76,12 @@ export class Ownership {
     this.#state.keepsCopies = value
   }
 
+  /** Pages in memory, copies of others' pages among them, or asked for. */
+  get takenPages(): number {
+    const { residentPages, expectedPages, copiedPages } = this.#state
+    return residentPages + expectedPages + copiedPages
+  }
+
   get counts() {
     const { residentPages, expectedPages, copiedPages, offeredPages, deferred, copiesPay } = this.#state
     return {
@@ -200,21 +206,22 @@ export class Ownership {
     s.send(to, bulk, { type: 'push', metas })
   }
 
-  /** Home: asks for what `node` owns, in part. */
-  fetchFrom(node: NodeIndex, now: Micros): Effects {
+  /** Home: asks for what `node` owns, in part. `room`: for so many pages more there is some. */
+  fetchFrom(node: NodeIndex, now: Micros, room = FETCH_PAGES_MAX): Effects {
     return this.#at(now, s => {
       if (s.expectedPages >= FETCH_PAGES_MAX / 2) return
       const there: PageNumber[] = []
       for (const [page, entry] of s.pages)
         if (entry.state === 'remote' && entry.where === node) there.push(page)
       there.sort((a, b) => a - b)
+      const most = Math.min(FETCH_PAGES_MAX, s.expectedPages + room)
       let run: PageNumber[] = []
       const flush = () => {
         if (run[0] !== undefined) ask(s, { known: node, asked: node }, run, run[0], false)
         run = []
       }
       for (const page of there) {
-        if (s.expectedPages + run.length >= FETCH_PAGES_MAX) break
+        if (s.expectedPages + run.length >= most) break
         if (run.length >= FETCH_PAGES || (run.at(-1) ?? page - 1) + 1 !== page) flush()
         run.push(page)
       }
