@@ -344,7 +344,7 @@ export class LeaseHome {
     const seated = new Set([...this.#seats.values()].map(seat => seat.peer))
     const able = [...this.#candidates]
       .filter(([peer, candidate]) => candidate.available && candidate.notBefore <= now && !seated.has(peer))
-      .filter(([peer]) => this.#choice.allows(peer))
+      .filter(([peer]) => this.#choice.asks(peer))
       .sort(([peerA, a], [peerB, b]) => b.freePages - a.freePages || (peerA < peerB ? -1 : 1))
     return able.slice(0, free).flatMap(([peer, candidate]) => this.#ask(peer, candidate, now))
   }
