@@ -1,7 +1,8 @@
 /**
  * Which machines a process may ask for a lease by itself: every one but those that were contracted; once all were, only
- * those that `stretch` has named. One that was of no use rests until room is wanted, unless `stretch` has named it; while
- * one does, no other is asked in its place. And whether one that refused may be asked again. Pure.
+ * those that `stretch` has named; until `stretch --auto` makes it every one again. One that was of no use rests until room
+ * is wanted, unless `stretch` has named it; while one does, no other is asked in its place. And whether one that refused
+ * may be asked again. Pure.
  *
  * Limit: 256 machines that are named apart; the one that was named first gives way.
  */
@@ -83,6 +84,14 @@ export class Choice {
     this.#stretched.clear()
     this.#asksAll = false
     this.#exceptions.clear()
+  }
+
+  /** As at the start: everybody may be asked, and rest when of no use. */
+  automatic(): void {
+    this.#asksAll = true
+    this.#exceptions.clear()
+    this.#resting.clear()
+    this.#stretched.clear()
   }
 
   #name(peer: PeerId, isException: boolean): void {

@@ -183,6 +183,7 @@ export class ClusterAgent {
       send,
       hostOf: peer => this.membership.member(peer)?.host ?? '',
       nameOf: peer => this.membership.member(peer)?.load.name ?? peer,
+      rttMs: () => undefined,
     }
   }
 
@@ -230,6 +231,9 @@ export class ClusterAgent {
       case 'probe-answer':
         this.#context.probes.onMessage(peer, message)
         return
+      case 'ping':
+      case 'pong':
+        return // how far away others are is not measured here: all are near
       default:
         this.lending.onMessage(peer, message)
     }

@@ -31,6 +31,7 @@ enum class ControlType : uint16_t {
   pages_request = 10,
   node_verdict = 30,
   limit = 40,
+  processors = 41,
   describe = 101,
   stats = 102,
   lane_up = 103,
