@@ -7,7 +7,7 @@
  */
 
 import { availableParallelism } from 'node:os'
-import { lendablePages, machineMemory } from './executor/capacity.js'
+import { lendablePages, memoryFor } from './executor/capacity.js'
 import type { Context } from './executor/context.js'
 import { describeAll } from './executor/describe.js'
 import { dispatch, type Hearers } from './executor/dispatch.js'
@@ -374,10 +374,11 @@ class Agent implements AgentService {
   }
 
   #watchCapacity(pageSize: number): void {
-    const memory = machineMemory(pageSize)
+    const memory = memoryFor('self', pageSize)
     const lending = this.#lending
     if (memory === undefined || lending === undefined) return
-    lending.setCapacity(lendablePages(this.#options.capacityPages, lending.promised, memory))
+    const besideRun = this.#homes?.all().some(home => home.attachment.memoryFollows === true) ?? false
+    lending.setCapacity(lendablePages(this.#options.capacityPages, lending.promised, memory, besideRun))
   }
 
   /** Tells the load when it has changed (at most once a second), else only often enough to be missed when gone. */

@@ -323,7 +323,7 @@ export class LeaseHome {
     const seated = new Set([...this.#seats.values()].map(seat => seat.peer))
     const able = this.#candidates
       .able(now)
-      .filter(({ peer }) => !seated.has(peer) && this.#choice.allows(peer))
+      .filter(({ peer }) => !seated.has(peer) && this.#choice.asks(peer))
     return able.slice(0, free).flatMap(candidate => this.#ask(candidate, now))
   }
 

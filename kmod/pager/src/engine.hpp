@@ -141,6 +141,7 @@ class Engine {
   bool bring(uint64_t page);  // starts making one page resident; true if it is at once
   void starve(const FaultEvent& fault);
   bool room_may_come();
+  void wait_for_room();
   void check_waiters(uint64_t page);
   void place(uint64_t first, const uint8_t* data, uint64_t count, bool clean = false);
   // engine_fresh.cpp

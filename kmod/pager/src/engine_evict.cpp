@@ -291,7 +291,7 @@ void Engine::push(Node& to, const std::vector<uint64_t>& pages, bool bulk, bool 
 
 bool Engine::fetch_from(uint16_t node) {
   if (expected_ >= kFetchPagesMax / 2) return false;  // a walk over the table: not for every frame
-  bool none_left = true;
+  bool none_left = true, full = false;
   PageRun run{0, 0};
   const auto flush = [&] {
     if (run.count > 0) ask({node, node}, run.page, run.count, run.page);
@@ -307,7 +307,11 @@ bool Engine::fetch_from(uint16_t node) {
           expected_ + static_cast<int64_t>(run.count) >= kFetchPagesMax)
         continue;
       if (run.count > 0 && (run.page + run.count != page || run.count >= kBatch)) flush();
-      if (run.count == 0 && !make_room(kBatch)) continue;
+      if (run.count == 0 && !full && !make_room(kBatch)) {
+        full = true;
+        room_may_come();  // else the limit gives way: what is not fetched may be lost with the node
+      }
+      if (full) continue;
       if (run.count == 0) run.page = page;
       run.count++;
     }

@@ -232,9 +232,15 @@ void Engine::ask_file_pages(uint64_t page) {
 void Engine::starve(const FaultEvent& fault) {
   const auto waits = [&](const FaultEvent& other) { return other.page == fault.page; };
   if (std::any_of(starved_.begin(), starved_.end(), waits)) return;
-  if (starved_.empty()) starved_until_us_ = now_us() + (config_.self == kHome ? kStarvedUs : 0);
+  if (starved_.empty()) wait_for_room();
   if (!room_may_come() || starved_.size() >= kStarvedMax) return host_.out_of_room(fault.page);
   starved_.push_back(fault);
+}
+
+// Not again for the next step of a limit that yields: nobody had any room a moment before.
+void Engine::wait_for_room() {
+  const uint64_t now = now_us();
+  starved_until_us_ = now + (config_.self == kHome && now >= yielded_until_us_ ? kStarvedUs : 0);
 }
 
 bool Engine::room_may_come() {
@@ -255,7 +261,7 @@ void Engine::on_drained() {
       return;
     }
     starved_.pop_front();
-    starved_until_us_ = now_us() + kStarvedUs;
+    wait_for_room();
     on_fault(fault);
   }
 }
