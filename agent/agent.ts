@@ -7,17 +7,20 @@
  */
 
 import { availableParallelism } from 'node:os'
-import { lendablePages, machineMemory } from './executor/capacity.js'
+import { lendablePages, memoryFor } from './executor/capacity.js'
 import type { Context } from './executor/context.js'
-import { describe } from './executor/describe.js'
+import { describeAll } from './executor/describe.js'
+import { dispatch, type Hearers } from './executor/dispatch.js'
+import { Distances } from './executor/distances.js'
 import { HomeWatch, WATCH_MS } from './executor/home-watch.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { listNodes } from './executor/nodes.js'
+import { OwnershipNews } from './executor/ownership-news.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
-import { Probes } from './executor/probes.js'
+import { Probes, pagerAnswers } from './executor/probes.js'
 import { Records } from './executor/records.js'
-import { contract, leases, stretch } from './executor/reshape.js'
+import { automatic, contract, leases, stretch } from './executor/reshape.js'
 import { loadOrMakeIdentity, lockDirectory, sameIdentity } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
@@ -119,11 +122,14 @@ class Agent implements AgentService {
   #lending: Lending | undefined
   #homes: Homes | undefined
   #probes: Probes | undefined
+  #distances: Distances | undefined
+  #ownership: OwnershipNews | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
   #messagesSent = 0
   #messagesReceived = 0
   #loadTimer: Timer | undefined
+  #usageTimer: Timer | undefined
   #stopping: Promise<void> | undefined
   #failure: AgentError | undefined
   #onFailure: (error: AgentError) => void = () => {}
@@ -152,13 +158,13 @@ class Agent implements AgentService {
       every(this.#clock, TICK_MS, () => this.#onTick()),
       every(this.#clock, CAPACITY_MS, () => this.#watchCapacity(parts.facts.pageSize)),
       every(this.#clock, WATCH_MS, () => void watch.look(this.#homes?.all() ?? [])),
-      every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage()),
     )
     this.#publishLoad()
   }
 
   nodes(): NodeInfo[] {
-    return listNodes(this.load(this.#sequence), this.#network?.self ?? '', this.#membership)
+    const rttMs = (peer: PeerId) => this.#distances?.rttMs(peer)
+    return listNodes(this.load(this.#sequence), this.#network?.self ?? '', this.#membership, rttMs)
   }
 
   counts(): AgentCounts {
@@ -172,23 +178,8 @@ class Agent implements AgentService {
     }
   }
 
-  async processes(): Promise<ProcessInfo[]> {
-    const homes = (this.#homes?.all() ?? []).map(async home => {
-      const { id, program } = home.attachment
-      const base = { id, program, role: 'home', home: this.#options.name } as const
-      return describe(this.#clock, base, home.client, home.participantNames())
-    })
-    const held = (this.#lending?.held() ?? []).map(async ({ lease, process }) => {
-      const { processId: id, program, homeName } = lease
-      const base = { id, program, role: 'participant', home: homeName } as const
-      return describe(
-        this.#clock,
-        base,
-        process.client,
-        process.members().map(member => member.name),
-      )
-    })
-    return Promise.all([...homes, ...held])
+  processes(): Promise<ProcessInfo[]> {
+    return describeAll(this.#clock, this.#options.name, this.#homes, this.#lending)
   }
 
   async attachHome(home: HomeAttachment): Promise<void> {
@@ -220,6 +211,10 @@ class Agent implements AgentService {
     return stretch(this.#homes, this.#membership, id, node)
   }
 
+  automatic(id: string): Promise<void> {
+    return automatic(this.#homes, id)
+  }
+
   onFailure(listener: (error: AgentError) => void): void {
     this.#onFailure = listener
     if (this.#failure !== undefined) listener(this.#failure)
@@ -248,7 +243,7 @@ class Agent implements AgentService {
   }
 
   async #stop(): Promise<void> {
-    for (const timer of this.#timers.splice(0)) timer.cancel()
+    for (const timer of [...this.#timers.splice(0), this.#usageTimer]) timer?.cancel()
     const ticking = every(this.#clock, TICK_MS, () => this.#onTick())
     for (const { peer } of this.#membership.members()) this.#network?.send(peer, { kind: 'leaving' })
     await this.#lending?.handBack(HAND_BACK_MS)
@@ -267,10 +262,16 @@ class Agent implements AgentService {
       this.#messagesSent++
       return network.send(peer, message)
     }
-    const joined = () => this.#membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
+    const joined = () => this.#joined()
     const pagerOf = (id: ProcessId) => (this.#homes?.get(id) ?? this.#lending?.get(id))?.client
     const { self } = network
-    this.#probes = new Probes({ ...this.#surroundings, self, pagers: this.#pagers, send, joined, pagerOf })
+    const answers = pagerAnswers(this.#surroundings.clock)
+    const port = { self, pagers: this.#pagers, send, joined, pagerOf, answers }
+    this.#probes = new Probes({ ...this.#surroundings, ...port })
+    const distances = new Distances({ ...this.#surroundings, send, onChange: peer => this.#tellHomes(peer) })
+    this.#distances = distances
+    const here = () => [...(this.#homes?.stretched() ?? []), ...(this.#lending?.stretched() ?? [])]
+    this.#ownership = new OwnershipNews({ ...this.#surroundings, send }, here)
     return {
       ...this.#surroundings,
       name,
@@ -283,16 +284,18 @@ class Agent implements AgentService {
       listenHosts: parts.listenHosts,
       pagers: this.#pagers,
       probes: this.#probes,
+      ownership: this.#ownership,
       send,
       hostOf: peer => member(peer)?.host ?? '',
       nameOf: peer => member(peer)?.load.name ?? peer,
+      rttMs: peer => distances.rttMs(peer),
     }
   }
 
   #onNetwork(event: NetworkEvent): void {
     if (event.kind === 'message') {
       this.#messagesReceived++
-      this.#onMessage(event.peer, event.message)
+      dispatch(this.#hearers(), event.peer, event.message)
       return
     }
     if (event.kind === 'twin') {
@@ -305,39 +308,28 @@ class Agent implements AgentService {
       this.#options.log.info(`${event.load.name} has joined (${event.host})`)
       for (const home of this.#homes?.all() ?? []) home.onJoined(event.peer)
       this.#lending?.onJoined(event.peer)
+      this.#distances?.onJoined(event.peer)
     }
   }
 
-  #onMessage(peer: PeerId, message: PeerMessage): void {
-    switch (message.kind) {
-      case 'hello':
-      case 'known':
-      case 'twin-seen':
-      case 'twin-claim':
-      case 'twin-told':
-        return
-      case 'leaving':
-        this.#options.log.info(`${this.#membership.member(peer)?.load.name ?? peer} is leaving`)
-        this.#feed({ kind: 'leaving', peer })
-        return
-      case 'grant':
-      case 'refuse':
-      case 'lease-update':
-        this.#homes?.onMessage(peer, message.processId, message)
-        return
-      case 'pager-ended':
-        this.#homes?.onMessage(peer, message.processId, message)
-        this.#lending?.onMessage(peer, message)
-        return
-      case 'probe':
-      case 'probe-for':
-      case 'probe-answer':
-        this.#probes?.onMessage(peer, message)
-        return
-      default:
-        this.#lending?.onMessage(peer, message)
-        return
+  #hearers(): Hearers {
+    const onLeaving = (peer: PeerId) => {
+      this.#options.log.info(`${this.#membership.member(peer)?.load.name ?? peer} is leaving`)
+      this.#feed({ kind: 'leaving', peer })
     }
+    const [homes, lending, probes] = [this.#homes, this.#lending, this.#probes]
+    return { onLeaving, homes, lending, probes, distances: this.#distances, ownership: this.#ownership }
+  }
+
+  /** Peers that there are streams to. */
+  #joined(): PeerId[] {
+    return this.#membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
+  }
+
+  #tellHomes(peer: PeerId): void {
+    const member = this.#membership.member(peer)
+    if (member?.state !== 'joined') return
+    for (const home of this.#homes?.all() ?? []) home.onAvailable([member])
   }
 
   #feed(event: MembershipEvent): void {
@@ -351,6 +343,7 @@ class Agent implements AgentService {
         return
       case 'unavailable':
         for (const home of this.#homes?.all() ?? []) home.onUnavailable(effect.peer, effect.why)
+        if (effect.why === 'suspected') void this.#network?.check(effect.peer)
         return
       case 'new-stranger': {
         const { name, address, remedy } = effect.stranger
@@ -368,14 +361,24 @@ class Agent implements AgentService {
   #onTick(): void {
     this.#feed({ kind: 'tick' })
     this.#lending?.onTick()
+    this.#ownership?.onTick()
     for (const home of this.#homes?.all() ?? []) home.onTick()
+    this.#distances?.onTick(this.#joined())
+    this.#watchUsage()
+  }
+
+  #watchUsage(): void {
+    const isHolding = this.#stopping === undefined && this.#lending?.held().length !== 0
+    if (isHolding) this.#usageTimer ??= every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage())
+    else this.#usageTimer = void this.#usageTimer?.cancel()
   }
 
   #watchCapacity(pageSize: number): void {
-    const memory = machineMemory(pageSize)
+    const memory = memoryFor('self', pageSize)
     const lending = this.#lending
     if (memory === undefined || lending === undefined) return
-    lending.setCapacity(lendablePages(this.#options.capacityPages, lending.promised, memory))
+    const besideRun = this.#homes?.all().some(home => home.attachment.memoryFollows === true) ?? false
+    lending.setCapacity(lendablePages(this.#options.capacityPages, lending.promised, memory, besideRun))
   }
 
   /** Tells the load when it has changed (at most once a second), else only often enough to be missed when gone. */

@@ -20,6 +20,8 @@ export interface AgentSite {
   /** Lets `act` happen on its host after all that has happened so far. */
   soon(act: () => void): void
   gossip(agent: SimAgent, load: Load, bytes: number): void
+  /** The agent of that host has introduced itself to `agent`. */
+  met(agent: SimAgent, host: SimHost): void
   left(agent: SimAgent): void
 }
 
@@ -110,12 +112,19 @@ export class SimAgent implements PeerNetwork {
       this.emit({ kind: 'load', peer, load: message.load })
     } else {
       end.joined = true
+      this.#site.met(this, end.peer.host)
       this.emit({ kind: 'joined', peer, load: message.load, host: end.peer.host.address })
     }
   }
 
   onStranger(stranger: Stranger): void {
     this.emit({ kind: 'stranger', stranger })
+  }
+
+  /** Gossip. */
+  hear(event: NetworkEvent): void {
+    if (this.host.stalled) this.host.run(() => this.emit(event))
+    else this.emit(event)
   }
 
   /** On its host only. */

@@ -24,6 +24,13 @@ const FREE = -2
 /** The end of a chain of rows. */
 const NONE = -1
 
+/** What may be due: an object with a method costs nothing to set again, and a function is at hand. */
+export interface Due {
+  due(): void
+}
+
+type Act = Due | (() => void)
+
 const NOTHING = () => {}
 
 class RowTimer implements Timer {
@@ -44,7 +51,7 @@ export class VirtualClock implements Clock {
   #orders = new Float64Array(ROWS_FIRST)
   #places = new Int32Array(ROWS_FIRST).fill(FREE)
   #next = new Int32Array(ROWS_FIRST)
-  readonly #acts: (() => void)[] = []
+  readonly #acts: Act[] = []
   #freeRow = NONE
   readonly #heap: number[] = []
   /** Slot numbers up to this one are in the heap. */
@@ -76,19 +83,14 @@ export class VirtualClock implements Clock {
     return this.#order
   }
 
-  at(time: number, act: () => void): Timer {
-    if (!Number.isFinite(time)) throw new RangeError('a timer without a time')
-    const due = Math.max(time, this.#now)
-    const row = this.#takeRow()
-    this.#times[row] = due
-    const order = this.#order++
-    this.#orders[row] = order
-    this.#acts[row] = act
-    this.#pending++
-    const slot = slotOf(due)
-    if (slot <= this.#slot) this.#rise(this.#heap.length, row)
-    else this.#wait(slot, row)
-    return new RowTimer(this, row, order)
+  at(time: number, act: Act): Timer {
+    const order = this.#order
+    return new RowTimer(this, this.#add(time, act), order)
+  }
+
+  /** As `at`, of what is never cancelled. */
+  soon(time: number, act: Act): void {
+    this.#add(time, act)
   }
 
   /** Lets the next thing happen; false when there is none. */
@@ -122,12 +124,13 @@ export class VirtualClock implements Clock {
     const row = this.#heap[0] as number
     const time = this.#times[row] as number
     if (time > end) return false
-    const act = this.#acts[row] as () => void
+    const act = this.#acts[row] as Act
     this.#remove(0)
     this.#freeOne(row)
     this.#pending--
     this.#now = time
-    act()
+    if (typeof act === 'function') act()
+    else act.due()
     return true
   }
 
@@ -142,6 +145,20 @@ export class VirtualClock implements Clock {
     }
     this.#remove(place)
     this.#freeOne(row)
+  }
+
+  #add(time: number, act: Act): number {
+    if (!Number.isFinite(time)) throw new RangeError('a timer without a time')
+    const due = Math.max(time, this.#now)
+    const row = this.#takeRow()
+    this.#times[row] = due
+    this.#orders[row] = this.#order++
+    this.#acts[row] = act
+    this.#pending++
+    const slot = slotOf(due)
+    if (slot <= this.#slot) this.#rise(this.#heap.length, row)
+    else this.#wait(slot, row)
+    return row
   }
 
   /** On to the next slot with something in it, not beyond `last`. */

@@ -10,7 +10,7 @@ import type { PeerId } from '../agent/machines/types.js'
 import type { Clock, Timer } from '../agent/ports/clock.js'
 import type { Secrets } from '../agent/ports/rng.js'
 import type { Surroundings } from '../agent/ports/surroundings.js'
-import type { VirtualClock } from './clock.js'
+import type { Due, VirtualClock } from './clock.js'
 import type { SeededRng } from './rng.js'
 
 const BASE58 = '123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz'
@@ -32,20 +32,25 @@ export class SimHost implements Surroundings {
   readonly clock: Clock
   readonly rng: SeededRng
   readonly secrets: Secrets
+  /** It does not hear everybody else of its network key. */
+  readonly isPicky: boolean
   /** Draws what happens to what it sends. */
   readonly wire: SeededRng
   readonly address: string
   /** Whether an agent runs here. */
   isUp = false
+  /** Nothing runs here now. */
+  stalled = false
+  /** Since when its agent runs, and without a stall. */
+  soundSince = 0
   readonly #time: VirtualClock
-  readonly #originMs: number
-  #wallMs = 0
+  /** How far its time of day is off. */
+  wallMs = 0
   /** Which of its agents runs; those before it are gone. */
-  #life = 0
+  life = 0
   #stalledUntil = 0
   /** What waits for the stall to end. */
   #waiting: (() => void)[] = []
-  #stalled = false
 
   constructor(
     readonly number: number,
@@ -58,22 +63,14 @@ export class SimHost implements Surroundings {
     this.rng = rng.fork('agent')
     this.wire = rng.fork('wire')
     const own = rng.fork('host')
-    this.#originMs = own.below(ORIGIN_MS_MAX)
+    this.clock = new HostClock(this, time, own.below(ORIGIN_MS_MAX))
     this.self = options.identity ?? identityFrom(own)
     this.key = options.key ?? ''
     this.allow = options.allow ?? []
+    this.isPicky = this.allow.length > 0 || options.identity !== undefined
     this.address = `10.${number >> 16}.${(number >> 8) & 255}.${number & 255}`
     const secrets = rng.fork('secrets')
     this.secrets = bytes => Uint8Array.from({ length: bytes }, () => secrets.below(256))
-    this.clock = {
-      now: () => this.#time.now() + this.#originMs,
-      wall: () => this.#time.wall() + this.#wallMs,
-      at: (time, act) => this.#at(time, act),
-    }
-  }
-
-  get stalled(): boolean {
-    return this.#stalled
   }
 
   allows(peer: PeerId): boolean {
@@ -82,12 +79,12 @@ export class SimHost implements Surroundings {
 
   /** Runs `act` on this host: now, or when its stall is over; never once the agent that is meant is gone. */
   run(act: () => void): void {
-    if (this.#stalled) this.#waiting.push(this.#ofThisLife(act))
+    if (this.stalled) this.#waiting.push(this.#ofThisLife(act))
     else act()
   }
 
   stall(ms: number): void {
-    this.#stalled = true
+    this.stalled = true
     this.#stalledUntil = Math.max(this.#stalledUntil, this.#time.now() + ms)
     const until = this.#stalledUntil
     this.#time.at(until, () => {
@@ -97,13 +94,13 @@ export class SimHost implements Surroundings {
 
   /** Sets the time of day; timers do not notice. */
   jumpClock(ms: number): void {
-    this.#wallMs += ms
+    this.wallMs += ms
   }
 
   /** Whatever ran here has ended, and so have its timers. */
   endLife(): void {
     this.isUp = false
-    this.#life++
+    this.life++
     this.#waiting = []
   }
 
@@ -113,28 +110,67 @@ export class SimHost implements Surroundings {
       this.#waiting = []
       for (const act of waiting) act()
     }
-    this.#stalled = this.#time.now() < this.#stalledUntil
+    this.stalled = this.#time.now() < this.#stalledUntil
+    this.soundSince = this.#time.now()
   }
 
   #ofThisLife(act: () => void): () => void {
-    const life = this.#life
+    const { life } = this
     return () => {
-      if (life === this.#life) act()
+      if (life === this.life) act()
     }
   }
+}
 
-  #at(time: number, act: () => void): Timer {
-    let cancelled = false
-    const mine = this.#ofThisLife(() => {
-      if (!cancelled) act()
-    })
-    const timer = this.#time.at(time - this.#originMs, () => this.run(mine))
-    return {
-      cancel: () => {
-        cancelled = true
-        timer.cancel()
-      },
-    }
+class HostClock implements Clock {
+  readonly #host: SimHost
+  readonly #time: VirtualClock
+  readonly #originMs: number
+
+  constructor(host: SimHost, time: VirtualClock, originMs: number) {
+    this.#host = host
+    this.#time = time
+    this.#originMs = originMs
+  }
+
+  now(): number {
+    return this.#time.now() + this.#originMs
+  }
+
+  wall(): number {
+    return this.#time.wall() + this.#host.wallMs
+  }
+
+  at(time: number, act: () => void): Timer {
+    return new HostTimer(this.#host, this.#time, time - this.#originMs, act)
+  }
+}
+
+class HostTimer implements Timer, Due {
+  readonly #host: SimHost
+  readonly #life: number
+  readonly #timer: Timer
+  #act: (() => void) | undefined
+
+  constructor(host: SimHost, clock: VirtualClock, time: number, act: () => void) {
+    this.#host = host
+    this.#life = host.life
+    this.#act = act
+    this.#timer = clock.at(time, this)
+  }
+
+  cancel(): void {
+    this.#act = undefined
+    this.#timer.cancel()
+  }
+
+  due(): void {
+    if (this.#host.stalled) this.#host.run(() => this.#run())
+    else this.#run()
+  }
+
+  #run(): void {
+    if (this.#life === this.#host.life) this.#act?.()
   }
 }
 

@@ -27,6 +27,8 @@ export interface SimNetworkOptions {
   readonly link?: LinkProfile
   /** Up to so many agents all know each other; of more, each new one knows half as many others, nobody over 1.5 times. */
   readonly viewMax?: number
+  /** Agents are not told of loads of others that they have never had a stream to: faster. */
+  readonly spareStrangers?: boolean
   /** Whether to keep a list of what happens, for pictures. */
   readonly record?: boolean
 }
@@ -69,24 +71,29 @@ export class SimNetwork {
   readonly #agents = new Map<SimHost, SimAgent>()
   readonly #pairs = new Map<SimHost, Pair[]>()
   readonly #strangers: Pair[] = []
+  /** When partitions ended, and cuts of two hosts. */
+  #healedAt = Number.NEGATIVE_INFINITY
+  readonly #mended = new Map<string, number>()
   readonly #site: (host: SimHost) => AgentSite
 
-  constructor({ seed, link = LAN, viewMax = VIEW_MAX, record = false }: SimNetworkOptions) {
+  constructor(options: SimNetworkOptions) {
+    const { seed, link = LAN, viewMax = VIEW_MAX, spareStrangers = false, record = false } = options
     this.rng = new SeededRng(seed)
     this.trace = new Trace({ record })
     this.#topology = new Topology(link)
     this.#world = { clock: this.clock, topology: this.#topology, trace: this.trace }
-    this.#gossip = new Gossip(this.#world, this.rng.fork('gossip'))
+    this.#gossip = new Gossip(this.#world, this.rng.fork('gossip'), spareStrangers)
     this.#discovery = this.rng.fork('discovery')
     this.#viewMax = viewMax
     this.#site = host => ({
       soon: act => this.clock.at(this.clock.now(), () => host.run(act)),
       gossip: (agent, load, bytes) => this.#gossip.publish(agent, load, bytes),
+      met: (agent, other) => this.#gossip.meet(agent, other),
       left: agent => this.#end(agent, 'stopped'),
     })
   }
 
-  /** Loads that agents have heard. */
+  /** Loads that have reached agents. */
   get loadsHeard(): number {
     return this.#gossip.delivered
   }
@@ -96,8 +103,21 @@ export class SimNetwork {
     return this.#topology.isOpen(from.number, to.number)
   }
 
+  /** Both ways. */
+  areOpen(one: SimHost, other: SimHost): boolean {
+    return this.isOpen(one, other) && this.isOpen(other, one)
+  }
+
   link(from: SimHost, to: SimHost): LinkProfile {
     return this.#topology.link(from.number, to.number)
+  }
+
+  /** Until when something was wrong with one of two hosts, or between them: a cut, a stall, an agent that was down. */
+  troubledUntil(one: SimHost, other: SimHost): number {
+    const now = this.clock.now()
+    if (!this.areOpen(one, other) || one.stalled || other.stalled || !one.isUp || !other.isUp) return now
+    const mended = this.#mended.get(pairKey(one, other)) ?? Number.NEGATIVE_INFINITY
+    return Math.max(this.#healedAt, mended, one.soundSince, other.soundSince)
   }
 
   /** A new machine; what it draws depends on seed and name alone. */
@@ -114,6 +134,7 @@ export class SimNetwork {
     if (host.isUp) throw new Error(`an agent runs on ${host.name} already`)
     const agent = new SimAgent(host, this.#site(host), load)
     host.isUp = true
+    host.soundSince = this.clock.now()
     this.#agents.set(host, agent)
     this.#gossip.add(agent)
     this.#topology.changed()
@@ -159,12 +180,14 @@ export class SimNetwork {
   mend(from: SimHost, to: SimHost): void {
     this.#note('mend', from, to)
     this.#topology.mend(from.number, to.number)
+    this.#mended.set(pairKey(from, to), this.clock.now())
     for (const pair of this.#pairsBetween(from, to)) this.#reunite(pair)
   }
 
   /** Only hosts of the same group reach each other; those that are in none are one group. */
   partition(groups: readonly (readonly SimHost[])[]): void {
     this.trace.note(this.clock.now(), 'partition', -1, -1, groups.map(group => group.length).join(' '))
+    this.#healedAt = this.clock.now()
     this.#topology.partition(groups.map(group => group.map(host => host.number)))
     this.#forAllPairs(pair => {
       for (const end of pair.ends) end.noteBreak()
@@ -175,6 +198,7 @@ export class SimNetwork {
   /** Ends all cuts and partitions. */
   heal(): void {
     this.trace.note(this.clock.now(), 'heal')
+    this.#healedAt = this.clock.now()
     this.#topology.heal()
     this.#forAllPairs(pair => this.#reunite(pair))
   }
@@ -284,7 +308,7 @@ export class SimNetwork {
 
   #canMeet({ one, other }: Pair): boolean {
     if (!one.isUp || !other.isUp) return false
-    return this.#topology.isOpen(one.number, other.number) && this.#topology.isOpen(other.number, one.number)
+    return this.areOpen(one, other)
   }
 
   #open(pair: Pair): void {
@@ -333,6 +357,11 @@ export class SimNetwork {
 /** Whether one of two hosts still believes in their stream. */
 function isOpen({ ends }: Pair): boolean {
   return ends.some(end => !end.closed)
+}
+
+function pairKey(one: SimHost, other: SimHost): string {
+  const [a, b] = [one.number, other.number]
+  return a < b ? `${a} ${b}` : `${b} ${a}`
 }
 
 /** Why two agents do not join, as the first is told of the second; undefined when they do. */

@@ -20,6 +20,8 @@ const MARKS: Readonly<Record<string, Mark>> = {
   reset: { colour: '#d22', meaning: 'crash' },
   silent: { colour: '#800', meaning: 'crash, silent' },
   stall: { colour: '#e69500', meaning: 'stall' },
+  'pager-stall': { colour: '#fc6', meaning: 'pager stalls' },
+  'pager-death': { colour: '#f36', meaning: 'pager dies' },
   clock: { colour: '#b5a', meaning: 'clock jump' },
   process: { colour: '#15c', meaning: 'process begins' },
   finished: { colour: '#88c', meaning: 'process ends' },

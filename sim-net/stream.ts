@@ -163,7 +163,11 @@ export class StreamEnd {
     const { length } = parcel.bytes
     const { clock } = this.#world
     this.#underWayBytes += length
-    clock.at(this.#arrival(length), () => this.#other?.agent.host.run(() => this.#arrive(parcel)))
+    clock.soon(this.#arrival(length), () => {
+      const host = this.#other?.agent.host
+      if (host?.stalled === true) host.run(() => this.#arrive(parcel))
+      else this.#arrive(parcel)
+    })
   }
 
   /** When what is sent now is there: never before what was sent earlier. */

@@ -49,13 +49,16 @@ export interface Simulator {
   hashOf(texts: readonly string[]): string
 }
 
-type Done = Result & { readonly wallMs: number }
+/** `command` repeats it. */
+type Done = Result & { readonly wallMs: number; readonly command: string }
 
 const AGENTS_MAX = 20_000
 const SECONDS_MAX = 100_000
 const SEEDS_MAX = 1_000_000
 const SEED_MAX = 2 ** 31 - 1
+/** On a terminal, in place; else, a line each. */
 const PROGRESS_MS = 200
+const PROGRESS_LINE_MS = 10_000
 const SHOWN_MAX = 5
 
 interface Flags {
@@ -73,8 +76,9 @@ Agents, pagers and threads run in one process and in virtual time; what they do,
 seed alone. At every step it is checked that each page has one owner, each thread one running copy, that reads see the
 last write, and that leases and memory are kept; in the end that everything is live again and nothing is left behind.
 
-Faults: calm (none), lossy (loss, delay, broken connections), partition (cuts in one or both directions, partitions),
-churn (crashes, restarts, agents that leave in order), chaos (all of these, stalls, clock jumps, short memory).
+Faults: calm (none), lossy (loss, delay, little bandwidth, broken connections), partition (cuts in one or both
+directions, partitions), churn (crashes, restarts, pagers that die or stall, agents that leave in order), chaos (all of
+these, stalls of whole machines, clocks that are wrong or jump, short memory).
 
 Exits with 1 when something did not hold; the seed and the command that repeats it are printed.
 
@@ -113,11 +117,9 @@ function simulate(simulator: Simulator, flags: Flags): number {
   const done: Done[] = []
   for (let seed = first; seed <= last; seed++) {
     const options = { agents, seconds, seed, faults, record: flags.plot !== undefined }
-    const { run, wallMs } = runOne(simulator, options, last - seed)
-    const result = { ...run.result(), wallMs }
+    const result = runOne(simulator, options, last - seed, flags.plot)
     done.push(result)
-    if (flags.plot !== undefined) writeFileSync(flags.plot, run.plot())
-    if (flags.json !== true && result.violations.length > 0) tellViolations(options, result)
+    if (flags.json !== true && result.violations.length > 0) tellViolations(result)
   }
   if (flags.json === true) print(JSON.stringify(asJson(simulator, done), null, 2))
   else for (const line of summary(done)) print(line)
@@ -136,26 +138,52 @@ function seedsOf({ seed, seeds }: Flags): [number, number] {
   return [first, countFlag('--seeds', to, first, Math.min(SEED_MAX, first + SEEDS_MAX - 1))]
 }
 
-function runOne(simulator: Simulator, options: Options, left: number): { run: Run; wallMs: number } {
+function runOne(simulator: Simulator, options: Options, left: number, plot: string | undefined): Done {
   const began = performance.now()
-  let shownAt = began
+  const progress = new Progress(options, left)
   const run = simulator.start(options)
-  while (run.step()) {
-    if (!process.stderr.isTTY || performance.now() - shownAt < PROGRESS_MS) continue
-    shownAt = performance.now()
-    const more = left > 0 ? `, ${left} more seeds` : ''
-    writeStderr(`\r\x1b[Kseed ${options.seed}: ${Math.floor(run.seconds)} of ${options.seconds} s${more}`)
-  }
-  if (shownAt !== began) writeStderr('\r\x1b[K')
-  return { run, wallMs: Math.round(performance.now() - began) }
+  while (run.step()) progress.show(run.seconds)
+  progress.end()
+  const { agents, seconds, seed, faults } = options
+  const command = `elasticos simulate --agents ${agents} --seconds ${seconds} --seed ${seed} --faults ${faults}`
+  if (plot !== undefined) writeFileSync(plot, run.plot())
+  return { ...run.result(), wallMs: Math.round(performance.now() - began), command }
 }
 
-function tellViolations({ agents, seconds, seed, faults }: Options, result: Result): void {
-  const { violations, violationsLeft } = result
+/** How far a run is, on stderr, when it takes a while. */
+class Progress {
+  readonly #options: Options
+  readonly #left: number
+  readonly #isTerminal = process.stderr.isTTY
+  #shownAt = performance.now()
+  #isShown = false
+
+  constructor(options: Options, left: number) {
+    this.#options = options
+    this.#left = left
+  }
+
+  show(now: number): void {
+    if (performance.now() - this.#shownAt < (this.#isTerminal ? PROGRESS_MS : PROGRESS_LINE_MS)) return
+    this.#shownAt = performance.now()
+    this.#isShown = true
+    const { seed, seconds } = this.#options
+    const more = this.#left > 0 ? `, ${this.#left} more seeds` : ''
+    // What comes after the faults takes as long as it takes until all is live again.
+    const far = now <= seconds ? `${Math.floor(now)} of ${seconds} s` : `its end, at ${Math.floor(now)} s`
+    const text = `seed ${seed}: ${far}${more}`
+    writeStderr(this.#isTerminal ? `\r\x1b[K${text}` : `${text}\n`)
+  }
+
+  end(): void {
+    if (this.#isShown && this.#isTerminal) writeStderr('\r\x1b[K')
+  }
+}
+
+function tellViolations({ seed, violations, violationsLeft, command }: Done): void {
   print(coloured('red', `seed ${seed}: ${violations.length + violationsLeft} violations`))
   for (const { at, kind, text } of violations.slice(0, SHOWN_MAX))
     print(`  at ${(at / 1000).toFixed(3)} s, ${kind}: ${printable(text)}`)
-  const command = `elasticos simulate --agents ${agents} --seconds ${seconds} --seed ${seed} --faults ${faults}`
   print(`  to repeat it: ${command}`)
 }
 

@@ -2,10 +2,11 @@
  * Flag values: text as typed into checked amounts, and the defaults that depend on the machine.
  */
 
-import { readFileSync, statfsSync } from 'node:fs'
+import { statfsSync } from 'node:fs'
 import { availableParallelism, hostname } from 'node:os'
 import type { Parsed } from '../../placement/ids.js'
 import { PAGE_BYTES, parseCount, parseDuration, parseSize } from '../../placement/units.js'
+import { memoryFor } from '../executor/capacity.js'
 import { CliFailure, EXIT_USAGE } from './failure.js'
 
 /** Below this a program's own code paths do not fit; fixed by the command-line contract. */
@@ -61,15 +62,10 @@ export function defaultProcessorThousandths(): number {
   return Math.max(1000, availableParallelism() * 500)
 }
 
-/** MemAvailable in bytes. */
-export function memoryAvailableBytes(): number {
-  const match = /^MemAvailable:\s+(\d+) kB$/m.exec(readFileSync('/proc/meminfo', 'utf8'))
-  return Number(match?.[1] ?? 0) * 1024
-}
-
-/** Half of MemAvailable in whole pages, not below the minimum. */
-export function defaultMemoryPages(): number {
-  return Math.floor(Math.max(memoryAvailableBytes() / 2, MEMORY_BYTES_MIN) / PAGE_BYTES)
+/** Half of what is available to this process in whole pages, not below the minimum. */
+export function defaultMemoryPages(proc = '/proc'): number {
+  const availablePages = memoryFor('self', PAGE_BYTES, proc)?.availablePages ?? 0
+  return Math.floor(Math.max(availablePages / 2, MEMORY_BYTES_MIN / PAGE_BYTES))
 }
 
 /** The host's name as a node name (letters, digits, dot, dash, underscore), with `suffix` 63 characters at most. */

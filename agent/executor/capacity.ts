@@ -1,57 +1,57 @@
 /**
  * How much memory an agent lends at the moment: what its owner allows, less under pressure. And what the kernel says of
- * the machine's memory: /proc/meminfo, and /proc/pressure/memory where there is one.
+ * the memory that there is for a process: /proc/meminfo, /proc/pressure/memory where there is one, and its control groups.
  *
  * Room that is promised stays promised unless the machine is nearly out of memory, or tasks wait for it; then leases give
- * a quarter back.
+ * a quarter back. Where a run is at home whose limit follows the machine's memory, it comes before the guests: they leave
+ * alone what it may grow into, and give back what it needs of that.
  */
 
-import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { isStalling, type MachineMemory } from '../machines/pressure.js'
+import { GROW_RESERVE_SHARE, isStalling, type MemoryState } from '../machines/pressure.js'
+import { groupMemory, readText, stallsIn } from './control-groups.js'
 
-/** Share of the machine's memory that new promises leave alone. */
-const RESERVE_SHARE = 1 / 16
-/** Below this share even what is promised has to shrink. */
-const PANIC_SHARE = 1 / 50
+/** Shares of the machine's memory: what new promises leave alone, and below what even those that were made shrink. */
+const ALONE = { reserve: 1 / 16, short: 1 / 50 }
+/** A limit that is to grow comes to rest before GROW_RESERVE_SHARE, by no more than a 32nd. */
+const BESIDE_A_RUN = { reserve: GROW_RESERVE_SHARE + 1 / 16, short: GROW_RESERVE_SHARE + 1 / 32 }
 const SHRINK_TO = 3 / 4
 
 /**
  * Pages to lend in all, what is promised included. What is promised and not yet used will be taken from what is
  * available now, so it is not available again. Pure.
+ *
+ * @param besideRun a run is at home here whose limit follows this machine's memory
  */
 export function lendablePages(
   allowedPages: number,
   { promisedPages, residentPages }: { promisedPages: number; residentPages: number },
-  memory: MachineMemory,
+  memory: MemoryState,
+  besideRun: boolean,
 ): number {
-  const isShort = memory.availablePages < memory.totalPages * PANIC_SHARE || isStalling(memory)
+  const { reserve, short } = besideRun ? BESIDE_A_RUN : ALONE
+  const isShort = memory.availablePages < memory.totalPages * short || memory.isStalling
   if (isShort) return Math.floor(promisedPages * SHRINK_TO)
   const unused = Math.max(0, promisedPages - residentPages)
-  const room = Math.floor(memory.availablePages - memory.totalPages * RESERVE_SHARE) - unused
+  const room = Math.floor(memory.availablePages - memory.totalPages * reserve) - unused
   return Math.min(allowedPages, promisedPages + Math.max(0, room))
 }
 
 /**
- * The machine's memory as its kernel tells; undefined where /proc cannot be read, and nobody waits where it does not tell
- * of that.
+ * What there is for process `pid`: the least of what its machine and each of its control groups have. Undefined where
+ * /proc cannot be read.
  */
-export function machineMemory(pageSize: number, proc = '/proc'): MachineMemory | undefined {
+export function memoryFor(pid: number | 'self', pageSize: number, proc = '/proc'): MemoryState | undefined {
   const meminfo = readText(join(proc, 'meminfo'))
   const pages = (field: string) =>
     Math.floor((Number(new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(meminfo)?.[1]) * 1024) / pageSize)
   const [availablePages, totalPages] = [pages('MemAvailable'), pages('MemTotal')]
   if (Number.isNaN(availablePages + totalPages)) return undefined
-  const stalls = readText(join(proc, 'pressure', 'memory'))
-  const percent = (kind: string) =>
-    Number(new RegExp(`^${kind} avg10=(\\d+\\.\\d+) `, 'm').exec(stalls)?.[1] ?? 0)
-  return { availablePages, totalPages, some: percent('some'), full: percent('full') }
-}
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch {
-    return ''
+  const machine = { availablePages, totalPages, ...stallsIn(join(proc, 'pressure', 'memory')) }
+  const all = [machine, ...groupMemory(pid, pageSize, proc)]
+  return {
+    availablePages: Math.min(...all.map(each => each.availablePages)),
+    totalPages: Math.min(...all.map(each => each.totalPages)),
+    isStalling: all.some(isStalling),
   }
 }

@@ -14,6 +14,7 @@ import type { PeerMessage } from '../net/messages.js'
 import { sleep } from '../ports/clock.js'
 import { type Context, EventLoop } from './context.js'
 import { type HeldOptions, HeldProcess, type LaneMessage } from './held.js'
+import type { StretchedHere } from './ownership-news.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
 import { reconnect } from './reconnect.js'
 import type { Records } from './records.js'
@@ -71,6 +72,10 @@ export class Lending {
       const process = this.#held.get(lease.processId)
       return process === undefined ? [] : [{ lease, process }]
     })
+  }
+
+  stretched(): StretchedHere[] {
+    return [...this.#held.values()].map(held => held.stretched())
   }
 
   get(processId: ProcessId): HeldProcess | undefined {

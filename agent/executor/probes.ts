@@ -11,7 +11,7 @@
 import type { PagerState } from '../machines/failure-detector.js'
 import type { PeerId, ProcessId } from '../machines/types.js'
 import type { PeerMessage } from '../net/messages.js'
-import { sleep } from '../ports/clock.js'
+import type { Clock } from '../ports/clock.js'
 import type { Surroundings } from '../ports/surroundings.js'
 import type { PagerConnection, Pagers } from './pagers.js'
 
@@ -22,7 +22,7 @@ const WAITING_MAX = 1024
 const WAIT_MS = 5_000
 const ENDED_MAX = 1024
 /** A pager answers within a millisecond; one that takes longer stalls, and is asked again with the next probe. */
-const PAGER_ANSWER_MS = 200
+export const PAGER_ANSWER_MS = 200
 
 export type ProbeMessage = Extract<PeerMessage, { kind: 'probe' | 'probe-for' | 'probe-answer' }>
 
@@ -34,6 +34,8 @@ export interface ProbesPort extends Pick<Surroundings, 'clock' | 'rng'> {
   joined(): readonly PeerId[]
   /** The pager of that process which this agent has. */
   pagerOf(processId: ProcessId): PagerConnection | undefined
+  /** Whether that pager does anything now; told once, soon. */
+  answers(pager: PagerConnection, tell: (answers: boolean) => void): void
 }
 
 interface Waiting {
@@ -56,7 +58,6 @@ export class Probes {
   readonly #waiting = new Map<number, Waiting>()
   readonly #ended = new Set<string>()
   readonly #rates = new Map<PeerId, { since: number; count: number }>()
-  readonly #asked = new WeakMap<PagerConnection, Promise<boolean>>()
 
   constructor(port: ProbesPort) {
     this.#port = port
@@ -104,7 +105,7 @@ export class Probes {
     if (!this.#mayAsk(peer)) return
     const answer = (state: PagerState) => void this.#port.send(peer, { kind: 'probe-answer', probeId, state })
     const { processId, leaseId } = message
-    if (message.kind === 'probe') void this.#stateOf(processId, leaseId).then(answer)
+    if (message.kind === 'probe') this.#tellState(processId, leaseId, answer)
     else if (message.peer !== peer) this.ask({ peer: message.peer, processId, leaseId }, answer)
   }
 
@@ -119,23 +120,39 @@ export class Probes {
     return true
   }
 
-  async #stateOf(processId: ProcessId, leaseId: number): Promise<PagerState> {
-    if (this.#ended.has(`${processId} ${leaseId}`)) return 'ended'
+  #tellState(processId: ProcessId, leaseId: number, tell: (state: PagerState) => void): void {
+    if (this.#ended.has(`${processId} ${leaseId}`)) {
+      tell('ended')
+      return
+    }
     const pager = this.#port.pagerOf(processId)
-    if (pager === undefined || !this.#port.pagers.isAlive(pager.describe.pagerPid)) return 'unknown'
-    return (await this.#answers(pager)) ? 'runs' : 'stalls'
+    if (pager === undefined || !this.#port.pagers.isAlive(pager.describe.pagerPid)) tell('unknown')
+    else this.#port.answers(pager, answers => tell(answers ? 'runs' : 'stalls'))
   }
+}
 
-  async #answers(pager: PagerConnection): Promise<boolean> {
-    let answered = this.#asked.get(pager)
+/** Asks pagers for their statistics, each once at a time. */
+export function pagerAnswers(clock: Clock): ProbesPort['answers'] {
+  const asked = new WeakMap<PagerConnection, Promise<boolean>>()
+  return (pager, tell) => {
+    let answered = asked.get(pager)
     if (answered === undefined) {
       answered = pager.requestStats().then(
         () => true,
         () => false,
       )
-      this.#asked.set(pager, answered)
-      void answered.then(() => this.#asked.delete(pager))
+      asked.set(pager, answered)
+      void answered.then(() => asked.delete(pager))
     }
-    return Promise.race([answered, sleep(this.#port.clock, PAGER_ANSWER_MS).then(() => false)])
+    let told = false
+    const once = (answers: boolean) => {
+      if (!told) tell(answers)
+      told = true
+    }
+    const timer = clock.at(clock.now() + PAGER_ANSWER_MS, () => once(false))
+    void answered.then(answers => {
+      timer.cancel()
+      once(answers)
+    })
   }
 }

@@ -38,6 +38,8 @@ const node = z
   .min(0)
   .max(NODES_MAX - 1)
 
+const named = z.array(peer).max(EXCEPTIONS_MAX).readonly()
+
 const homeRecord = z.strictObject({
   attachment: z.strictObject({
     id: processId,
@@ -50,7 +52,7 @@ const homeRecord = z.strictObject({
   }),
   participants: z.array(z.strictObject({ peer, name: text, node, leaseId: count })).max(NODES_MAX),
   choices: z
-    .strictObject({ asksAll: z.boolean(), exceptions: z.array(peer).max(EXCEPTIONS_MAX).readonly() })
+    .strictObject({ asksAll: z.boolean(), exceptions: named, stretched: named.default([]) })
     .optional(),
 })
 

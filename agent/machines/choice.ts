@@ -1,7 +1,8 @@
 /**
  * Which machines a process may ask for a lease by itself: every one but those that were contracted; once all were, only
- * those that `stretch` has named. One that was of no use rests until room is wanted, unless `stretch` has named it. And
- * whether one that refused may be asked again. Pure.
+ * those that `stretch` has named; until `stretch --auto` makes it every one again. One that was of no use rests until room
+ * is wanted, unless `stretch` has named it; while one does, no other is asked in its place. And whether one that refused
+ * may be asked again. Pure.
  *
  * Limit: 256 machines that are named apart; the one that was named first gives way.
  */
@@ -30,6 +31,8 @@ export interface Choices {
   /** Machines are asked unless they are among the exceptions; else only these are. */
   readonly asksAll: boolean
   readonly exceptions: readonly PeerId[]
+  /** Named by `stretch`: these stay, also where they are of no use. */
+  readonly stretched: readonly PeerId[]
 }
 
 export class Choice {
@@ -37,25 +40,32 @@ export class Choice {
   readonly #exceptions: Set<PeerId>
   /** At most as many as were ever participants at once. */
   readonly #resting = new Set<PeerId>()
-  readonly #stretched = new Set<PeerId>()
+  readonly #stretched: Set<PeerId>
 
-  constructor(choices: Choices = { asksAll: true, exceptions: [] }) {
+  constructor(choices: Choices = { asksAll: true, exceptions: [], stretched: [] }) {
     this.#asksAll = choices.asksAll
     this.#exceptions = new Set(choices.exceptions)
+    this.#stretched = new Set(choices.stretched)
   }
 
   get choices(): Choices {
-    return { asksAll: this.#asksAll, exceptions: [...this.#exceptions] }
+    return { asksAll: this.#asksAll, exceptions: [...this.#exceptions], stretched: [...this.#stretched] }
   }
 
+  /** May take part. */
   allows(peer: PeerId): boolean {
     return this.#exceptions.has(peer) !== this.#asksAll && !this.#resting.has(peer)
+  }
+
+  /** And is to be asked now. */
+  asks(peer: PeerId): boolean {
+    return this.allows(peer) && (this.#resting.size === 0 || this.#stretched.has(peer))
   }
 
   allow(peer: PeerId): void {
     this.#name(peer, !this.#asksAll)
     this.#resting.delete(peer)
-    this.#stretched.add(peer)
+    addBounded(this.#stretched, peer)
   }
 
   /** `peer` is not asked until room is wanted; without it, room is wanted. */
@@ -76,11 +86,24 @@ export class Choice {
     this.#exceptions.clear()
   }
 
+  /** As at the start: everybody may be asked, and rest when of no use. */
+  automatic(): void {
+    this.#asksAll = true
+    this.#exceptions.clear()
+    this.#resting.clear()
+    this.#stretched.clear()
+  }
+
   #name(peer: PeerId, isException: boolean): void {
     this.#exceptions.delete(peer)
     if (!isException) return
-    const [oldest] = this.#exceptions
-    if (oldest !== undefined && this.#exceptions.size >= EXCEPTIONS_MAX) this.#exceptions.delete(oldest)
-    this.#exceptions.add(peer)
+    addBounded(this.#exceptions, peer)
   }
+}
+
+function addBounded(peers: Set<PeerId>, peer: PeerId): void {
+  peers.delete(peer)
+  const [oldest] = peers
+  if (oldest !== undefined && peers.size >= EXCEPTIONS_MAX) peers.delete(oldest)
+  peers.add(peer)
 }

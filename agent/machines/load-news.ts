@@ -7,15 +7,24 @@
 import type { Load } from './membership.js'
 
 export class LoadNews {
-  #told = ''
+  #told: Load | undefined
   #dueAt = Number.NEGATIVE_INFINITY
 
   /** Whether to tell `load` now; if so it counts as told. `early` in (0, 1]: the share of the promised time to wait. */
   isDue(load: Load, now: number, early: number): boolean {
-    const text = JSON.stringify({ ...load, sequence: 0, nextMs: 0 })
-    if (text === this.#told && now <= this.#dueAt) return false
-    this.#told = text
+    if (this.#told !== undefined && now <= this.#dueAt && saysTheSame(load, this.#told)) return false
+    this.#told = load
     this.#dueAt = now + load.nextMs * early
     return true
   }
+}
+
+function saysTheSame(load: Load, told: Load): boolean {
+  for (const key of Object.keys(load) as (keyof Load)[])
+    if (key !== 'sequence' && key !== 'nextMs' && !isSame(load[key], told[key])) return false
+  return true
+}
+
+function isSame(one: Load[keyof Load], other: Load[keyof Load]): boolean {
+  return one === other || (typeof one === 'object' && JSON.stringify(one) === JSON.stringify(other))
 }

@@ -18,8 +18,8 @@ const STRANGERS_MAX = 256
 const OVERDUE_FACTOR = 3.5
 /** How long a suspected agent without a stream stays in the list. */
 const FORGET_MS = 30_000
-/** How long a stranger that announces itself no more stays in the list; announcements come every second. */
-const STRANGER_MS = 10_000
+/** How long a stranger that announces itself no more stays in the list; announcements come every 12 s at the least. */
+const STRANGER_MS = 30_000
 const STRANGERS_TOLD_MAX = 10
 const STRANGERS_TOLD_MS = 60_000
 

@@ -5,8 +5,9 @@
  * Whoever answers at an address that was given without a peer id is expected there from then on, until somebody else
  * answers: a machine that was installed anew has another identity.
  * Both sides of a discovery dial, which would give two connections where one does: the larger peer id waits a moment.
- * An address that is new is tried at once.
- * Limits: 1024 peers, of more the one without a connection that was heard of longest ago is forgotten; 250 ms to 10 s between attempts (jittered); 8 addresses a peer.
+ * An address that is new is tried at once, but only a few are tried at a time: a handshake is work for both sides, and
+ * many agents that start together would keep one another so busy that none of them ends in time.
+ * Limits: two dials of peers that are new and two of such that did not answer before; 1024 peers, of more the one without a connection that was heard of longest ago is forgotten; 250 ms to 10 s between attempts (jittered); 8 addresses a peer.
  */
 
 import type { PeerId } from '../machines/types.js'
@@ -16,7 +17,9 @@ const ADDRESSES_MAX = 8
 const DELAY_FIRST_MS = 250
 const DELAY_MAX_MS = 10_000
 /** How long the side with the larger id leaves the first move to the other. */
-const YIELD_MS = 1_000
+const YIELD_MS = 2_000
+/** Of those that are new and of those that failed each: who does not answer stands in nobody's way. */
+const DIALS_MAX = 2
 /** A discovered peer that is neither connected nor announced any more is forgotten after this. */
 const FORGET_MS = 60_000
 const TICK_MS = 250
@@ -130,6 +133,8 @@ export class Dialer {
     if (this.#stopped) return
     const now = performance.now()
     let waiting = false
+    const dials = { first: 0, again: 0 }
+    for (const target of this.#targets.values()) if (target.dialling) dials[kindOf(target)]++
     for (const target of this.#targets.values()) {
       if (target.peer !== undefined && this.#port.isConnected(target.peer)) continue
       waiting = true
@@ -138,6 +143,8 @@ export class Dialer {
         this.#targets.delete(target.id)
         continue
       }
+      if (dials[kindOf(target)] >= DIALS_MAX) continue
+      dials[kindOf(target)]++
       target.dialling = true
       void this.#dial(target)
     }
@@ -167,12 +174,16 @@ export class Dialer {
         this.#postpone(target)
         break
     }
-    if (outcome.kind === 'other-identity' && target.isAnybody) return
-    this.#port.onOutcome(target.id, outcome)
+    if (outcome.kind !== 'other-identity' || !target.isAnybody) this.#port.onOutcome(target.id, outcome)
+    this.#tick()
   }
 
   #postpone(target: Target): void {
     target.notBefore = performance.now() + target.delayMs * (0.8 + 0.4 * Math.random())
     target.delayMs = Math.min(DELAY_MAX_MS, target.delayMs * 2)
   }
+}
+
+function kindOf(target: Target): 'first' | 'again' {
+  return target.delayMs === DELAY_FIRST_MS ? 'first' : 'again'
 }

@@ -1,15 +1,16 @@
 /**
- * LAN discovery as a libp2p PeerDiscovery: every agent says once a second by IPv4 multicast where it can be dialled.
+ * LAN discovery as a libp2p PeerDiscovery: every agent says now and then by multicast where it can be dialled.
  *
- * One socket per interface, and only on interfaces that have an address the agent listens on: an agent on 127.0.0.1
+ * One socket per interface and address, and only for addresses that the agent listens on: an agent on 127.0.0.1
  * announces itself on the loopback interface and nowhere else. The stock mDNS module sends on whatever interface the
  * routing table likes and finds nothing, silently, where there is no multicast route; naming the
  * interface on the socket needs no route. Several agents on one host share the port.
  * At start, and when somebody new is heard, packets follow quickly, so that two agents find each other within
- * half a second even when one packet is lost.
+ * half a second even when one packet is lost. For ten seconds one comes each second, and then each two seconds or, where
+ * many agents are heard, so that about ten come a second in all: a packet wakes everybody up, and who is new says so.
  *
- * Limits: IPv4 (an agent that listens on IPv6 alone is found by --peer); packets are checked before anything is
- * believed (announcement.ts); 400 packets a second and interface, the rest is dropped unread.
+ * Limits: on the loopback interface IPv4 alone; packets are checked before anything is believed (announcement.ts); 800
+ * packets in two seconds and socket, the rest is dropped unread.
  */
 
 import './with-resolvers.js'
@@ -34,20 +35,26 @@ import type { Twins } from './twins.js'
 
 /** Administratively scoped (RFC 2365, organisation-local), and a port of no registered service. */
 export const DISCOVERY_GROUP = '239.255.77.19'
+/** Of one link, and assigned by nobody (RFC 4291, 2.7). */
+const DISCOVERY_GROUP_6 = 'ff12::454c:4153'
 export const DISCOVERY_PORT = 47_719
 /** Packets stay on the link. */
 const TTL = 1
 const BURST_MS = [0, 100, 250, 500]
-const INTERVAL_MS = 1_000
-/** Interfaces come and go (cables, VPNs, DHCP). */
-const RESCAN_MS = 1_000
+/** Between two looks at the interfaces, which come and go (cables, VPNs, DHCP): at first, and later. */
+const TURN_MS = { fresh: 1_000, later: 2_000 }
+/** An agent, or what it says, is new for so long, and is announced each turn. */
+const FRESH_MS = 10_000
+/** Between two announcements later, for each agent that is heard; a turn at least. */
+const INTERVAL_MS_PER_AGENT = 100
+const INTERVAL_MS_MAX = 10_000
 /** To begin with. */
 const FIRST_SCANS_MS = 3_000
 /** Until the agent listens for the first time, which it does some ms after it started. */
 const FIRST_SCAN_MS = 20
 /** At most one extra packet in this time answers newcomers. */
 const ANSWER_MS = 150
-const PACKETS_PER_SECOND_MAX = 400
+const PACKETS_PER_TURN_MAX = 800
 const KNOWN_MAX = 1024
 const SEEN_MAX = 1024
 /** Between two claims against others with this agent's identity, and how long one is said. */
@@ -86,8 +93,21 @@ interface Endpoint {
   readonly host: string
 }
 
-interface Channel {
+/** An address of an interface, and how to speak and hear there. */
+interface Way {
   readonly info: NetworkInterfaceInfo
+  readonly type: 'udp4' | 'udp6'
+  readonly group: string
+  /** The interface, as the socket wants it named. */
+  readonly via: string
+}
+
+function wayOf(name: string, info: NetworkInterfaceInfo): Way {
+  if (isIPv4(info.address)) return { info, type: 'udp4', group: DISCOVERY_GROUP, via: info.address }
+  return { info, type: 'udp6', group: `${DISCOVERY_GROUP_6}%${name}`, via: `::%${name}` }
+}
+
+interface Channel extends Way {
   /** What is said here; made anew at each scan. */
   packet: Uint8Array
   readonly socket: Socket
@@ -112,6 +132,8 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   #claimedAt = Number.NEGATIVE_INFINITY
   #answering = false
   #started = false
+  #freshUntil = 0
+  #announceAt = 0
 
   constructor(options: DiscoveryOptions, site: DiscoverySite) {
     super()
@@ -126,10 +148,6 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   afterStart(): void {
     this.#started = true
     this.#openFirst(performance.now() + FIRST_SCANS_MS)
-    this.#every(RESCAN_MS, () => this.#rescan())
-    this.#every(1_000, () => {
-      for (const channel of this.#channels.values()) channel.received = 0
-    })
   }
 
   /** Begins as soon as there are addresses to announce. */
@@ -140,7 +158,7 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
       return
     }
     for (const delayMs of BURST_MS) this.#after(delayMs, () => this.#announce())
-    this.#after(BURST_MS.at(-1) ?? 0, () => this.#repeat())
+    this.#nextTurn()
   }
 
   stop(): void {
@@ -163,17 +181,14 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
     this.#timers.add(timer)
   }
 
-  #every(periodMs: number, act: () => void): void {
-    this.#after(periodMs, () => {
-      act()
-      this.#every(periodMs, act)
-    })
-  }
-
-  #repeat(): void {
-    this.#after(INTERVAL_MS * (0.8 + 0.4 * Math.random()), () => {
-      this.#announce()
-      this.#repeat()
+  /** One timer for all that is done again and again: each wakes up a processor that may be idle. */
+  #nextTurn(): void {
+    const turnMs = performance.now() < this.#freshUntil ? TURN_MS.fresh : TURN_MS.later
+    this.#after(turnMs * (0.8 + 0.4 * Math.random()), () => {
+      this.#rescan()
+      for (const channel of this.#channels.values()) channel.received = 0
+      if (performance.now() >= this.#announceAt) this.#announce()
+      this.#nextTurn()
     })
   }
 
@@ -182,17 +197,19 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
     if (performance.now() - this.#claimedAt > CLAIM_SAID_MS) this.#claim = new Uint8Array()
     const endpoints = this.#endpoints()
     const hosts = new Set(endpoints.map(({ host }) => host))
-    const wanted = new Map<string, NetworkInterfaceInfo>()
-    for (const infos of Object.values(networkInterfaces())) {
+    const wanted = new Map<string, Way>()
+    for (const [name, infos] of Object.entries(networkInterfaces())) {
       for (const info of infos ?? [])
-        if (isIPv4(info.address) && hosts.has(info.address)) wanted.set(info.address, info)
+        if (hosts.has(info.address) && (isIPv4(info.address) || !info.internal))
+          wanted.set(info.address, wayOf(name, info))
     }
     // 127.0.0.2 and the like belong to the loopback interface without being listed.
     for (const host of hosts) {
-      if (host.startsWith('127.') && !wanted.has(host)) wanted.set(host, { ...LOOPBACK, address: host })
+      if (host.startsWith('127.') && !wanted.has(host))
+        wanted.set(host, wayOf('', { ...LOOPBACK, address: host }))
     }
     for (const address of [...this.#channels.keys()]) if (!wanted.has(address)) this.#close(address)
-    for (const info of wanted.values()) if (!this.#channels.has(info.address)) this.#open(info)
+    for (const [address, way] of wanted) if (!this.#channels.has(address)) this.#open(way)
     this.#prepare(endpoints)
   }
 
@@ -201,22 +218,27 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   }
 
   #prepare(endpoints: readonly Endpoint[]): void {
-    for (const channel of this.#channels.values())
-      channel.packet = this.#packet(channel.info.address, endpoints)
+    for (const channel of this.#channels.values()) {
+      const packet = this.#packet(channel.info.address, endpoints)
+      if (Buffer.compare(packet, channel.packet) !== 0) this.#freshUntil = performance.now() + FRESH_MS
+      channel.packet = packet
+    }
   }
 
-  #open(info: NetworkInterfaceInfo): void {
-    const socket = createSocket({ type: 'udp4', reuseAddr: true })
-    const channel: Channel = { info, packet: new Uint8Array(), socket, ready: false, received: 0 }
+  #open(way: Way): void {
+    const { info, type, group, via } = way
+    const socket = createSocket({ type, reuseAddr: true, ipv6Only: type === 'udp6' })
+    const channel: Channel = { ...way, packet: new Uint8Array(), socket, ready: false, received: 0 }
     this.#channels.set(info.address, channel)
     socket.on('error', error => this.#fail(info.address, error))
     socket.on('message', (packet, sender) => {
-      if (inNetwork(sender.address, info)) this.#onPacket(channel, packet)
+      // A group of the link hears nobody else.
+      if (type === 'udp6' || inNetwork(sender.address, info)) this.#onPacket(channel, packet)
     })
-    socket.bind({ port: this.#options.port ?? DISCOVERY_PORT, address: DISCOVERY_GROUP }, () => {
+    socket.bind({ port: this.#options.port ?? DISCOVERY_PORT, address: group }, () => {
       try {
-        socket.addMembership(DISCOVERY_GROUP, info.address)
-        socket.setMulticastInterface(info.address)
+        socket.addMembership(group, via)
+        socket.setMulticastInterface(via)
         socket.setMulticastTTL(TTL)
         socket.setMulticastLoopback(true)
         channel.ready = true
@@ -251,9 +273,13 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   }
 
   #announce(): void {
-    for (const { info, packet, socket, ready } of this.#channels.values()) {
+    const now = performance.now()
+    const intervalMs = Math.min(INTERVAL_MS_MAX, INTERVAL_MS_PER_AGENT * this.#known.size)
+    // Half a turn early, so that turns of uneven length do not skip every other one.
+    this.#announceAt = now < this.#freshUntil ? now : now + intervalMs - TURN_MS.later / 2
+    for (const { info, group, packet, socket, ready } of this.#channels.values()) {
       if (!ready || packet.length === 0) continue
-      socket.send(packet, this.#options.port ?? DISCOVERY_PORT, DISCOVERY_GROUP, error => {
+      socket.send(packet, this.#options.port ?? DISCOVERY_PORT, group, error => {
         if (error !== null && this.#channels.get(info.address)?.socket === socket)
           this.#fail(info.address, error)
       })
@@ -274,7 +300,7 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
   }
 
   #onPacket(channel: Channel, packet: Buffer): void {
-    if (++channel.received > PACKETS_PER_SECOND_MAX || packet.length > ANNOUNCEMENT_BYTES_MAX) return
+    if (++channel.received > PACKETS_PER_TURN_MAX || packet.length > ANNOUNCEMENT_BYTES_MAX) return
     // An agent says the same thing every second: the same bytes need no second look.
     const text = packet.toString('latin1')
     const seen = this.#seen.get(text)

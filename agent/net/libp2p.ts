@@ -12,11 +12,7 @@
 
 import './with-resolvers.js'
 import { isIP } from 'node:net'
-import {
-  type Message as GossipMessage,
-  type GossipSub,
-  TopicValidatorResult as Verdict,
-} from '@chainsafe/libp2p-gossipsub'
+import { type Message as GossipMessage, TopicValidatorResult as Verdict } from '@chainsafe/libp2p-gossipsub'
 import type { Connection, Stream } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
@@ -47,10 +43,11 @@ const PROTOCOL = '/elasticos/agreements/1'
 const ADDRESSES_MS = 5_000
 const REOPEN_MS = 250
 const OPEN_INSTEAD_MS = 1_000
-const SCORES_MS = 1_000
 /** From there on gossipsub takes nothing more of a peer. */
 const SCORE_MIN = -80
 const MOVED_TIMEOUT_MS = 2_000
+/** Who is only busy needs more than one that has moved. */
+const SILENT_TIMEOUT_MS = 10_000
 const CLOSE_TIMEOUT_MS = 1_000
 
 /** Only where the address names one: without it whoever answers is welcome. */
@@ -70,7 +67,6 @@ export class Libp2pNetwork implements PeerNetwork {
   readonly #options: Libp2pOptions
   readonly #dialer: Dialer
   readonly #conduct: Conduct
-  #watch: NodeJS.Timeout | undefined
   readonly #sessions: Sessions
   readonly #opening = new Set<PeerId>()
   readonly #connected = new Set<PeerId>()
@@ -125,7 +121,7 @@ export class Libp2pNetwork implements PeerNetwork {
       isConnected: peer => this.#connected.has(peer),
       dial: (addresses, peer) => this.#dial(addresses, peer),
       onOutcome: (target, outcome) => this.#onOutcome(target, outcome),
-      onMoved: peer => void this.#checkMoved(peer),
+      onMoved: peer => void this.check(peer, MOVED_TIMEOUT_MS),
     })
   }
 
@@ -167,11 +163,24 @@ export class Libp2pNetwork implements PeerNetwork {
       this.#dialer.addDiscovered(peer, addresses, alone)
   }
 
+  /**
+   * Gives up the connection to a peer that has moved or is silent, unless a ping comes back: if its address is no more,
+   * nothing would for a quarter of an hour.
+   */
+  async check(peer: PeerId, timeoutMs = SILENT_TIMEOUT_MS): Promise<void> {
+    if (!this.#connected.has(peer)) return
+    try {
+      const signal = AbortSignal.timeout(timeoutMs)
+      await this.#node.services.ping.ping(peerIdFromString(peer), { signal })
+    } catch {
+      this.#reset(peer, 'it does not answer')
+    }
+  }
+
   async stop(): Promise<void> {
     if (this.#stopped) return
     this.#stopped = true
     this.#dialer.stop()
-    clearInterval(this.#watch)
     await this.#sessions.close(CLOSE_TIMEOUT_MS)
     await this.#node.stop()
   }
@@ -199,11 +208,11 @@ export class Libp2pNetwork implements PeerNetwork {
       throw cannotListen(this.#options.listen, error)
     }
     node.services.pubsub.subscribe(LOAD_TOPIC)
-    this.#watch = setInterval(() => this.#watchScores(node.services.pubsub), SCORES_MS).unref()
     for (const address of this.#options.peers) this.#dialer.addStatic(address, toEndpoint(address)?.peer)
   }
 
-  #startGossip(pubsub: GossipSub): void {
+  #startGossip(pubsub: Gossip): void {
+    pubsub.addEventListener('gossipsub:heartbeat', () => this.#watchScores(pubsub))
     pubsub.topicValidators.set(LOAD_TOPIC, (source, message) => this.#validate(source, message))
     pubsub.addEventListener('message', ({ detail }) => {
       const load = this.#validated.get(detail.data)
@@ -312,16 +321,6 @@ export class Libp2pNetwork implements PeerNetwork {
     }
     if (outcome.kind === 'failed') this.#options.log.debug(`cannot reach ${target}: ${outcome.reason}`)
     if (outcome.kind === 'self') this.#options.log.warn(`--peer ${target} ${IT_IS_SELF}`)
-  }
-
-  /** Its connection may be to an address that is no more: then nothing comes back, for a quarter of an hour. */
-  async #checkMoved(peer: PeerId): Promise<void> {
-    try {
-      const signal = AbortSignal.timeout(MOVED_TIMEOUT_MS)
-      await this.#node.services.ping.ping(peerIdFromString(peer), { signal })
-    } catch {
-      this.#reset(peer, 'its address is no more')
-    }
   }
 
   #onConnected(peer: PeerId): void {

@@ -6,7 +6,7 @@ export const CONNECTIONS_MAX = 512
 export const CONNECTIONS_PER_PEER_MAX = 4
 /** Messages to one peer that wait to be sent; with one more the stream is given up. */
 export const UNSENT_MAX = 256
-/** Each ping is a new stream; that a peer is gone is noticed by its silence in the gossip long before. */
+/** In about this time a connection that has failed without a word is noticed: by the peer's silence in the gossip. */
 export const PING_MS = 30_000
 
 /** Said of an agent that has been seen and cannot join. */

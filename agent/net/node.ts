@@ -22,7 +22,7 @@ import { AgentError, type Logger } from '../service.js'
 import { toEndpoint } from './address.js'
 import type { DialOutcome } from './dialer.js'
 import type { DiscoveryFactory } from './discovery.js'
-import { CONNECTIONS_MAX, PING_MS, remedyNotAllowed } from './limits.js'
+import { CONNECTIONS_MAX, remedyNotAllowed } from './limits.js'
 import { LOAD_BYTES_MAX } from './messages.js'
 import type { Twins } from './twins.js'
 
@@ -33,14 +33,27 @@ export const ADDRESS_TIMEOUT_MS = 4_000
 /** All addresses of a peer. */
 export const DIAL_TIMEOUT_MS = 10_000
 
+/**
+ * A ping is a stream of its own, some ten packets each way, so as a rule only who has fallen silent gets one (`check` in
+ * libp2p.ts). yamux would ping besides: gossip keeps a connection alive.
+ */
+const PING_ANYWAY_MS = 300_000
+
 /** Of one connection; each protocol has fewer. */
 const STREAMS_MAX = 32
 /** Ten wrong messages in a row are -100: below the -80 from which on gossipsub takes nothing more of a peer. */
 const WRONG_GOSSIP = {
   topicWeight: 1,
   invalidMessageDeliveriesWeight: -1,
-  invalidMessageDeliveriesDecay: 0.9,
+  invalidMessageDeliveriesDecay: 0.6,
 }
+const DECAY_MS = 5_000
+/**
+ * Who publishes sends to everybody it is connected to, which as a rule is everybody. What is passed on is for those few
+ * pairs that have no connection: three neighbours reach all, and each more is one more copy of everything. For the
+ * same reason nobody is told what there is to ask for.
+ */
+const MESH = { D: 3, Dlo: 2, Dhi: 4, Dout: 1, Dscore: 1, Dlazy: 0, gossipFactor: 0 }
 const SCORE_KEPT_MS = 5_000
 
 /** As it is; its own type leaves the scores out. */
@@ -95,7 +108,7 @@ export async function makeNode(options: Libp2pOptions, site: NodeSite): Promise<
       timeout: DIAL_TIMEOUT_MS,
     }),
     connectionEncrypters: [tls()],
-    streamMuxers: [yamux({ maxInboundStreams: STREAMS_MAX })],
+    streamMuxers: [yamux({ maxInboundStreams: STREAMS_MAX, enableKeepAlive: false })],
     connectionManager: {
       maxConnections: CONNECTIONS_MAX,
       inboundConnectionThreshold: 200,
@@ -105,7 +118,7 @@ export async function makeNode(options: Libp2pOptions, site: NodeSite): Promise<
       addressDialTimeout: ADDRESS_TIMEOUT_MS,
       reconnectRetries: 0,
     },
-    connectionMonitor: { pingInterval: PING_MS },
+    connectionMonitor: { pingInterval: PING_ANYWAY_MS },
     connectionGater: {
       denyInboundConnection: ({ remoteAddr }) => !site.admits(toEndpoint(remoteAddr)?.host ?? ''),
       denyInboundEncryptedConnection: (peer, connection) => denied(peer, connection.remoteAddr),
@@ -137,6 +150,7 @@ function gossip(): (components: GossipSubComponents) => Gossip {
   const noWeight = { timeInMeshWeight: 0, firstMessageDeliveriesWeight: 0 }
   const noMeshWeight = { meshMessageDeliveriesWeight: 0, meshFailurePenaltyWeight: 0 }
   const make = gossipsub({
+    ...MESH,
     globalSignaturePolicy: 'StrictSign',
     allowedTopics: [LOAD_TOPIC],
     allowPublishToZeroTopicPeers: true,
@@ -155,6 +169,7 @@ function gossip(): (components: GossipSubComponents) => Gossip {
       topics: { [LOAD_TOPIC]: createTopicScoreParams({ ...noWeight, ...noMeshWeight, ...WRONG_GOSSIP }) },
       // Many agents may stand behind one address.
       IPColocationFactorWeight: 0,
+      decayInterval: DECAY_MS,
       retainScore: SCORE_KEPT_MS,
     },
   })

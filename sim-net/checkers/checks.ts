@@ -5,12 +5,12 @@
  * A violation is a value; the run goes on. Limit: the first hundred are kept, the others counted.
  */
 
-import type { Page, PageFrame, PageMeta, Version } from '../../kmod/ownership/types.js'
+import type { Page, PageFrame, PageMeta } from '../../kmod/ownership/types.js'
 import { HOME, type PageNumber } from '../../placement/ids.js'
 import type { VirtualClock } from '../clock.js'
 import type { ThreadContext } from '../cluster/guest.js'
-import type { LaneEnd, LaneFrame } from '../cluster/lane.js'
-import { carriesPage, type SimPager } from '../cluster/pager.js'
+import { carriesPage, type LaneEnd, type LaneFrame } from '../cluster/lane.js'
+import type { SimPager } from '../cluster/pager.js'
 import type { SimProcess } from '../cluster/process.js'
 
 export type ViolationKind =
@@ -24,6 +24,8 @@ export type ViolationKind =
   | 'queue'
   | 'error'
   | 'liveness'
+  /** Somebody alive was taken for dead, or somebody dead for alive. */
+  | 'detection'
 
 export interface Violation {
   /** Virtual ms. */
@@ -36,13 +38,19 @@ export interface Violation {
 const KEPT_MAX = 100
 /** A pager whose limit has sunk may hold more for so long: pages that came just now are held. */
 const SHRINK_MS = 1_000
+/** Two hosts that have run and reached each other for so long have heard each other. */
+const SOUND_MS = 1_000
+/** Then, too, their agents have found each other again, and one has said of its pager that it stalls. */
+const SOUND_STALLED_MS = 15_000
+const STALL_NOTICED_MS = 2_000
+/** What a pager waits for another one without a verdict, and after one that was on its way when that one died. */
+const DEAD_MS_MAX = 4_500 + 2_000
 
 export class Checks {
   readonly violations: Violation[] = []
   left = 0
   readonly #seed: number
   readonly #clock: VirtualClock
-  readonly #versions = new WeakMap<SimPager, Map<PageNumber, Version>>()
   readonly #shrunk = new WeakMap<SimPager, number>()
 
   constructor(seed: number, clock: VirtualClock) {
@@ -75,7 +83,7 @@ export class Checks {
       return
     }
     if (kind === 'write') process.contents.set(page, ownership.read(page))
-    const last = process.contents.get(page) ?? 0
+    const last = process.contents.get(page)
     const found = ownership.read(page)
     if (found !== last)
       this.report('contents', `page ${page} of ${pager.title} reads ${found}, and ${last} was written last`)
@@ -118,32 +126,66 @@ export class Checks {
       this.report('credit', `${lane.received} pages pushed to ${pager.title}, ${lane.granted} were granted`)
   }
 
+  /** A pager gives up one that it does not hear. */
+  onGivenUp({ pager, other, heardAt }: LaneEnd): void {
+    const { network, clock } = pager.site
+    if (!other.pager.alive || !other.isOpen) return
+    const now = clock.now()
+    const hasStalled = now - other.pager.stalledUntil < STALL_NOTICED_MS
+    const soundMs = now - network.troubledUntil(pager.host, other.pager.host)
+    if (soundMs <= (hasStalled ? SOUND_STALLED_MS : SOUND_MS)) return
+    const silentS = ((now - heardAt) / 1_000).toFixed(1)
+    this.report('detection', `${pager.title} gives up ${other.pager.title}, silent for ${silentS} s`)
+  }
+
   /** The limit of a pager has changed. */
   onLimit(pager: SimPager): void {
     this.#shrunk.set(pager, this.#clock.now())
   }
 
   onMemory(pager: SimPager): void {
-    const { residentPages, copiedPages, deferredGets } = pager.ownership.counts
+    const { room, ownership } = pager
+    if (ownership.takenPages > room.limit) this.#isShrinking(pager)
+    const { deferredGets } = ownership.counts
+    if (deferredGets > 4096) this.report('queue', `${deferredGets} requests wait at ${pager.title}`)
+  }
+
+  #isShrinking(pager: SimPager): void {
+    const { residentPages, copiedPages } = pager.ownership.counts
     const { limit } = pager.room
     const since = this.#shrunk.get(pager) ?? Number.NEGATIVE_INFINITY
     if (residentPages + copiedPages > limit && this.#clock.now() - since > SHRINK_MS)
       this.report('memory', `${residentPages} + ${copiedPages} pages at ${pager.title}, ${limit} are allowed`)
-    if (deferredGets > 4096) this.report('queue', `${deferredGets} requests wait at ${pager.title}`)
   }
 
   /** Every page of a process: one owner, or one move under way. Costs a look at all of them. */
   sweep(process: SimProcess): void {
     const pagers = [...process.pagers]
-    if (!process.runs || pagers.some(isTorn)) return
+    if (!process.runs) return
+    for (const pager of pagers) this.#sweepLanes(pager)
+    if (pagers.some(isTorn)) return
     const moving = movesOf(pagers)
     const { first, pages } = process.plan.program
     for (let page = first; page < first + pages; page = (page + 1) as PageNumber) {
-      const owners = ownersOf(process, pagers, page, moving)
-      if (owners.length !== 1)
-        this.report('owner', `page ${page} of ${process.title} belongs to: ${owners.join(', ') || 'nobody'}`)
+      const moves = moving.get(page) ?? NOBODY_MOVES
+      if (countOwners(process, pagers, page, moves) === 1) continue
+      const owners = ownersOf(process, pagers, page, moves)
+      this.report('owner', `page ${page} of ${process.title} belongs to: ${owners.join(', ') || 'nobody'}`)
     }
     this.#sweepThreads(process, pagers)
+  }
+
+  #sweepLanes({ lanes, title, stalledUntil, host }: SimPager): void {
+    const now = this.#clock.now()
+    if (host.stalled || now - Math.max(stalledUntil, host.soundSince) < SOUND_MS) return
+    for (const { other, heardAt } of lanes.values()) {
+      const deadMs = now - Math.max(other.pager.diedAt, heardAt)
+      if (deadMs > DEAD_MS_MAX)
+        this.report(
+          'detection',
+          `${title} waits for ${other.pager.title}, silent for ${Math.round(deadMs)} ms`,
+        )
+    }
   }
 
   #sweepThreads(process: SimProcess, pagers: readonly SimPager[]): void {
@@ -167,15 +209,10 @@ export class Checks {
   }
 
   #hasGrown(pager: SimPager, page: PageNumber): void {
-    let versions = this.#versions.get(pager)
-    if (versions === undefined) {
-      versions = new Map()
-      this.#versions.set(pager, versions)
-    }
     const { version } = pager.ownership.page(page)
-    const before = versions.get(page) ?? 0
+    const before = pager.versions.get(page)
     if (version < before) this.report('version', `page ${page} at ${pager.title}: ${version} after ${before}`)
-    versions.set(page, version)
+    pager.versions.set(page, version)
   }
 }
 
@@ -193,12 +230,19 @@ function isEnding({ lanes }: SimPager, page: PageNumber): boolean {
   )
 }
 
-/** A lane is down at one end, and not at the other: what was on it is nowhere until home knows. */
+/**
+ * A lane is down at one end, and not at the other: what was on it is nowhere until home knows. Or home is just being
+ * told that something was lost with a lane, which ends the run.
+ */
 function isTorn({ lanes }: SimPager): boolean {
-  for (const lane of lanes.values())
+  for (const lane of lanes.values()) {
     if (!lane.other.isOpen || !lane.other.pager.alive || lane.other.byes > 0) return true
+    if (lane.unread.some(({ kind }) => kind === 'failed')) return true
+  }
   return false
 }
+
+const NOBODY_MOVES: readonly Move[] = []
 
 interface Move {
   readonly meta: PageMeta
@@ -223,22 +267,40 @@ function movesOf(pagers: readonly SimPager[]): Map<PageNumber, Move[]> {
   return moves
 }
 
+function countOwners(
+  process: SimProcess,
+  pagers: readonly SimPager[],
+  page: PageNumber,
+  moves: readonly Move[],
+): number {
+  let owners = 0
+  for (const pager of pagers) if (owns(pager, page, moves)) owners++
+  for (const { meta, to } of moves) if (counts(process, to, meta)) owners++
+  return owners
+}
+
+/** For people. */
 function ownersOf(
   process: SimProcess,
   pagers: readonly SimPager[],
   page: PageNumber,
-  moving: ReadonlyMap<PageNumber, readonly Move[]>,
+  moves: readonly Move[],
 ): string[] {
-  const moves = moving.get(page) ?? []
-  const owners: string[] = []
-  for (const pager of pagers) {
-    const entry = pager.ownership.page(page)
-    const isNew = entry.state === 'untouched' && pager.node === HOME
-    if ((pager.holds(page) || isNew) && !isTaken(entry, moves)) owners.push(`node ${pager.node}`)
-  }
-  for (const { meta, from, to } of moves)
-    if (counts(process, to, meta)) owners.push(`from node ${from.node} to ${to.node}`)
-  return owners
+  return [
+    ...pagers.filter(pager => owns(pager, page, moves)).map(({ node }) => `node ${node}`),
+    ...moves
+      .filter(({ to, meta }) => counts(process, to, meta))
+      .map(({ from, to }) => `from node ${from.node} to ${to.node}`),
+  ]
+}
+
+function owns({ ownership, node, process }: SimPager, page: PageNumber, moves: readonly Move[]): boolean {
+  const entry = ownership.page(page)
+  const { state, version } = entry
+  if (state === 'untouched') return node === HOME
+  return (
+    (state === 'resident' || state === 'spilled') && process.isAlive(page, version) && !isTaken(entry, moves)
+  )
 }
 
 /** A page with its contents that will be accepted. */

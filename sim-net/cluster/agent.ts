@@ -5,6 +5,7 @@
 
 import type { Context } from '../../agent/executor/context.js'
 import { HomeProcess } from '../../agent/executor/home.js'
+import { OwnershipNews } from '../../agent/executor/ownership-news.js'
 import { Probes } from '../../agent/executor/probes.js'
 import type { Participant } from '../../agent/machines/lease-home.js'
 import { LoadNews } from '../../agent/machines/load-news.js'
@@ -12,16 +13,16 @@ import { type Load, type Member, Membership, type MembershipEvent } from '../../
 import type { CompatibilityFacts, PeerId, ProcessId } from '../../agent/machines/types.js'
 import type { PeerMessage } from '../../agent/net/messages.js'
 import type { NetworkEvent } from '../../agent/net/port.js'
-import { every, type Timer } from '../../agent/ports/clock.js'
+import { type Clock, every, type Timer } from '../../agent/ports/clock.js'
 import type { SimAgent } from '../agent.js'
 import type { SimHost } from '../host.js'
 import type { SimNetwork } from '../network.js'
+import { answersOf } from './connection.js'
 import { type LenderHost, SimLending } from './lending.js'
 import type { SimPager } from './pager.js'
 
 /** As agent/agent.ts has them. */
 const TICK_MS = 500
-const USAGE_MS = 200
 const LOAD_MS = 1_000
 const UNCHANGED_LOAD_MS = 5_000
 const LOAD_MS_PER_MEMBER = 100
@@ -37,6 +38,7 @@ export const FACTS: CompatibilityFacts = {
   xcr0: '0x7',
 }
 
+const NO_ADDRESSES: readonly string[] = []
 const NOBODY_LISTENS = () => Promise.reject(new Error('simulated pagers are connected to at once'))
 const SILENT = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 
@@ -57,6 +59,7 @@ export class ClusterAgent {
   /** Messages it has got on streams. */
   messages = 0
   readonly #machine: Machine
+  readonly #clock: Clock
   readonly #net: SimAgent
   readonly #context: Context
   readonly #homes = new Map<ProcessId, HomeProcess>()
@@ -71,8 +74,9 @@ export class ClusterAgent {
     this.#knownMin = knownMin
     this.#machine = machine
     const { host } = machine
+    this.#clock = host.clock
     this.#incarnation = host.clock.wall()
-    this.#net = network.start(host, this.#firstLoad())
+    this.#net = network.start(host, this.#load(0))
     this.#context = this.#newContext()
     this.lending = new SimLending(this.#context, machine, machine.capacityPages, host.address)
     this.lending.restore()
@@ -84,7 +88,6 @@ export class ClusterAgent {
     const { clock, rng } = host
     const first = clock.now() + rng.between(0, TICK_MS)
     clock.at(first, () => this.#timers.push(every(clock, TICK_MS, () => this.#onTick())))
-    this.#timers.push(every(clock, USAGE_MS, () => this.lending.watchUsage()))
     this.#publishLoad()
   }
 
@@ -156,16 +159,25 @@ export class ClusterAgent {
     const { host } = this.#machine
     const { clock, rng, secrets, name, self } = host
     const send = (peer: PeerId, message: PeerMessage) => this.#net.send(peer, message)
+    const { homes, held } = this.#machine
+    const alive = (pid: number) =>
+      [...homes.values(), ...held.values()].some(({ describe }) => describe.pagerPid === pid)
     const pagers = {
       connect: NOBODY_LISTENS,
       spawnPeer: NOBODY_LISTENS,
       list: NOBODY_LISTENS,
       facts: NOBODY_LISTENS,
       kill: () => {},
-      isAlive: () => true,
+      isAlive: alive,
     }
-    // Simulated pagers tell of no silent nodes, so that nobody is asked: detection has its own tests.
-    const probes = new Probes({ clock, rng, self, pagers, send, joined: () => [], pagerOf: () => undefined })
+    const joined = () => this.membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
+    const pagerOf = (id: ProcessId) => this.#homes.get(id)?.client ?? this.lending.client(id)
+    const answers = answersOf(clock)
+    const probes = new Probes({ clock, rng, self, pagers, send, joined, pagerOf, answers })
+    const here = () => [
+      ...[...this.#homes.values()].map(home => home.stretched()),
+      ...this.lending.stretched(),
+    ]
     return {
       clock,
       rng,
@@ -179,10 +191,12 @@ export class ClusterAgent {
       listenHosts: [host.address],
       pagers,
       probes,
+      ownership: new OwnershipNews({ clock, rng, send }, here),
       log: SILENT,
       send,
       hostOf: peer => this.membership.member(peer)?.host ?? '',
       nameOf: peer => this.membership.member(peer)?.load.name ?? peer,
+      rttMs: () => undefined,
     }
   }
 
@@ -230,14 +244,20 @@ export class ClusterAgent {
       case 'probe-answer':
         this.#context.probes.onMessage(peer, message)
         return
+      case 'ping':
+      case 'pong':
+        return // how far away others are is not measured here: all are near
+      case 'owned':
+        this.#context.ownership.onHeard(peer, message.summaries)
+        return
       default:
         this.lending.onMessage(peer, message)
     }
   }
 
   #feed(event: MembershipEvent): void {
-    const effects = this.membership.onEvent(event, this.#machine.host.clock.now())
-    if (this.#homes.size === 0) return
+    const effects = this.membership.onEvent(event, this.#clock.now())
+    if (effects.length === 0 || this.#homes.size === 0) return
     for (const effect of effects) {
       if (effect.kind === 'available')
         for (const home of this.#homes.values()) home.onAvailable([effect.member])
@@ -249,30 +269,21 @@ export class ClusterAgent {
   #onTick(): void {
     this.#feed({ kind: 'tick' })
     this.lending.onTick()
+    this.#context.ownership.onTick()
     for (const home of this.#homes.values()) home.onTick()
   }
 
-  #firstLoad(): Load {
-    const { host, capacityPages } = this.#machine
+  #load(sequence: number): Load {
+    const { host, capacityPages, held } = this.#machine
     return {
       name: host.name,
       incarnation: this.#incarnation,
-      sequence: 0,
-      freePages: capacityPages,
+      sequence,
+      freePages: sequence === 0 ? capacityPages : this.lending.machine.freePages,
       capacityPages,
       cpus: 2,
-      processes: 0,
-      addresses: [],
-      nextMs: this.#nextLoadMs(),
-    }
-  }
-
-  #load(sequence: number): Load {
-    return {
-      ...this.#firstLoad(),
-      sequence,
-      freePages: this.lending.machine.freePages,
-      processes: this.#machine.held.size + this.#homes.size,
+      processes: sequence === 0 ? 0 : held.size + this.#homes.size,
+      addresses: NO_ADDRESSES,
       nextMs: this.#nextLoadMs(),
     }
   }

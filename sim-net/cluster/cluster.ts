@@ -31,9 +31,10 @@ const WHOLE_VIEW_MAX = 200
 const VIEW_MAX_OF_MORE = 64
 /** Agents start within this time. */
 const START_MS = 500
-const PROCESSES_MAX = 100
-/** Groups of operations a virtual second, of all threads together. */
+const PROCESSES_MAX = 50
+/** Groups of operations of all threads together; among many agents it is more about what agents do. */
 const GROUPS_PER_MS = 1
+const GROUPS_PER_MS_OF_MORE = 0.5
 const LIFE_MS_MIN = 8_000
 const LIFE_MS_MAX = 40_000
 const PAUSE_MS_MAX = 3_000
@@ -66,10 +67,12 @@ export class Cluster {
   #closing = false
 
   constructor({ agents, seed, record = false, planted = 'none' }: ClusterOptions) {
+    const isLarge = agents > WHOLE_VIEW_MAX
     this.network = new SimNetwork({
       seed,
       record,
-      ...(agents > WHOLE_VIEW_MAX ? { viewMax: VIEW_MAX_OF_MORE } : {}),
+      spareStrangers: true,
+      ...(isLarge ? { viewMax: VIEW_MAX_OF_MORE } : {}),
     })
     const { clock, trace } = this.network
     this.checks = new Checks(seed, clock)
@@ -83,6 +86,7 @@ export class Cluster {
       checks: this.checks,
       planted,
       find: (address, port) => this.#listening.get(`${address}:${port}`),
+      ended: ({ host, describe }) => this.#listening.delete(`${host.address}:${describe.lanePort}`),
       onFrame: (from, to, frame) => {
         this.frames++
         trace.count(
@@ -93,9 +97,9 @@ export class Cluster {
           frame.kind === 'status' ? frame.window : 0,
         )
       },
-      thinkMs: Math.max(1, (slots * THREADS_MAX) / 2 / GROUPS_PER_MS),
+      thinkMs: Math.max(1, (slots * THREADS_MAX) / 2 / (isLarge ? GROUPS_PER_MS_OF_MORE : GROUPS_PER_MS)),
     }
-    this.#knownMin = agents > WHOLE_VIEW_MAX ? Math.min(agents - 1, CONNECTIONS_MAX) : 0
+    this.#knownMin = isLarge ? Math.min(agents - 1, CONNECTIONS_MAX) : 0
     for (let i = 0; i < agents; i++) this.#addMachine(i)
     for (let slot = 0; slot < slots; slot++) this.#begin(START_MS + 1_000 + this.#work.below(PAUSE_MS_MAX))
   }
@@ -124,6 +128,13 @@ export class Cluster {
     machine.records.clear()
     machine.homeRecords.clear()
     this.crashAgent(machine, how)
+  }
+
+  /** One that is lent, alone and without a word; its agent notices. */
+  killPager(pager: SimPager, { host }: Machine): void {
+    pager.note('pager-death', pager.node, pager.process.title)
+    pager.kill()
+    host.run(() => this.agents.get(host)?.lending.onDeath(pager.process.plan.id))
   }
 
   /** Pagers run on without it. */

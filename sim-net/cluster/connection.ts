@@ -1,4 +1,7 @@
-/** The agent's connection to a simulated pager of its host. */
+/**
+ * The agent's connection to a simulated pager of its host. Nothing here waits for a promise, since none is kept between
+ * two steps of the virtual clock.
+ */
 
 import type {
   Describe,
@@ -7,7 +10,24 @@ import type {
   PagerEvent,
   PagerStats,
 } from '../../agent/executor/pagers.js'
+import { PAGER_ANSWER_MS } from '../../agent/executor/probes.js'
+import type { Clock } from '../../agent/ports/clock.js'
 import type { SimPager } from './pager.js'
+
+const ANSWER_MS = 0.1
+
+/** Whether the pager of a connection does anything, as the agent's probes ask. */
+export function answersOf(clock: Clock) {
+  return (pager: PagerConnection, tell: (answers: boolean) => void): void => {
+    let told = false
+    const once = (answers: boolean) => {
+      if (!told) tell(answers)
+      told = true
+    }
+    if (pager instanceof SimConnection) pager.whenItRuns(() => once(true))
+    clock.at(clock.now() + PAGER_ANSWER_MS, () => once(false))
+  }
+}
 
 export class SimConnection implements PagerConnection {
   readonly describe: Describe
@@ -22,6 +42,10 @@ export class SimConnection implements PagerConnection {
 
   send(command: PagerCommand): void {
     if (this.#open && this.#pager.alive) this.#pager.onCommand(command)
+  }
+
+  whenItRuns(act: () => void): void {
+    if (this.#open) this.#pager.later(ANSWER_MS, act)
   }
 
   emit(event: PagerEvent): void {

@@ -17,7 +17,7 @@ export interface ThreadContext {
   /** Execution on its node, µs. */
   ranUs: number
   /** Pages of its last operations, the latest last: they go with it. */
-  recent: readonly PageNumber[]
+  readonly recent: PageNumber[]
 }
 
 export type Operation =

@@ -98,7 +98,8 @@ export class Guests {
       context.pc++
       context.left--
       context.ranUs += OPERATION_US
-      context.recent = [...context.recent.slice(1 - RECENT), operation.page]
+      if (context.recent.length === RECENT) context.recent.shift()
+      context.recent.push(operation.page)
     }
     this.#soon(context)
   }
@@ -178,7 +179,7 @@ export class Guests {
     if (lane === undefined) return // its home is gone, and the run with it
     if (lane.node === to) this.#ship(context, lane.node, lane.mayPush - lane.pushed)
     if (pager.node === HOME) pager.away.set(context.thread, to)
-    lane.send(false, { kind: 'thread', context: { ...context }, to })
+    lane.send(false, { kind: 'thread', context: { ...context, recent: [...context.recent] }, to })
   }
 
   #ship(context: ThreadContext, to: NodeIndex, room: number): void {

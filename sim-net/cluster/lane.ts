@@ -3,11 +3,12 @@
  * order with the other. As the real ones (docs/architecture.md, "A connection that breaks"), a connection that breaks is
  * resumed and loses nothing; a cut holds everything up; four seconds in which nothing gets through end the lane.
  *
- * Limits: no bandwidth; a frame counts as acknowledged as soon as it was read.
+ * Limits: each connection has the link's whole bandwidth; a frame counts as acknowledged as soon as it was read.
  */
 
-import type { PageFrame } from '../../kmod/ownership/types.js'
+import type { PageFrame, PageMeta } from '../../kmod/ownership/types.js'
 import type { NodeIndex } from '../../placement/ids.js'
+import type { Due } from '../clock.js'
 import type { ThreadContext } from './guest.js'
 import type { SimPager } from './pager.js'
 import type { Site } from './site.js'
@@ -27,7 +28,6 @@ export type LaneFrame =
   | { readonly kind: 'failed'; readonly reason: string }
   | { readonly kind: 'bye' }
 
-export const SILENT_MS = 4_000
 /** As the kernel's TCP does it. */
 const RETRANSMIT_MS = 200
 const CUT_LOOK_MS = 50
@@ -36,13 +36,9 @@ const REDIAL_MS_MIN = 10
 const REDIAL_MS_MAX = 200
 /** The lane's own bound, in frames: of 64 MiB of pages. */
 const KEPT_MAX = 16_384
-
-interface Way {
-  readonly frames: LaneFrame[]
-  readonly readyAt: number[]
-  arrivesAt: number
-  busy: boolean
-}
+const FRAME_BYTES = 64
+const META_BYTES = 32
+const PAGE_BYTES = 4_096
 
 export interface LaneLease {
   readonly leaseId: number
@@ -53,13 +49,16 @@ export interface LaneLease {
 
 export class LaneEnd {
   readonly #site: Site
-  readonly #ways: readonly [Way, Way] = [newWay(), newWay()]
+  readonly #ways: readonly [Way, Way] = [new Way(this), new Way(this)]
   readonly pager: SimPager
   readonly node: NodeIndex
   readonly lease: LaneLease
   #other: LaneEnd | undefined
   isOpen = true
   heardAt: number
+  /** Its agent was told that the other end is silent; until then it is waited for. */
+  silenceTold = false
+  waitedUntil = 0
   /** Pages pushed from here in all, and how many may be; the same of the other end. */
   pushed = 0
   mayPush = 0
@@ -108,8 +107,8 @@ export class LaneEnd {
       return
     }
     way.frames.push(frame)
-    way.readyAt.push(this.#arrival(way))
-    if (!way.busy) this.#await(way, way.readyAt[0] ?? 0)
+    way.readyAt.push(this.#arrival(way, bytesOf(frame)))
+    if (!way.busy) this.#await(way, way.readyAt[0] as number)
   }
 
   sendBoth(frame: LaneFrame): void {
@@ -138,13 +137,14 @@ export class LaneEnd {
     for (const way of this.#ways) way.frames.length = way.readyAt.length = 0
   }
 
-  #arrival(way: Way): number {
+  #arrival(way: Way, bytes: number): number {
     const { clock, network, rng } = this.#site
     const { other } = this
-    const { latencyMs, jitterMs, loss } = network.link(this.pager.host, other.pager.host)
+    const { latencyMs, jitterMs, loss, bytesPerMs } = network.link(this.pager.host, other.pager.host)
     let ms = latencyMs + jitterMs * rng.next()
     if (loss > 0 && rng.chance(loss)) ms += RETRANSMIT_MS
-    way.arrivesAt = Math.max(way.arrivesAt, clock.now() + ms)
+    way.leavesAt = Math.max(way.leavesAt, clock.now()) + bytes / bytesPerMs
+    way.arrivesAt = Math.max(way.arrivesAt, way.leavesAt + ms)
     return way.arrivesAt
   }
 
@@ -155,10 +155,11 @@ export class LaneEnd {
 
   #await(way: Way, time: number): void {
     way.busy = true
-    this.#site.clock.at(time, () => this.#arrive(way))
+    this.#site.clock.soon(time, way)
   }
 
-  #arrive(way: Way): void {
+  /** For `Way`: the first frame on it may be there. */
+  arrive(way: Way): void {
     const { clock, network } = this.#site
     const { other } = this
     const now = clock.now()
@@ -170,7 +171,7 @@ export class LaneEnd {
       this.#await(way, readyAt)
     } else if (!network.isOpen(this.pager.host, other.pager.host)) {
       this.#await(way, now + CUT_LOOK_MS)
-    } else if (other.pager.host.stalled) {
+    } else if (other.pager.stalled) {
       this.#await(way, now + STALL_LOOK_MS)
     } else {
       way.frames.shift()
@@ -184,6 +185,44 @@ export class LaneEnd {
   }
 }
 
-function newWay(): Way {
-  return { frames: [], readyAt: [], arrivesAt: 0, busy: false }
+/** One connection, in one direction. */
+class Way implements Due {
+  readonly frames: LaneFrame[] = []
+  readonly readyAt: number[] = []
+  /** When the last byte that was sent leaves, and when it arrives. */
+  leavesAt = 0
+  arrivesAt = 0
+  busy = false
+  readonly #lane: LaneEnd
+
+  constructor(lane: LaneEnd) {
+    this.#lane = lane
+  }
+
+  due(): void {
+    this.#lane.arrive(this)
+  }
+}
+
+export function carriesPage({ kind }: PageMeta): boolean {
+  return kind === 'data' || kind === 'zero'
+}
+
+/** About as many as on the wire. */
+function bytesOf(frame: LaneFrame): number {
+  if (frame.kind !== 'page') return FRAME_BYTES
+  const { frame: inner } = frame
+  if (inner.type !== 'pages' && inner.type !== 'push') return FRAME_BYTES
+  return (
+    FRAME_BYTES +
+    inner.metas.reduce((sum, { kind }) => sum + META_BYTES + (kind === 'data' ? PAGE_BYTES : 0), 0)
+  )
+}
+
+/** What must not be lost with a lane. */
+export function isPrecious(frame: LaneFrame): boolean {
+  if (frame.kind === 'thread') return true
+  if (frame.kind !== 'page') return false
+  const { frame: inner } = frame
+  return (inner.type === 'pages' || inner.type === 'push') && inner.metas.some(carriesPage)
 }

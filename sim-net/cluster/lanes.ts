@@ -29,7 +29,7 @@ export class Lanes {
       return
     }
     if (command.node === HOME) this.#pager.room.limit = command.pagesMax
-    this.#accepting.set(String(command.laneKey), command)
+    this.#accepting.set(textOf(command.laneKey), command)
     if (this.#accepting.size <= ACCEPTING_MAX) return
     const oldest = this.#accepting.keys().next()
     if (!oldest.done) this.#accepting.delete(oldest.value)
@@ -142,12 +142,11 @@ export class Lanes {
     const pager = this.#pager
     const { site, host } = pager
     const target = site.find(command.host, command.port)
-    if (target === undefined || pager.leaving.has(command.node as NodeIndex)) {
-      this.#giveUp(command, 'nobody listens')
+    if (pager.leaving.has(command.node as NodeIndex)) {
+      this.#giveUp(command, 'it is just leaving')
       return
     }
-    const isOpen = site.network.isOpen(host, target.host) && site.network.isOpen(target.host, host)
-    if (!isOpen || !target.alive || target.host.stalled) {
+    if (target === undefined || target.stalled || !site.network.areOpen(host, target.host)) {
       if (left === 0) this.#giveUp(command, 'cannot be reached')
       else pager.later(DIAL_MS, () => this.#dial(command, left - 1))
       return
@@ -170,7 +169,7 @@ export class Lanes {
 
   /** Takes a key that the agent has announced for that node; each is good for one lane. */
   accept(laneKey: Uint8Array, node: NodeIndex): LaneCommand | undefined {
-    const key = String(laneKey)
+    const key = textOf(laneKey)
     const command = this.#accepting.get(key)
     if (command === undefined || command.node !== node || this.#pager.lanes.has(node)) return undefined
     this.#accepting.delete(key)
@@ -184,4 +183,8 @@ export class Lanes {
   #giveUp({ node, nodeName }: LaneCommand, reason: string): void {
     this.#pager.emit({ kind: 'lane-down', node, nodeName, reason })
   }
+}
+
+function textOf(laneKey: Uint8Array): string {
+  return Buffer.from(laneKey).toString('latin1')
 }

@@ -7,6 +7,7 @@ import type { Context } from '../../agent/executor/context.js'
 import { EventLoop } from '../../agent/executor/context.js'
 import { HeldProcess } from '../../agent/executor/held.js'
 import type { LendingMessage } from '../../agent/executor/lending.js'
+import type { StretchedHere } from '../../agent/executor/ownership-news.js'
 import type { PagerConnection, PagerEvent } from '../../agent/executor/pagers.js'
 import type { PeerRecord } from '../../agent/executor/records.js'
 import { LeaseLender, type LenderEffect, type LenderEvent } from '../../agent/machines/lease-lender.js'
@@ -16,6 +17,8 @@ import type { SimPager } from './pager.js'
 /** From the decision to a pager that listens. */
 const SPAWN_MS_MIN = 20
 const SPAWN_MS_MAX = 60
+/** As agent/agent.ts has it. */
+const USAGE_MS = 200
 
 /** What a lender needs of its machine. */
 export interface LenderHost {
@@ -34,6 +37,8 @@ export class SimLending {
   readonly #held = new Map<ProcessId, HeldProcess>()
   readonly #offeredKeys = new Map<ProcessId, Uint8Array>()
   readonly #laneHost: string
+  #watches = false
+  #detached = false
 
   constructor(context: Context, host: LenderHost, capacityPages: number, laneHost: string) {
     this.#context = context
@@ -50,6 +55,19 @@ export class SimLending {
   /** Finds the pagers that an agent before this one has started. */
   restore(): void {
     for (const [processId, pager] of this.#host.held) this.#adopt(processId, pager)
+  }
+
+  client(processId: ProcessId): PagerConnection | undefined {
+    return this.#held.get(processId)?.client
+  }
+
+  /** The pager has died without a word: those at the other ends of its lanes hear it from here. */
+  onDeath(processId: ProcessId): void {
+    for (const { peer, leaseId } of this.#held.get(processId)?.allLanes() ?? []) {
+      this.#context.probes.noteEnded(processId, leaseId)
+      this.#context.send(peer, { kind: 'pager-ended', processId, leaseId })
+    }
+    this.#loop.feed({ kind: 'pager-gone', processId })
   }
 
   onMessage(peer: PeerId, message: LendingMessage): void {
@@ -76,16 +94,13 @@ export class SimLending {
     }
   }
 
+  stretched(): StretchedHere[] {
+    return [...this.#held.values()].map(held => held.stretched())
+  }
+
   onTick(): void {
     this.#loop.feed({ kind: 'tick' })
     for (const held of this.#held.values()) held.onTick()
-  }
-
-  watchUsage(): void {
-    for (const [processId, pager] of this.#host.held) {
-      if (!this.#held.has(processId)) continue
-      this.#loop.feed({ kind: 'usage', processId, residentPages: pager.ownership.counts.residentPages })
-    }
   }
 
   onJoined(peer: PeerId): void {
@@ -107,6 +122,7 @@ export class SimLending {
   }
 
   detach(): void {
+    this.#detached = true
     for (const { client } of this.#held.values()) client.close()
   }
 
@@ -131,7 +147,7 @@ export class SimLending {
         return
       case 'kill':
         this.#host.held.get(effect.processId)?.kill()
-        this.#loop.feed({ kind: 'pager-gone', processId: effect.processId })
+        this.onDeath(effect.processId)
         return
       case 'forget':
         this.#offeredKeys.delete(effect.processId)
@@ -175,6 +191,16 @@ export class SimLending {
     this.#save(processId)
   }
 
+  /** As the agent does it; while nothing is held there is nothing to ask. */
+  #watchUsage(): void {
+    for (const [processId, pager] of this.#host.held) {
+      if (!this.#held.has(processId)) continue
+      this.#loop.feed({ kind: 'usage', processId, residentPages: pager.ownership.counts.residentPages })
+    }
+    this.#watches = !this.#detached && this.#held.size > 0
+    if (this.#watches) this.#context.clock.at(this.#context.clock.now() + USAGE_MS, () => this.#watchUsage())
+  }
+
   #hold(processId: ProcessId, client: PagerConnection, members: PeerRecord['members']): void {
     const held = new HeldProcess(this.#context, processId, {
       client,
@@ -185,6 +211,7 @@ export class SimLending {
       onMembers: () => this.#save(processId),
     })
     this.#held.set(processId, held)
+    if (!this.#watches) this.#watchUsage()
     client.on(event => this.#onPagerEvent(processId, held, event))
   }
 

@@ -8,21 +8,22 @@
 import type { Describe, PagerCommand, PagerConnection, PagerEvent } from '../../agent/executor/pagers.js'
 import { Ownership } from '../../kmod/ownership/ownership.js'
 import { StreamPrefetch } from '../../kmod/ownership/prefetch.js'
-import type { Effect, PageFrame, PageMeta } from '../../kmod/ownership/types.js'
+import type { Effect, PageFrame, PageMeta, Version } from '../../kmod/ownership/types.js'
 import { HOME, type NodeIndex, type PageNumber, type ThreadId } from '../../placement/ids.js'
 import { type Micros, micros } from '../../placement/units.js'
 import type { SimHost } from '../host.js'
 import { SimConnection } from './connection.js'
 import { Guests } from './guests.js'
-import { type LaneEnd, type LaneFrame, SILENT_MS } from './lane.js'
+import { carriesPage, isPrecious, type LaneEnd, type LaneFrame } from './lane.js'
 import { type LaneCommand, Lanes } from './lanes.js'
-import type { SimProcess } from './process.js'
+import { obeyOwnership } from './owned.js'
+import { PageTable, type SimProcess } from './process.js'
 import { Room } from './room.js'
+import { Silence } from './silence.js'
 import type { Site } from './site.js'
+import { PagerTimer } from './timer.js'
 
 const STATUS_MS = 100
-/** A tick that is later than this was held up: nobody is taken for silent then. */
-const LATE_MS = 300
 /** Home asks for so many pages at a time of a participant that leaves. */
 const FETCH_ROOM = 256
 /** A participant asks its agent for a lane at most so often. */
@@ -36,18 +37,22 @@ export class SimPager {
   readonly ownership: Ownership
   readonly room: Room
   readonly guests: Guests
+  /** The newest version of each page that was here, as the checks have seen it. */
+  readonly versions: PageTable<Version>
   readonly lanes = new Map<NodeIndex, LaneEnd>()
   /** Home: where threads are that have left. */
   readonly away = new Map<ThreadId, NodeIndex>()
   alive = true
+  stalledUntil = 0
+  diedAt = Number.POSITIVE_INFINITY
   /** A participant that gives everything back. */
   draining = false
   /** Home: participants that are to leave. */
   readonly leaving = new Set<NodeIndex>()
   readonly #lanes: Lanes
+  readonly #silence: Silence
   readonly #wantedAt = new Map<NodeIndex, number>()
   #connection: SimConnection | undefined
-  #tickDue = 0
   /** A participant without any lane then ends. */
   readonly #lanesDueAt: number
 
@@ -60,6 +65,7 @@ export class SimPager {
     this.node = describe.node as NodeIndex
     const { first, pages } = process.plan.program
     const region = { first, end: (first + pages) as PageNumber }
+    this.versions = new PageTable(process.plan.program, 0 as Version)
     this.room = new Room(this, describe.memoryPages)
     this.ownership = new Ownership({
       self: this.node,
@@ -71,8 +77,8 @@ export class SimPager {
     this.guests = new Guests(this)
     this.#lanes = new Lanes(this)
     process.pagers.add(this)
-    this.#tickDue = site.clock.now()
-    this.#lanesDueAt = this.#tickDue + LANE_WAIT_MS
+    this.#silence = new Silence(this)
+    this.#lanesDueAt = site.clock.now() + LANE_WAIT_MS
     this.#tick()
   }
 
@@ -80,19 +86,19 @@ export class SimPager {
     return micros(Math.floor(this.site.clock.now() * 1000))
   }
 
+  /** It does nothing now, or its whole host does not. */
+  get stalled(): boolean {
+    return this.host.stalled || this.site.clock.now() < this.stalledUntil
+  }
+
   get title(): string {
     return `${this.process.title} at ${this.host.name} (node ${this.node})`
   }
 
-  /** Acts unless the pager is gone by then; while its host is stalled nothing happens. */
+  /** Acts unless the pager is gone by then; while it is stalled nothing happens. */
   later(ms: number, act: () => void): void {
     const { clock } = this.site
-    const due = () => {
-      if (!this.alive) return
-      if (this.host.stalled) clock.at(clock.now() + 5, due)
-      else act()
-    }
-    clock.at(clock.now() + ms, due)
+    clock.soon(clock.now() + ms, new PagerTimer(this, act))
   }
 
   /** A new connection of the agent on this host; the one before it has ended. */
@@ -181,7 +187,7 @@ export class SimPager {
   /** The run ends at home with an error; `reason` "" is its own end. */
   end(reason: string): void {
     if (!this.process.runs) return
-    this.process.ended = reason
+    this.process.end(reason)
     this.note(reason === '' ? 'finished' : 'failed', HOME, reason)
     this.exit(reason)
   }
@@ -198,13 +204,15 @@ export class SimPager {
   kill(): void {
     if (!this.alive) return
     for (const lane of this.lanes.values()) lane.vanish()
-    if (this.node === HOME) this.process.ended ??= 'its host crashed'
+    if (this.node === HOME) this.process.end('its host crashed')
     this.#gone()
   }
 
   #gone(): void {
     this.alive = false
+    this.diedAt = this.site.clock.now()
     this.process.pagers.delete(this)
+    this.site.ended(this)
     this.lanes.clear()
   }
 
@@ -217,14 +225,16 @@ export class SimPager {
         this.#lanes.update(command)
         return
       case 'participant-drop':
-        if (this.site.planted === 'keeps-a-lease') return
-        this.#lanes.drop(command.node as NodeIndex)
+        if (this.site.planted !== 'keeps-a-lease') this.#lanes.drop(command.node as NodeIndex)
+        return
+      case 'node-verdict':
+        this.#silence.onVerdict(command)
         return
       case 'terminate':
         this.exit(command.reason)
         return
       default:
-        return
+        obeyOwnership(this, command)
     }
   }
 
@@ -236,6 +246,7 @@ export class SimPager {
       lane.pushed += pages
       this.process.pushes += pages
     }
+    if (frame.type === 'get' && frame.byHint) this.process.askedByHint++
     lane.send(bulk, { kind: 'page', frame })
     if (this.site.planted === 'keeps-given-pages') this.#plant(frame)
     this.site.checks.onFrame(this, frame)
@@ -350,27 +361,19 @@ export class SimPager {
 
   #tick(): void {
     const now = this.site.clock.now()
-    const late = now - this.#tickDue > LATE_MS
-    for (const lane of [...this.lanes.values()]) {
-      if (late) lane.heardAt = Math.max(lane.heardAt, now - SILENT_MS / 2)
-      else if (now - lane.heardAt > SILENT_MS) {
-        lane.close()
-        this.onLaneEnded(lane, 'no answer', false)
-      }
-      if (!this.alive) return
-    }
+    this.#silence.look()
+    if (!this.alive) return
     if (this.node !== HOME && this.lanes.size === 0 && now > this.#lanesDueAt) this.exit('no lane has come')
     for (const node of this.leaving) this.#fetchBack(node)
     if (this.draining) this.#lanes.giveBack()
+    if (this.room.free < 0) this.room.make(0)
     this.#status()
     this.site.checks.onMemory(this)
-    this.#tickDue = now + STATUS_MS
     this.later(STATUS_MS, () => this.#tick())
   }
 
   #fetchBack(node: NodeIndex): void {
-    this.room.make(FETCH_ROOM)
-    if (this.room.free >= FETCH_ROOM) this.run(this.ownership.fetchFrom(node, this.now))
+    if (this.room.make(FETCH_ROOM)) this.run(this.ownership.fetchFrom(node, this.now, this.room.free))
     this.#lanes.endWhenEmpty(node)
   }
 
@@ -381,18 +384,6 @@ export class SimPager {
 }
 
 type ThreadContextFrame = Extract<LaneFrame, { kind: 'thread' }>['context']
-
-export function carriesPage({ kind }: PageMeta): boolean {
-  return kind === 'data' || kind === 'zero'
-}
-
-/** What must not be lost with a lane. */
-function isPrecious(frame: LaneFrame): boolean {
-  if (frame.kind === 'thread') return true
-  if (frame.kind !== 'page') return false
-  const { frame: inner } = frame
-  return (inner.type === 'pages' || inner.type === 'push') && inner.metas.some(carriesPage)
-}
 
 function laneUp({ node, other }: LaneEnd): PagerEvent {
   return { kind: 'lane-up', node, nodeName: other.pager.host.name }

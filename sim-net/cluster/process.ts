@@ -18,27 +18,66 @@ export interface ProcessPlan {
   readonly jumpEvery: number
 }
 
+/** Something about each elastic page. */
+export class PageTable<T> {
+  readonly #first: PageNumber
+  readonly #entries: T[]
+  readonly #initial: T
+
+  constructor({ first, pages }: Program, initial: T) {
+    this.#first = first
+    this.#initial = initial
+    this.#entries = new Array(pages).fill(initial)
+  }
+
+  get(page: PageNumber): T {
+    return this.#entries[page - this.#first] as T
+  }
+
+  set(page: PageNumber, value: T): void {
+    this.#entries[page - this.#first] = value
+  }
+
+  clear(): void {
+    this.#entries.fill(this.#initial)
+  }
+}
+
 export class SimProcess {
   readonly pagers = new Set<SimPager>()
   /** The last number written to each page, and the version with which its present life began. */
-  readonly contents = new Map<PageNumber, number>()
-  readonly born = new Map<PageNumber, Version>()
-  readonly holders = new Map<PageNumber, SimPager>()
+  readonly contents: PageTable<number>
+  readonly born: PageTable<Version>
+  readonly holders: PageTable<SimPager | undefined>
   /** Operations that each thread has completed. */
   readonly completed: number[]
   written = 0
-  /** Undefined while it runs; "" when it ended by itself, else why. */
-  ended: string | undefined
+  #ended: string | undefined
   pulls = 0
   jumps = 0
   pushes = 0
+  askedByHint = 0
 
   constructor(readonly plan: ProcessPlan) {
+    const { program } = plan
+    this.contents = new PageTable(program, 0)
+    this.born = new PageTable(program, 0 as Version)
+    this.holders = new PageTable(program, undefined)
     this.completed = Array.from({ length: plan.threads }, () => 0)
   }
 
+  /** Undefined while it runs; "" when it ended by itself, else why. */
+  get ended(): string | undefined {
+    return this.#ended
+  }
+
   get runs(): boolean {
-    return this.ended === undefined
+    return this.#ended === undefined
+  }
+
+  end(reason: string): void {
+    this.#ended ??= reason
+    this.holders.clear()
   }
 
   get title(): string {
@@ -50,6 +89,6 @@ export class SimProcess {
   }
 
   isAlive(page: PageNumber, version: Version): boolean {
-    return version >= (this.born.get(page) ?? 0)
+    return version >= this.born.get(page)
   }
 }

@@ -18,31 +18,32 @@ const LOOK_MAX = 256
 /** Home gives little: only working sets of threads that come home are pushed there. */
 const HOME_CREDIT_MAX = 8
 const CREDIT_MAX = 512
+const NOT_IN = -1
 
 export class Room {
   readonly #pager: SimPager
-  /** Resident pages, the least recently used first. */
-  readonly #used = new Map<PageNumber, true>()
+  readonly #used: Used
   limit: number
 
   constructor(pager: SimPager, limit: number) {
     this.#pager = pager
     this.limit = limit
+    const { first, pages } = pager.process.plan.program
+    this.#used = new Used(first, pages)
   }
 
   touch(page: PageNumber): void {
-    this.#used.delete(page)
-    this.#used.set(page, true)
+    this.#used.remove(page)
+    this.#used.append(page)
   }
 
   note(page: PageNumber): void {
-    if (!this.#used.has(page)) this.#used.set(page, true)
+    if (!this.#used.has(page)) this.#used.append(page)
   }
 
   /** Pages that are in memory, asked for, or allowed to come. */
   get taken(): number {
-    const { residentPages, copiedPages, expectedPages } = this.#pager.ownership.counts
-    let taken = residentPages + copiedPages + expectedPages
+    let taken = this.#pager.ownership.takenPages
     for (const lane of this.#pager.lanes.values()) taken += lane.granted - lane.received
     return taken
   }
@@ -68,9 +69,8 @@ export class Room {
     const most = node === HOME ? HOME_CREDIT_MAX : CREDIT_MAX
     for (const lane of lanes.values()) {
       if (node !== HOME && lane.node !== HOME) continue
-      const open = lane.granted - lane.received
-      const more = Math.min(Math.floor(this.free / 2), most - open)
-      if (more > 0) lane.granted += more
+      const more = most - (lane.granted - lane.received)
+      if (more > 0) lane.granted += Math.max(0, Math.min(Math.floor(this.free / 2), more))
     }
   }
 
@@ -110,14 +110,59 @@ export class Room {
   #victims(most: number): PageNumber[] {
     const { ownership, now } = this.#pager
     const victims: PageNumber[] = []
-    let looked = 0
-    for (const page of this.#used.keys()) {
-      if (victims.length >= most || ++looked > LOOK_MAX) break
-      if (ownership.page(page).state !== 'resident') this.#used.delete(page)
+    let next = this.#used.next()
+    for (let looked = 0; next !== undefined && victims.length < most && looked < LOOK_MAX; looked++) {
+      const page = next
+      next = this.#used.next(page)
+      if (ownership.page(page).state !== 'resident') this.#used.remove(page)
       else if (ownership.mayLeave(page, now)) victims.push(page)
     }
     for (const page of victims) this.touch(page)
     return victims
+  }
+}
+
+/** Pages, the least recently used first: a ring of links, which begins and ends behind the last page. */
+class Used {
+  readonly #first: number
+  readonly #ring: number
+  readonly #before: Int32Array
+  readonly #after: Int32Array
+
+  constructor(first: PageNumber, pages: number) {
+    this.#first = first
+    this.#ring = pages
+    this.#before = new Int32Array(pages + 1).fill(NOT_IN)
+    this.#after = new Int32Array(pages + 1).fill(NOT_IN)
+    this.#link(pages, pages)
+  }
+
+  has(page: PageNumber): boolean {
+    return this.#after[page - this.#first] !== NOT_IN
+  }
+
+  append(page: PageNumber): void {
+    const at = page - this.#first
+    this.#link(this.#before[this.#ring] as number, at)
+    this.#link(at, this.#ring)
+  }
+
+  remove(page: PageNumber): void {
+    const at = page - this.#first
+    if (this.#after[at] === NOT_IN) return
+    this.#link(this.#before[at] as number, this.#after[at] as number)
+    this.#after[at] = NOT_IN
+  }
+
+  /** The one after `page`, or the first. */
+  next(page?: PageNumber): PageNumber | undefined {
+    const at = this.#after[page === undefined ? this.#ring : page - this.#first] as number
+    return at === this.#ring ? undefined : ((at + this.#first) as PageNumber)
+  }
+
+  #link(one: number, other: number): void {
+    this.#after[one] = other
+    this.#before[other] = one
   }
 }
 

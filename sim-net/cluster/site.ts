@@ -16,6 +16,10 @@ export type Planted =
   | 'pushes-without-room'
   | 'sends-no-drops'
   | 'keeps-a-lease'
+  | 'gives-up-early'
+  | 'waits-for-the-dead'
+  /** Which is no bug: lies may cost time and nothing else. */
+  | 'lies-about-pages'
   | 'none'
 
 export interface Site {
@@ -26,6 +30,8 @@ export interface Site {
   readonly planted: Planted
   /** The pager that listens there. */
   find(address: string, port: number): SimPager | undefined
+  /** The pager is no more. */
+  ended(pager: SimPager): void
   onFrame(from: SimHost, to: SimHost, frame: LaneFrame): void
   /** How long a thread works between two groups of operations. */
   readonly thinkMs: number

@@ -7,6 +7,7 @@
 
 import type { Machine } from '../cluster/agent.js'
 import type { Cluster } from '../cluster/cluster.js'
+import type { SimPager } from '../cluster/pager.js'
 import type { SimHost } from '../host.js'
 import type { SeededRng } from '../rng.js'
 import { LAN, type LinkProfile } from '../topology.js'
@@ -24,8 +25,12 @@ const LOSSY: LinkProfile = {
   bytesPerMs: 12_500,
 }
 
+/** Of 8 Mbit/s. */
+const THIN: LinkProfile = { ...LAN, bytesPerMs: 1_000 }
+
 type Fault =
   | 'lossy-link'
+  | 'thin-link'
   | 'broken-connection'
   | 'cut-one-way'
   | 'cut'
@@ -35,17 +40,20 @@ type Fault =
   | 'agent-crash'
   | 'drain'
   | 'stall'
+  | 'pager-stall'
+  | 'pager-death'
   | 'clock-jump'
   | 'pressure'
 
 /** How often each of them is drawn, relative to the others. */
 const WEIGHTS: Record<Profile, Partial<Record<Fault, number>>> = {
   calm: {},
-  lossy: { 'lossy-link': 4, 'broken-connection': 6 },
+  lossy: { 'lossy-link': 4, 'thin-link': 2, 'broken-connection': 6 },
   partition: { 'cut-one-way': 4, cut: 4, partition: 1, 'broken-connection': 2 },
-  churn: { crash: 2, silence: 1, 'agent-crash': 3, drain: 3 },
+  churn: { crash: 2, silence: 1, 'agent-crash': 3, drain: 3, 'pager-death': 1, 'pager-stall': 1 },
   chaos: {
     'lossy-link': 2,
+    'thin-link': 1,
     'broken-connection': 4,
     'cut-one-way': 2,
     cut: 2,
@@ -55,6 +63,8 @@ const WEIGHTS: Record<Profile, Partial<Record<Fault, number>>> = {
     'agent-crash': 2,
     drain: 2,
     stall: 3,
+    'pager-stall': 2,
+    'pager-death': 1,
     'clock-jump': 2,
     pressure: 3,
   },
@@ -89,6 +99,8 @@ export class Faults {
     const { clock } = network
     if (this.#profile === 'calm') return
     if (this.#profile === 'lossy') clock.at(from, () => network.setLinks(LOSSY))
+    // Clocks that were never right, before the first agent starts.
+    if (this.#profile === 'chaos') for (const { host } of this.#cluster.machines) this.#jumpClock(host)
     const rate = Math.min(RATE_MAX, Math.max(RATE_MIN, RATE_PER_AGENT * this.#cluster.machines.length))
     const next = (time: number) => {
       const at = time + this.#rng.between(0, 2_000 / rate)
@@ -127,11 +139,8 @@ export class Faults {
     this.count++
     const { network, agents } = this.#cluster
     const acts: Record<Fault, () => void> = {
-      'lossy-link': () =>
-        this.#betweenTwo((a, b) => {
-          network.setLink(a, b, LOSSY)
-          this.#later(LONG_MS_MAX, () => network.setLink(a, b, LAN), true)
-        }),
+      'lossy-link': () => this.#badLink(LOSSY),
+      'thin-link': () => this.#badLink(THIN),
       'broken-connection': () => this.#breakConnection(),
       'cut-one-way': () => this.#betweenTwo((a, b) => this.#cut(a, b)),
       cut: () =>
@@ -153,10 +162,14 @@ export class Faults {
           this.#cluster.stop(machine, () => this.#restart(machine))
         }),
       stall: () => this.#onOne(({ host }) => network.stall(host, this.#ms(SHORT_MS_MAX))),
-      'clock-jump': () =>
-        this.#onOne(({ host }) =>
-          network.jumpClock(host, Math.round(this.#rng.between(-CLOCK_MS_MAX, CLOCK_MS_MAX))),
-        ),
+      'pager-stall': () =>
+        this.#onPager(pager => {
+          const ms = this.#ms(LONG_MS_MAX)
+          pager.note('pager-stall', pager.node, String(Math.round(ms)))
+          pager.stalledUntil = network.clock.now() + ms
+        }),
+      'pager-death': () => this.#onPager((pager, machine) => this.#cluster.killPager(pager, machine)),
+      'clock-jump': () => this.#onOne(({ host }) => this.#jumpClock(host)),
       pressure: () =>
         this.#onOne(({ host, capacityPages }) => {
           agents.get(host)?.lending.setCapacity(Math.floor(capacityPages * this.#rng.next()))
@@ -174,6 +187,18 @@ export class Faults {
     const { clock } = this.#cluster.network
     clock.at(clock.now() + this.#ms(most), () => {
       if (always || !this.#over) act()
+    })
+  }
+
+  #jumpClock(host: SimHost): void {
+    this.#cluster.network.jumpClock(host, Math.round(this.#rng.between(-CLOCK_MS_MAX, CLOCK_MS_MAX)))
+  }
+
+  #badLink(link: LinkProfile): void {
+    const { network } = this.#cluster
+    this.#betweenTwo((a, b) => {
+      network.setLink(a, b, link)
+      this.#later(LONG_MS_MAX, () => network.setLink(a, b, LAN), true)
     })
   }
 
@@ -211,6 +236,14 @@ export class Faults {
   #onOne(act: (machine: Machine) => void): void {
     const machine = this.#rng.pick(this.#cluster.machines)
     if (machine.host.isUp && !machine.host.stalled && !this.#busy.has(machine.host)) act(machine)
+  }
+
+  /** One that somebody has lent. */
+  #onPager(act: (pager: SimPager, machine: Machine) => void): void {
+    this.#onOne(machine => {
+      const held = [...machine.held.values()]
+      if (held.length > 0) act(this.#rng.pick(held), machine)
+    })
   }
 
   /** Most often two that have a lane. */

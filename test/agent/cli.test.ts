@@ -133,8 +133,13 @@ test('the configuration file: errors name the line', async t => {
     ['name = "a"\nname = \n', /agent\.toml:2: /],
     ['name = "a"\nmetrics = "9420"\n', /agent\.toml:2: metrics: give HOST:PORT with an IP address/],
     ['log-format = "xml"\n', /agent\.toml:1: log-format: /],
-    ['cpus = "all"\n', /--cpus "all": give a number of processors/],
-    ['capacity = "much"\n', /--capacity: "much" is no size/],
+    ['cpus = "all"\n', /agent\.toml:1: cpus: .*give a number of processors/],
+    ['capacity = "much"\n', /agent\.toml:1: capacity: .*"much" is no size/],
+    ['\nspill-max = "999T"\n', /agent\.toml:2: spill-max: /],
+    ['# machine\nname = "a b"\n', /agent\.toml:2: name: .*letters, digits/],
+    ['listen = [\n  "/ip4/127.0.0.1/tcp/0",\n  "nowhere",\n]\n', /agent\.toml:3: listen: bad multiaddr/],
+    ['peer = ["/ip4/192.0.2.7/udp/1"]\n', /agent\.toml:1: peer: bad multiaddr/],
+    ['name = "a"\nallow = ["me"]\n', /agent\.toml:2: allow: /],
   ] as const) {
     writeFileSync(path, text)
     const got = await box.elasticos(['agent', '--config', path])

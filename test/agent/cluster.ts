@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { startAgent } from '../../agent/agent.js'
 import type { Pagers } from '../../agent/executor/pagers.js'
 import { newKey, setKey } from '../../agent/key.js'
+import { type Surroundings, SYSTEM } from '../../agent/ports/surroundings.js'
 import type { AgentOptions, AgentService, Logger } from '../../agent/service.js'
 
 export class Cluster {
@@ -53,8 +54,13 @@ export class Cluster {
     }
   }
 
-  async start(name: string, pagers: Pagers, more: Partial<AgentOptions> = {}): Promise<AgentService> {
-    const agent = await startAgent(this.options(name, more), pagers)
+  async start(
+    name: string,
+    pagers: Pagers,
+    more: Partial<AgentOptions> = {},
+    surroundings: Surroundings = SYSTEM,
+  ): Promise<AgentService> {
+    const agent = await startAgent(this.options(name, more), pagers, surroundings)
     this.#agents.push(agent)
     return agent
   }

@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import type { PagerConnection } from '../../agent/executor/pagers.js'
-import { type ProbeMessage, Probes } from '../../agent/executor/probes.js'
+import { type ProbeMessage, Probes, pagerAnswers } from '../../agent/executor/probes.js'
 import type { PagerState } from '../../agent/machines/failure-detector.js'
 import type { PeerId, ProcessId } from '../../agent/machines/types.js'
 import { systemClock } from '../../agent/ports/clock.js'
@@ -33,6 +33,7 @@ class Side {
       send: (to, message) => this.sent.push({ to, message: message as ProbeMessage }) > 0,
       joined: () => [A, B, C],
       pagerOf: () => this.pager,
+      answers: pagerAnswers(systemClock),
       rng: systemRng,
       clock: { ...systemClock, now: () => this.now },
     })

@@ -9,6 +9,8 @@
 import { arch, cpus, release, tmpdir, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { ROOT } from '../helpers/native.js'
+import { MANY } from './agents/many.js'
+import { agents } from './agents/measures.js'
 import { CPU_PER_PAGE, PAGER_MEMORY } from './costs.js'
 import { type Figure, Rounds } from './figure.js'
 import { JUMP, type Measure, PULL, SCAN } from './measures.js'
@@ -28,6 +30,7 @@ interface Options {
 const PLANE: readonly Measure[] = [PULL, JUMP, SCAN, CPU_PER_PAGE]
 /** Not a matter of time: once is enough. */
 const COUNTS: readonly Measure[] = [PAGER_MEMORY, RANDOM_ACCESS]
+const AGENTS: readonly Measure[] = [agents(3), agents(8), agents(16), MANY]
 const FITS: readonly Measure[] = [fits('cpu'), fits('malloc'), fits('io')]
 
 function progress(text: string): void {
@@ -51,7 +54,7 @@ function namesOf(program: { readonly name: string }): readonly string[] {
 /** Whether `--only`, where given, asks for something that there is. */
 function isFigure(options: Options): boolean {
   return (
-    [...PLANE, ...COUNTS].some(one => wanted(options, [one.name, ...one.reports])) ||
+    [...PLANE, ...COUNTS, ...AGENTS].some(one => wanted(options, [one.name, ...one.reports])) ||
     FITS.some(one => wanted(options, [one.name, 'fits'])) ||
     PROGRAMS.some(program => wanted(options, namesOf(program)))
   )
@@ -95,7 +98,7 @@ async function measureAll(
     for (const on of [1, 2] as const)
       await attempt(`${one.name} (cpus ${on})`, () => measure(one, on, quick ? 3 : 5, quick))
   }
-  for (const one of COUNTS) {
+  for (const one of [...COUNTS, ...AGENTS]) {
     if (wanted(options, [one.name, ...one.reports])) await attempt(one.name, () => measure(one, 2, 1, quick))
   }
   for (const one of FITS) {

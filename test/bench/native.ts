@@ -22,7 +22,7 @@ export function buildAll(): void {
   const folder = join(ROOT, 'kmod', 'pager', 'bench')
   run('flock', [folder, 'make', '-s', '-C', folder])
   mkdirSync(PROGRAMS_DIR, { recursive: true })
-  for (const name of ['pull', 'jump', 'scan', 'fits', 'dict']) {
+  for (const name of ['pull', 'jump', 'scan', 'fits', 'dict', 'linger']) {
     const source = join(ROOT, 'test', 'bench', 'programs', `${name}.c`)
     run('flock', [folder, 'cc', '-O2', '-Wall', '-Wextra', '-Werror', '-o', programPath(name), source])
   }

@@ -35,6 +35,7 @@ test('JSON of one seed, the same twice', t => {
   t.deepEqual(one.violations, [])
   t.true(one.virtualSeconds >= 4 && one.messages > 0 && one.wallMs > 0)
   t.like(one, { seed: 7, agents: 4, faults: 'churn' })
+  t.is(one.command, 'elasticos simulate --agents 4 --seconds 4 --seed 7 --faults churn')
 })
 
 test('several seeds: each of them, and all together', t => {

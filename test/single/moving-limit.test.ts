@@ -4,7 +4,17 @@
  */
 
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { PAGE_BYTES } from '../../placement/units.js'
@@ -21,6 +31,8 @@ const LOW = 1024
 /** Of which a quarter is as much as the programs have read at once. */
 const DIRECT_LOW = 1280
 const MOVE_MS = 20
+const READ_PAGES = 600
+const SYS_IO_SUBMIT = 209
 
 const directory = mkdtempSync('/var/tmp/el-limit-')
 const program = buildProgram('moving_limit', directory)
@@ -29,6 +41,15 @@ test.after.always(() => rmSync(directory, { recursive: true, force: true }))
 async function stats({ home }: Pagers) {
   const { residentPages = 0, memoryLimitBytes = 0, faults } = await home.requestStats()
   return { residentPages, memoryLimitBytes, faults: Number(faults) }
+}
+
+function hasDirectIo(): boolean {
+  try {
+    closeSync(openSync(join(directory, 'probe'), constants.O_RDWR | constants.O_CREAT | constants.O_DIRECT))
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** The limit, and with it what is here, comes to `pages` while the program runs on. */
@@ -99,6 +120,56 @@ for (const [name, part] of DIRECT) {
     t.log(`${moves} moves`)
   })
 }
+
+for (const part of ['vectors', 'requests']) {
+  test.serial(`a direct read that was accepted once is accepted at a lower limit: ${part}`, async t => {
+    t.timeout(TIMEOUT_MS)
+    if (!hasDirectIo()) {
+      t.pass('no direct I/O here')
+      return
+    }
+    const built = buildProgram('large_reads', directory)
+    const options = { participants: 0, memoryPages: HIGH, jumpEvery: 0 }
+    const pagers = await Pagers.start([built, part, 'file', String(READ_PAGES)], options)
+    t.teardown(() => pagers.stop())
+    const ended = pagers.run()
+    await until('a first read', async () => existsSync(join(pagers.directory, 'begun')), TIMEOUT_MS / 3)
+    for (let look = 0; look < 50; look++) {
+      pagers.home.send({ kind: 'limit', pages: LOW })
+      await new Promise(resolve => setTimeout(resolve, MOVE_MS))
+    }
+    t.is((await stats(pagers)).memoryLimitBytes, 4 * READ_PAGES * PAGE_BYTES)
+    writeFileSync(join(pagers.directory, 'done'), '')
+    const end = await ended
+    t.is(end.stdout.toString(), `${READ_PAGES} pages\n`)
+    t.is(end.status, 0, end.message)
+  })
+}
+
+test.serial('the limit is lowered while a thread waits within io_submit', async t => {
+  t.timeout(TIMEOUT_MS)
+  const built = buildProgram('large_reads', directory)
+  const pagers = await Pagers.start([built, 'waits', 'fifo'], {
+    participants: 0,
+    memoryPages: HIGH,
+    jumpEvery: 0,
+  })
+  t.teardown(() => pagers.stop())
+  const ended = pagers.run()
+  const fifo = join(pagers.directory, 'fifo')
+  await until('the pipe', async () => existsSync(fifo), TIMEOUT_MS / 3)
+  const writes = openSync(fifo, 'r+') // does not wait for the other end
+  t.teardown(() => closeSync(writes))
+  const started = pagers.events(0).find(event => event.kind === 'started')
+  const call = () => readFileSync(`/proc/${started?.appPid}/syscall`, 'utf8')
+  await until('io_submit', async () => call().startsWith(`${SYS_IO_SUBMIT} `), TIMEOUT_MS / 3)
+  pagers.home.send({ kind: 'limit', pages: LOW })
+  t.is((await stats(pagers)).memoryLimitBytes, LOW * PAGE_BYTES)
+  writeSync(writes, 'x')
+  const end = await ended
+  t.is(end.stdout.toString(), 'x\n')
+  t.is(end.status, 0, end.message)
+})
 
 const missing = mountsMissing()
 const maybe = missing === undefined ? test.serial : test.serial.skip

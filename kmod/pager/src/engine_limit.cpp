@@ -13,6 +13,7 @@ namespace elastic {
 namespace {
 constexpr size_t kLowerBatch = 16;  // somebody may wait for a page
 constexpr uint64_t kYieldUs = 10'000'000;
+constexpr uint64_t kYieldPart = 8;  // of the limit, at a time
 // Pages are pushed away only when next to nothing is free, so that none goes forth and back.
 constexpr uint64_t kFreePart = 4;
 // Ten times a second: 10 MB a second at most, and a walk over 32,768 entries.
@@ -37,10 +38,11 @@ void Engine::lower_limit() {
   loop_.again();
 }
 
-// Before the run ends for want of room it has for a while what it had before.
+// Before the run ends for want of room it has for a while, step by step, what it had before.
 bool Engine::yield_limit() {
-  if (config_.pages_limit >= limit_most_) return false;
-  move_limit(limit_most_);
+  const uint64_t limit = config_.pages_limit;
+  if (limit >= limit_most_) return false;
+  move_limit(std::min(limit_most_, limit + limit / kYieldPart));
   yielded_until_us_ = now_us() + kYieldUs;
   loop_.again();
   return true;
@@ -65,7 +67,7 @@ void Engine::bring_home() {
       const uint64_t most = std::min({end, page + kHomeRun, page + static_cast<uint64_t>(left)});
       uint64_t next = page + 1;
       while (next < most && comes(next, owner)) next++;
-      ask(owner, page, next - page, page);
+      ask({owner, owner}, page, next - page, page);
       left -= static_cast<int64_t>(next - page);
       page = next - 1;
     }

@@ -54,6 +54,7 @@ class Guests {
   void must_go_home(uint64_t page);
   void all_go_home();
   uint32_t running() const { return running_; }
+  bool may_jump() const { return rule_ != nullptr && rule_->may_jump(); }
   void set_processors(uint64_t thousandths) { share_.set(thousandths); }
   void share_processors(uint64_t now_us);  // to be called ten times a second
   void end_shell();                        // a new image, or the end

@@ -211,6 +211,7 @@ bool Home::take_buffers(Thread& thread, const std::vector<iovec>& buffers) {
     submit(thread, submission.reads.size());
     return false;
   }
+  pins_->note_accepted(pages.size());
   submission.pages = std::move(both);
   submission.reads.push_back(true);
   return true;

@@ -177,9 +177,9 @@ void Home::call_read(Thread& thread) {
 void Home::read_pinned(Thread& thread, const std::vector<iovec>& buffers) {
   std::vector<uint64_t> pages = pages_read_into(buffers);
   if (pages.empty()) return run_native(thread, thread.split.has_value());
+  const bool in_parts = thread.call.orig_rax == SYS_read || thread.call.orig_rax == SYS_pread64;
   if (pages.size() > pins_->pages_max()) {
-    if (thread.call.orig_rax != SYS_read && thread.call.orig_rax != SYS_pread64)
-      return too_much_to_pin(thread);
+    if (!in_parts) return too_much_to_pin(thread);
     // Whole sectors, wherever in a page the buffer begins.
     const uint64_t fits = address_of(pages[pins_->pages_max()]) - thread.call.rsi;
     if (!shorten_read(thread, fits & ~(kPageBytes - 1))) return;
@@ -187,6 +187,7 @@ void Home::read_pinned(Thread& thread, const std::vector<iovec>& buffers) {
   } else if (thread.split) {
     thread.split->part_bytes = thread.call.rdx;
   }
+  if (!in_parts) pins_->note_accepted(pages.size());
   run_with_pins(thread, std::move(pages));
 }
 

@@ -67,13 +67,14 @@ void Home::fit_stack() {
 }
 
 // LIMIT: [pages]. Reads that hold pages, or wait for them, were let in by the present one, and so are the
-// requests that are just being looked at: it stays high enough for them. Who says it goes on saying it.
+// requests that are just being looked at; it stays high enough for them, and for the largest one there was,
+// which the program may make again. Who says it goes on saying it.
 void Home::move_limit(uint64_t pages) {
   if (pages < kLimitPagesMin || pages > kNodePagesMax) return;
-  const bool counting = std::any_of(threads_.begin(), threads_.end(),
-                                    [](const auto& each) { return each.second->submission.has_value(); });
-  if (pages < engine_->limit() && counting) return;
-  engine_->move_limit(std::max(pages, pins_->pages_needed() * PinnedPages::kPart));
+  uint64_t needed = pins_->pages_needed();
+  for (const auto& [tid, thread] : threads_)
+    if (thread->submission) needed = std::max<uint64_t>(needed, thread->submission->pages.size());
+  engine_->move_limit(std::max(pages, needed * PinnedPages::kPart));
   pins_->set_pages_max(engine_->limit() / PinnedPages::kPart);
 }
 

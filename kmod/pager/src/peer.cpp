@@ -120,6 +120,15 @@ void Peer::on_control(const ControlMessage& message,
         if (node->up) reply({ControlType::lane_up, {index}, {node->name}});
       return;
     case ControlType::stats_request: return reply({ControlType::stats, {}, {stats_json()}});
+    case ControlType::owned_request:
+      if (!guests_.may_jump()) return reply({ControlType::owned, {}, {""}});  // nobody but home misses a page
+      return engine_->look_for_owned([reply](const auto& ranges) {
+        reply({ControlType::owned, {}, {pack_owned(ranges)}});
+      });
+    case ControlType::hints:
+      if (auto ranges = unpack_owned(message.strings[0]))
+        engine_->set_hints(static_cast<uint64_t>(message.numbers[0]), std::move(*ranges));
+      return;
     case ControlType::lane: return add_lane(message);
     case ControlType::lease_update: return update_lease(message);
     case ControlType::terminate: return stop("stopped: " + message.strings[0], 1);
@@ -323,6 +332,7 @@ void Peer::tick() {
   pages_allowed_ = std::max(lease_pages_, std::min(pages_allowed_, engine_->resident()));
   silence_->look();
   if (loop_.stopped()) return;
+  engine_->look_for_overdue();
   guests_.share_processors(now);
   watch_tables();
   Node* home = lanes_->find(kHome);

@@ -71,7 +71,7 @@ void PinnedPages::set_pages_max(uint64_t pages) {
 }
 
 uint64_t PinnedPages::pages_needed() const {
-  uint64_t pages = used_;
+  uint64_t pages = std::max(used_, accepted_most_);
   for (const Id id : waiting_) pages = std::max<uint64_t>(pages, holds_.at(id).pages.size());
   return pages;
 }
@@ -85,7 +85,7 @@ void PinnedPages::clear() {
   holds_.clear();
   waiting_.clear();
   counts_.clear();
-  used_ = 0;
+  used_ = accepted_most_ = 0;
 }
 
 }  // namespace elastic

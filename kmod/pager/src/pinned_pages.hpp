@@ -7,6 +7,7 @@
 // served. Nobody who waits holds any, and transfers end by themselves, so that every wait does.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -30,7 +31,10 @@ class PinnedPages {
   static constexpr uint64_t kPart = 4;  // of the memory, that all of them may be
   uint64_t pages_max() const { return pages_max_; }
   void set_pages_max(uint64_t pages);  // at least pages_needed()
-  uint64_t pages_needed() const;       // so that all who have asked get theirs
+  // So that all who have asked get theirs, and whoever asks for as much as was accepted before.
+  uint64_t pages_needed() const;
+  // One transfer that cannot be made in parts.
+  void note_accepted(uint64_t pages) { accepted_most_ = std::max(accepted_most_, pages); }
 
   // At most pages_max(), each once. Runs `done` when all are here, be it at once, unless they are given up
   // before.
@@ -62,6 +66,7 @@ class PinnedPages {
   std::deque<Id> waiting_;
   std::unordered_map<uint64_t, uint32_t> counts_;  // of those granted: how many need the page
   uint64_t used_ = 0;
+  uint64_t accepted_most_ = 0;  // in this image
   Id next_ = 1;
 };
 

@@ -150,7 +150,7 @@ test('who leaves is gone at once; tables are bounded', t => {
   }
   t.is(membership.strangers().length, 256)
   t.is(membership.members().length, 1024)
-  membership.onEvent({ kind: 'tick' }, 12_001)
+  membership.onEvent({ kind: 'tick' }, 32_001)
   t.is(membership.strangers().length, 0)
 })
 

@@ -186,6 +186,9 @@ test('what is contracted comes back and is asked no more, until stretch names it
   t.deepEqual(everybodyJoined(again), [], 'also after a restart')
   t.like(again.onEvent({ kind: 'stretch', peer: p2 }, 8), [{ kind: 'offer', peer: p2 }])
   t.deepEqual(everybodyJoined(again), [], 'only the one that was named')
+
+  t.like(again.onEvent({ kind: 'automatic' }, 9), [{ kind: 'offer', peer: p1 }], 'one place was left')
+  t.deepEqual(again.choices, { asksAll: true, exceptions: [] })
 })
 
 test('a contracted participant that had no lane yet is let go when it has; stretch says why it asks nobody', t => {
@@ -234,4 +237,38 @@ test('late grants are released, and nothing is offered after the end', t => {
   world.home.onEvent({ kind: 'ended', seen: true }, 6_002)
   t.deepEqual(world.home.onEvent(granted, 6_003), [{ kind: 'release', peer, leaseId, homeEnded: false }])
   t.deepEqual(world.home.onEvent({ kind: 'tick' }, 99_000), [])
+})
+
+test('while one rests nobody else is asked in its place, but whom stretch names; then all are again', t => {
+  const home = new LeaseHome({ participantsMax: 2, leaseIdBase: 1 })
+  const [p1 = '' as PeerId, p2 = '' as PeerId, p3 = '' as PeerId] = peers
+  everybodyJoined(home)
+  seat(home, 1, 1)
+  t.deepEqual(home.onEvent({ kind: 'rest', peer: p1 }, 3), [{ kind: 'drop', node: 1 }])
+  const offers = (effects: HomeEffect[]) =>
+    effects.flatMap(each => (each.kind === 'offer' ? [each.peer] : []))
+  t.deepEqual(offers(home.onEvent({ kind: 'lane-down', node: 1, reason: 'contracted' }, 4)), [])
+  t.deepEqual(offers(everybodyJoined(home)), [])
+  t.deepEqual(offers(home.onEvent({ kind: 'stretch', peer: p3 }, 5)), [p3])
+  home.onEvent({ kind: 'refused', peer: p3, leaseId: 2, refusal: { code: 'full', detail: '' } }, 6)
+  t.deepEqual(offers(home.onEvent({ kind: 'tick' }, 60_000)), [p3])
+  home.onEvent({ kind: 'refused', peer: p3, leaseId: 3, refusal: { code: 'full', detail: '' } }, 60_001)
+  t.deepEqual(offers(home.onEvent({ kind: 'rest', peer: undefined }, 60_002)), [p1])
+  t.deepEqual(offers(home.onEvent({ kind: 'contract', peer: p1 }, 60_003)), [p2])
+})
+
+test('whom stretch has named stays although it is of no use, also after a restart', t => {
+  const [p1 = '' as PeerId, p2 = '' as PeerId] = peers
+  const first = new LeaseHome({ participantsMax: 2, leaseIdBase: 1 })
+  everybodyJoined(first)
+  seat(first, 1, 1)
+  first.onEvent({ kind: 'stretch', peer: p1 }, 3)
+  t.deepEqual(first.onEvent({ kind: 'rest', peer: p1 }, 4), [])
+  const home = new LeaseHome({ participantsMax: 3, leaseIdBase: 1, choices: first.choices })
+  everybodyJoined(home)
+  seat(home, 1, 1)
+  seat(home, 2, 2)
+  t.deepEqual(home.onEvent({ kind: 'rest', peer: p2 }, 5), [{ kind: 'drop', node: 2 }])
+  t.deepEqual(home.onEvent({ kind: 'rest', peer: p1 }, 6), [])
+  t.deepEqual(home.onEvent({ kind: 'contract', peer: p1 }, 7), [{ kind: 'drop', node: 1 }])
 })

@@ -14,6 +14,7 @@ import {
   type LenderEvent,
   type Offer,
 } from '../../../agent/machines/lease-lender.js'
+import { PressureLimit } from '../../../agent/machines/pressure.js'
 import type { PeerId, ProcessId } from '../../../agent/machines/types.js'
 import { FACTS } from '../fake-pagers.js'
 
@@ -168,19 +169,45 @@ test('a lease whose pager is just being started shrinks with the capacity, too',
 })
 
 test('what is promised and not yet used is not available a second time', t => {
-  const memory = { availablePages: 1000, totalPages: 1600, some: 0, full: 0 }
-  t.is(lendablePages(5000, { promisedPages: 0, residentPages: 0 }, memory), 900)
-  t.is(lendablePages(5000, { promisedPages: 900, residentPages: 0 }, memory), 900)
-  const half = { ...memory, availablePages: 600 }
-  t.is(lendablePages(5000, { promisedPages: 900, residentPages: 400 }, half), 900)
-  t.is(lendablePages(300, { promisedPages: 0, residentPages: 0 }, memory), 300)
-  t.is(
-    lendablePages(5000, { promisedPages: 900, residentPages: 800 }, { ...memory, availablePages: 20 }),
-    675,
-  )
-  const waitedFor = { ...memory, availablePages: 300, full: 20 }
-  t.is(lendablePages(5000, { promisedPages: 900, residentPages: 800 }, waitedFor), 675)
-  t.is(lendablePages(5000, { promisedPages: 900, residentPages: 800 }, { ...waitedFor, full: 0 }), 1000)
+  const memory = { availablePages: 1000, totalPages: 1600, isStalling: false }
+  const lendable = (allowedPages: number, promisedPages: number, residentPages: number, now = memory) =>
+    lendablePages(allowedPages, { promisedPages, residentPages }, now, false)
+  t.is(lendable(5000, 0, 0), 900)
+  t.is(lendable(5000, 900, 0), 900)
+  t.is(lendable(5000, 900, 400, { ...memory, availablePages: 600 }), 900)
+  t.is(lendable(300, 0, 0), 300)
+  t.is(lendable(5000, 900, 800, { ...memory, availablePages: 20 }), 675)
+  const waitedFor = { ...memory, availablePages: 300, isStalling: true }
+  t.is(lendable(5000, 900, 800, waitedFor), 675)
+  t.is(lendable(5000, 900, 800, { ...waitedFor, isStalling: false }), 1000)
+})
+
+/** A machine on which a lender and a run of its own are, each as far as it may be. */
+function sharedWithGuests(taken: (second: number) => number, needs: number, seconds: number) {
+  const total = 4_000_000
+  const machine = new PressureLimit()
+  let limitPages = 100_000
+  let promisedPages = 0
+  let available = total
+  for (let second = 0; second < seconds; second++) {
+    const residentPages = Math.min(needs, limitPages)
+    available = Math.max(0, total - taken(second) - residentPages - promisedPages)
+    const memory = { availablePages: available, totalPages: total, isStalling: false }
+    const lent = { promisedPages, residentPages: promisedPages }
+    if (second % 5 === 0) promisedPages = lendablePages(total, lent, memory, true)
+    limitPages = machine.onSample({ ...memory, residentPages, limitPages }, second * 1000) ?? limitPages
+  }
+  return { limitPages, promisedPages, available }
+}
+
+test("a machine's own run comes before what is lent: it grows into that, and does not give way to it", t => {
+  const grown = sharedWithGuests(() => 500_000, 10_000_000, 300)
+  t.true(grown.limitPages > 2_500_000 && grown.promisedPages < 10_000, JSON.stringify(grown))
+  const needs = 1_000_000
+  const beside = sharedWithGuests(() => 500_000, needs, 300)
+  t.true(beside.promisedPages > 1_500_000 && beside.limitPages > 0.95 * needs, JSON.stringify(beside))
+  const squeezed = sharedWithGuests(second => (second < 150 ? 500_000 : 2_000_000), needs, 300)
+  t.true(squeezed.limitPages > 0.95 * needs && squeezed.available >= 500_000, JSON.stringify(squeezed))
 })
 
 test('a lender that is stopping refuses all and revokes what it has lent', t => {

@@ -84,28 +84,66 @@ test('a new address is tried at once, however long the pause for the old one is'
   t.teardown(() => dialer.stop())
   dialer.addDiscovered('b' as PeerId, ['/old'])
   outcomes.shift()?.({ kind: 'failed', reason: '' })
-  await new Promise(resolve => setImmediate(resolve))
+  // Nothing else is to come in between: the pause is 200 ms.
+  for (let turn = 0; turn < 10; turn++) await null
   dialer.addDiscovered('b' as PeerId, ['/old'])
   t.deepEqual(tried, ['/old'])
   dialer.addDiscovered('b' as PeerId, ['/new'])
   t.deepEqual(tried, ['/old', '/new /old'])
 })
 
-test('who is known and not there makes room for others', t => {
+test('few are dialled at a time, and who does not answer stands in nobody’s way', async t => {
+  const outcomes = new Map<string, (outcome: DialOutcome) => void>()
+  const connected = new Set<string>()
+  let atOnceMost = 0
+  const dialer = new Dialer({
+    self: 'a' as PeerId,
+    isConnected: peer => connected.has(peer),
+    dial: (_, peer = '' as PeerId) => {
+      const ended = new Promise<DialOutcome>(resolve => outcomes.set(peer, resolve))
+      atOnceMost = Math.max(atOnceMost, outcomes.size)
+      return ended
+    },
+    onOutcome: () => {},
+    onMoved: () => {},
+  })
+  t.teardown(() => dialer.stop())
+  const end = (peer: string, outcome: DialOutcome) => {
+    const resolve = outcomes.get(peer)
+    outcomes.delete(peer)
+    resolve?.(outcome)
+  }
+  const dead = ['b1', 'b2', 'b3', 'b4', 'b5']
+  for (const peer of dead) dialer.addDiscovered(peer as PeerId, ['/dead'])
+  for (const peer of dead) {
+    await until(peer, () => outcomes.has(peer), PATIENCE_MS)
+    end(peer, { kind: 'failed', reason: '' })
+  }
+  await until('two of them are tried again', () => outcomes.size === 2, PATIENCE_MS)
+  for (let i = 0; i < 20; i++) dialer.addDiscovered(`c${i}` as PeerId, ['/there'])
+  for (let i = 0; i < 20; i++) {
+    await until(`c${i}`, () => outcomes.has(`c${i}`), PATIENCE_MS)
+    connected.add(`c${i}`)
+    end(`c${i}`, { kind: 'connected', peer: `c${i}` as PeerId })
+  }
+  t.is(atOnceMost, 4)
+})
+
+test('who is known and not there makes room for others', async t => {
   const tried = new Set<string>()
   const dialer = new Dialer({
     self: 'a' as PeerId,
     isConnected: peer => peer === 'p0',
     dial: ([address = '']) => {
       tried.add(address)
-      return new Promise(() => {})
+      return Promise.resolve({ kind: 'failed', reason: '' })
     },
     onOutcome: () => {},
     onMoved: () => {},
   })
   t.teardown(() => dialer.stop())
   for (let i = 0; i < 1_100; i++) dialer.addDiscovered(`p${i}` as PeerId, [`/${i}`])
-  t.true(tried.has('/1099'))
+  await until('the last one is tried', () => tried.has('/1099'), PATIENCE_MS)
   t.false(tried.has('/0'), 'there already')
 })
 
@@ -149,4 +187,26 @@ maybe('cables and addresses that come and go', async t => {
   t.log(`an address that changes: known after ${tookMs()} ms`)
   const [address] = (await cluster.nodes('b')).filter(node => node.self).flatMap(node => node.addresses)
   t.is(address, '/ip4/10.77.0.10/tcp/7420')
+})
+
+maybe('agents that have IPv6 alone find each other, and lend', async t => {
+  t.timeout(300_000)
+  const hosts = Hosts.make(2)
+  t.teardown(() => hosts.remove())
+  const cluster = await TestCluster.make()
+  t.teardown(() => cluster.stop())
+  const flags = ['--listen', '/ip6/::/tcp/7420']
+  for (const [i, name] of ['a', 'b'].entries()) {
+    hosts.useIPv6(i)
+    await cluster.startAgent(name, { discovery: true, flags, peers: [], prefix: hosts.prefix(i) })
+  }
+  const from = performance.now()
+  await cluster.whenJoined(2)
+  t.log(`joined after ${(performance.now() - from).toFixed(0)} ms`)
+  const [, b] = await cluster.nodes('a')
+  t.deepEqual(b?.addresses, ['/ip6/fd77::2/tcp/7420'])
+  const run = ['--memory', '4M', '--participants-min', '2', '--wait', '20s']
+  const end = await cluster.run('a', run, ['echo', 'right'], { prefix: hosts.prefix(0) }).outcome
+  t.is(end.status, 0, end.stderr)
+  t.is(end.stdout.toString(), 'right\n')
 })
