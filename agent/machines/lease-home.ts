@@ -321,9 +321,7 @@ export class LeaseHome {
     const free = this.#seatsMax - this.#seats.size
     if (free <= 0) return []
     const seated = new Set([...this.#seats.values()].map(seat => seat.peer))
-    const able = this.#candidates
-      .able(now)
-      .filter(({ peer }) => !seated.has(peer) && this.#choice.asks(peer))
+    const able = this.#candidates.able(now).filter(({ peer }) => !seated.has(peer) && this.#choice.asks(peer))
     return able.slice(0, free).flatMap(candidate => this.#ask(candidate, now))
   }
 

@@ -188,7 +188,7 @@ test('what is contracted comes back and is asked no more, until stretch names it
   t.deepEqual(everybodyJoined(again), [], 'only the one that was named')
 
   t.like(again.onEvent({ kind: 'automatic' }, 9), [{ kind: 'offer', peer: p1 }], 'one place was left')
-  t.deepEqual(again.choices, { asksAll: true, exceptions: [] })
+  t.deepEqual(again.choices, { asksAll: true, exceptions: [], stretched: [] })
 })
 
 test('a contracted participant that had no lane yet is let go when it has; stretch says why it asks nobody', t => {
