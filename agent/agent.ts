@@ -10,6 +10,8 @@ import { availableParallelism } from 'node:os'
 import { lendablePages, machineMemory } from './executor/capacity.js'
 import type { Context } from './executor/context.js'
 import { describe } from './executor/describe.js'
+import { dispatch, type Hearers } from './executor/dispatch.js'
+import { Distances } from './executor/distances.js'
 import { HomeWatch, WATCH_MS } from './executor/home-watch.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
@@ -18,7 +20,7 @@ import { OwnershipNews } from './executor/ownership-news.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
 import { Probes } from './executor/probes.js'
 import { Records } from './executor/records.js'
-import { contract, leases, stretch } from './executor/reshape.js'
+import { automatic, contract, leases, stretch } from './executor/reshape.js'
 import { loadOrMakeIdentity, lockDirectory, sameIdentity } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
@@ -120,6 +122,7 @@ class Agent implements AgentService {
   #lending: Lending | undefined
   #homes: Homes | undefined
   #probes: Probes | undefined
+  #distances: Distances | undefined
   #ownership: OwnershipNews | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
@@ -143,7 +146,7 @@ class Agent implements AgentService {
     this.#unlock = parts.unlock
     const context = this.#context(network, parts)
     const records = new Records(this.#options.runtimeDir, this.#options.log)
-    this.#lending = new Lending(context, records, this.#options.capacityPages, parts.allow)
+    this.#lending = new Lending(context, records, this.#options, parts.allow)
     this.#homes = new Homes(context, records)
     const watch = new HomeWatch(this.#clock, this.#options.log, parts.facts.pageSize)
     this.#watchCapacity(parts.facts.pageSize)
@@ -160,7 +163,8 @@ class Agent implements AgentService {
   }
 
   nodes(): NodeInfo[] {
-    return listNodes(this.load(this.#sequence), this.#network?.self ?? '', this.#membership)
+    const rttMs = (peer: PeerId) => this.#distances?.rttMs(peer)
+    return listNodes(this.load(this.#sequence), this.#network?.self ?? '', this.#membership, rttMs)
   }
 
   counts(): AgentCounts {
@@ -222,6 +226,10 @@ class Agent implements AgentService {
     return stretch(this.#homes, this.#membership, id, node)
   }
 
+  automatic(id: string): Promise<void> {
+    return automatic(this.#homes, id)
+  }
+
   onFailure(listener: (error: AgentError) => void): void {
     this.#onFailure = listener
     if (this.#failure !== undefined) listener(this.#failure)
@@ -269,10 +277,12 @@ class Agent implements AgentService {
       this.#messagesSent++
       return network.send(peer, message)
     }
-    const joined = () => this.#membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
+    const joined = () => this.#joined()
     const pagerOf = (id: ProcessId) => (this.#homes?.get(id) ?? this.#lending?.get(id))?.client
     const { self } = network
     this.#probes = new Probes({ ...this.#surroundings, self, pagers: this.#pagers, send, joined, pagerOf })
+    const distances = new Distances({ ...this.#surroundings, send, onChange: peer => this.#tellHomes(peer) })
+    this.#distances = distances
     const here = () => [...(this.#homes?.stretched() ?? []), ...(this.#lending?.stretched() ?? [])]
     this.#ownership = new OwnershipNews({ ...this.#surroundings, send }, here)
     return {
@@ -291,13 +301,14 @@ class Agent implements AgentService {
       send,
       hostOf: peer => member(peer)?.host ?? '',
       nameOf: peer => member(peer)?.load.name ?? peer,
+      rttMs: peer => distances.rttMs(peer),
     }
   }
 
   #onNetwork(event: NetworkEvent): void {
     if (event.kind === 'message') {
       this.#messagesReceived++
-      this.#onMessage(event.peer, event.message)
+      dispatch(this.#hearers(), event.peer, event.message)
       return
     }
     if (event.kind === 'twin') {
@@ -310,41 +321,28 @@ class Agent implements AgentService {
       this.#options.log.info(`${event.load.name} has joined (${event.host})`)
       for (const home of this.#homes?.all() ?? []) home.onJoined(event.peer)
       this.#lending?.onJoined(event.peer)
+      this.#distances?.onJoined(event.peer)
     }
   }
 
-  #onMessage(peer: PeerId, message: PeerMessage): void {
-    switch (message.kind) {
-      case 'hello':
-      case 'known':
-      case 'twin-seen':
-      case 'twin-claim':
-      case 'twin-told':
-        return
-      case 'leaving':
-        this.#options.log.info(`${this.#membership.member(peer)?.load.name ?? peer} is leaving`)
-        this.#feed({ kind: 'leaving', peer })
-        return
-      case 'grant':
-      case 'refuse':
-      case 'lease-update':
-        this.#homes?.onMessage(peer, message.processId, message)
-        return
-      case 'pager-ended':
-        this.#homes?.onMessage(peer, message.processId, message)
-        this.#lending?.onMessage(peer, message)
-        return
-      case 'probe':
-      case 'probe-for':
-      case 'probe-answer':
-        this.#probes?.onMessage(peer, message)
-        return
-      case 'owned':
-        this.#ownership?.onHeard(peer, message.summaries)
-        return
-      default:
-        this.#lending?.onMessage(peer, message)
+  #hearers(): Hearers {
+    const onLeaving = (peer: PeerId) => {
+      this.#options.log.info(`${this.#membership.member(peer)?.load.name ?? peer} is leaving`)
+      this.#feed({ kind: 'leaving', peer })
     }
+    const [homes, lending, probes] = [this.#homes, this.#lending, this.#probes]
+    return { onLeaving, homes, lending, probes, distances: this.#distances, ownership: this.#ownership }
+  }
+
+  /** Peers that there are streams to. */
+  #joined(): PeerId[] {
+    return this.#membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
+  }
+
+  #tellHomes(peer: PeerId): void {
+    const member = this.#membership.member(peer)
+    if (member?.state !== 'joined') return
+    for (const home of this.#homes?.all() ?? []) home.onAvailable([member])
   }
 
   #feed(event: MembershipEvent): void {
@@ -377,6 +375,7 @@ class Agent implements AgentService {
     this.#lending?.onTick()
     this.#ownership?.onTick()
     for (const home of this.#homes?.all() ?? []) home.onTick()
+    this.#distances?.onTick(this.#joined())
   }
 
   #watchCapacity(pageSize: number): void {

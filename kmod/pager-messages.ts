@@ -70,6 +70,8 @@ export type PagerCommand =
     }
   /** Of a home pager: the most memory from now on. A lower one comes into force as pages find a place elsewhere. */
   | { readonly kind: 'limit'; readonly pages: number }
+  /** Of a peer pager: the processor time that its guests may use, in thousandths of one processor's; 0: no bound. */
+  | { readonly kind: 'processors'; readonly thousandths: number }
   | { readonly kind: 'stats-request' }
   | { readonly kind: 'terminate'; readonly reason: string }
   | { readonly kind: 'lane-refused'; readonly node: number; readonly reason: string }
@@ -129,6 +131,7 @@ const TYPE = {
   'pages-request': 10,
   'node-verdict': 30,
   limit: 40,
+  processors: 41,
   'owned-request': 50,
   hints: 51,
   describe: 101,
@@ -177,6 +180,8 @@ export function encodePagerCommand(command: PagerCommand): Uint8Array {
       )
     case 'limit':
       return encodeFrame(type, [command.pages], [])
+    case 'processors':
+      return encodeFrame(type, [command.thousandths], [])
     case 'hints':
       return encodeFrame(type, [command.node], [packOwned(command.ranges)])
     case 'terminate':
@@ -222,6 +227,8 @@ export function decodePagerCommand(body: Uint8Array): Decoded<PagerCommand> {
         }
       case TYPE.limit:
         return { kind: 'limit', pages: fields.count(1) }
+      case TYPE.processors:
+        return { kind: 'processors', thousandths: fields.count() }
       case TYPE['stats-request']:
         return { kind: 'stats-request' }
       case TYPE['pages-request']:

@@ -28,6 +28,8 @@ export interface Context extends Surroundings {
   /** The peer's address as seen from here, "" when there is none. */
   hostOf(peer: PeerId): string
   nameOf(peer: PeerId): string
+  /** The shortest of the last round trips to it; undefined until it is known. */
+  rttMs(peer: PeerId): number | undefined
 }
 
 /**

@@ -99,7 +99,9 @@ export class HomeProcess {
   onAvailable(members: readonly Member[]): void {
     const lenders = members
       .filter(member => member.state === 'joined')
-      .map(({ peer, load: { name, incarnation, freePages } }) => ({ peer, name, incarnation, freePages }))
+      .map(({ peer, load: { name, incarnation, freePages } }) => {
+        return { peer, name, incarnation, freePages, rttMs: this.#context.rttMs(peer) }
+      })
     this.#feed({ kind: 'available', lenders })
   }
 
@@ -154,6 +156,12 @@ export class HomeProcess {
   /** Lets go of `peer`, or of all, once their pages are here; they are asked no more. */
   contract(peer: PeerId | undefined): void {
     this.#feed({ kind: 'contract', peer })
+    this.#save()
+  }
+
+  /** Asks by itself again, whatever was contracted. */
+  automatic(): void {
+    this.#feed({ kind: 'automatic' })
     this.#save()
   }
 
@@ -282,15 +290,12 @@ export class HomeProcess {
       case 'drop':
         this.#client.send({ kind: 'participant-drop', node: effect.node })
         return
-      case 'release':
-        this.#laneKeys.delete(effect.leaseId)
-        this.#context.send(effect.peer, {
-          kind: 'release',
-          processId: this.attachment.id,
-          leaseId: effect.leaseId,
-          homeEnded: effect.homeEnded,
-        })
+      case 'release': {
+        this.#forgetLaneKeys()
+        const { peer, ...rest } = effect
+        this.#context.send(peer, { ...rest, processId: this.attachment.id })
         return
+      }
       case 'refusal':
         this.#context.log.info(`${this.attachment.id}: ${effect.name} does not lend: ${effect.text}`)
         this.#noteRefusal(effect.name, effect.text)
@@ -304,6 +309,7 @@ export class HomeProcess {
   #offer(effect: HomeEffect & { kind: 'offer' }): void {
     const laneKey = this.#context.secrets(LANE_KEY_BYTES)
     const { peer, leaseId, node, pages, threads } = effect
+    this.#forgetLaneKeys()
     this.#laneKeys.set(leaseId, laneKey)
     const sent = this.#context.send(peer, {
       kind: 'offer',
@@ -323,6 +329,12 @@ export class HomeProcess {
     this.#feed({ kind: 'refused', peer, leaseId, refusal: { code: 'timeout', detail: 'no way to it' } })
   }
 
+  /** Of offers that are over: granted, refused, or without an answer. */
+  #forgetLaneKeys(): void {
+    for (const leaseId of this.#laneKeys.keys())
+      if (!this.#machine.isOffered(leaseId)) this.#laneKeys.delete(leaseId)
+  }
+
   #lane(effect: HomeEffect & { kind: 'lane' }): void {
     const { participant, terms, port } = effect
     const { peer, leaseId, node, name: nodeName } = participant
@@ -332,19 +344,8 @@ export class HomeProcess {
     const host = laneDialHost(effect.host, this.#context.hostOf(peer))
     const { pages: pagesMax, threads: threadsMax } = terms
     const ttlMs = Math.min(terms.ttlMs, LEASE_TTL_MS)
-    this.#client.send({
-      kind: 'lane',
-      node,
-      leaseId,
-      pagesMax,
-      threadsMax,
-      ttlMs,
-      port,
-      nodeName,
-      host,
-      laneKey,
-      peerId: peer,
-    })
+    const where = { node, nodeName, peerId: peer, host, port }
+    this.#client.send({ kind: 'lane', ...where, leaseId, pagesMax, threadsMax, ttlMs, laneKey })
     this.#save()
   }
 

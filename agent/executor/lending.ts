@@ -25,6 +25,13 @@ export type LendingMessage = OfferMessage | Extract<PeerMessage, { kind: 'releas
 
 const HAND_BACK_LOOK_MS = 20
 
+/** What there is to lend, to all processes together. */
+export interface Lent {
+  readonly capacityPages: number
+  /** Processor time, in thousandths of one processor's. */
+  readonly processorThousandths: number
+}
+
 export class Lending {
   readonly #context: Context
   readonly #records: Records
@@ -36,13 +43,15 @@ export class Lending {
   /** Pagers that have not yet answered how much they hold. */
   readonly #asked = new Set<ProcessId>()
   readonly #allow: readonly PeerId[]
+  readonly #processorThousandths: number
   #detached = false
 
-  constructor(context: Context, records: Records, capacityPages: number, allow: readonly PeerId[]) {
+  constructor(context: Context, records: Records, lent: Lent, allow: readonly PeerId[]) {
     this.#context = context
     this.#records = records
     this.#allow = allow
-    this.#machine = new LeaseLender(context.facts, capacityPages)
+    this.#processorThousandths = lent.processorThousandths
+    this.#machine = new LeaseLender(context.facts, lent.capacityPages)
     this.#loop = new EventLoop(
       (event, now) => this.#machine.onEvent(event, now),
       effect => this.#carryOut(effect),
@@ -258,7 +267,14 @@ export class Lending {
     const held = this.#held.get(processId)
     this.#held.delete(processId)
     held?.client.close()
+    this.#shareProcessors()
     void clearPeerPager(this.#context, processId)
+  }
+
+  /** Each process may use as much as any other; what one leaves unused no other gets. */
+  #shareProcessors(): void {
+    const thousandths = Math.max(1, Math.floor(this.#processorThousandths / Math.max(1, this.#held.size)))
+    for (const { client } of this.#held.values()) client.send({ kind: 'processors', thousandths })
   }
 
   #hold(
@@ -274,6 +290,7 @@ export class Lending {
       onMembers: () => this.#save(processId),
     })
     this.#held.set(processId, held)
+    this.#shareProcessors()
     client.on(event => this.#onPagerEvent(processId, held, event))
     client.onClose(() => void this.#onClose(processId, socketPath, held))
   }

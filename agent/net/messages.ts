@@ -170,6 +170,8 @@ const message = z.discriminatedUnion('kind', [
     probeId: count,
     state: z.enum(['runs', 'stalls', 'ended', 'unknown']),
   }),
+  z.strictObject({ kind: z.literal('ping'), pingId: count }),
+  z.strictObject({ kind: z.literal('pong'), pingId: count }),
 ])
 
 /** A message on the stream between two agents. */

@@ -189,6 +189,7 @@ export class ClusterAgent {
       send,
       hostOf: peer => this.membership.member(peer)?.host ?? '',
       nameOf: peer => this.membership.member(peer)?.load.name ?? peer,
+      rttMs: () => undefined,
     }
   }
 
@@ -236,6 +237,9 @@ export class ClusterAgent {
       case 'probe-answer':
         this.#context.probes.onMessage(peer, message)
         return
+      case 'ping':
+      case 'pong':
+        return // how far away others are is not measured here: all are near
       case 'owned':
         this.#context.ownership.onHeard(peer, message.summaries)
         return

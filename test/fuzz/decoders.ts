@@ -107,6 +107,8 @@ const messages: PeerMessage[] = [
   { kind: 'probe-for', probeId: 2, peer: PEER, processId: PROCESS, leaseId: 77 },
   { kind: 'probe-answer', probeId: 2, state: 'stalls' },
   { kind: 'lane-ask', processId: PROCESS, leaseId: 78, fromNode: 2, laneKey },
+  { kind: 'ping', pingId: 79 },
+  { kind: 'pong', pingId: 79 },
   { kind: 'owned', summaries: [{ processId: PROCESS, ranges: RANGES }] },
 ]
 const NOBODY_ELSE = { instance: '0'.repeat(32), claim: new Uint8Array() }

@@ -42,6 +42,7 @@ std::optional<Shape> shape_of(ControlType type) {
     case ControlType::pages_request: return Shape{0, 0};
     case ControlType::node_verdict: return Shape{3, 1};
     case ControlType::limit: return Shape{1, 0};
+    case ControlType::processors: return Shape{1, 0};
     case ControlType::owned_request: return Shape{0, 0};
     case ControlType::hints: return Shape{1, 1};
     case ControlType::describe: return Shape{9, 3};

@@ -31,6 +31,7 @@ enum class ControlType : uint16_t {
   pages_request = 10,
   node_verdict = 30,
   limit = 40,
+  processors = 41,
   owned_request = 50,
   hints = 51,
   describe = 101,

@@ -87,6 +87,8 @@ class Engine {
   StatusPayload status_for(const Node& to, bool closed, uint32_t threads_running);
   // Home: asks for pages that `node` owns, as many as there is room for. True when none is left there.
   bool fetch_from(uint16_t node);
+  // Ten times a second. Throws Failure at home when a node does not give a page that somebody waits for.
+  void look_for_overdue();
   // Home: while there is plenty of room, what is elsewhere comes back little by little.
   void bring_home();
   // Participants: owner notes for every page held, as many as the queue takes well. True: that was the last.
@@ -119,8 +121,9 @@ class Engine {
     bool by_hint() const { return known != asked; }
     bool operator==(const Asking&) const = default;
   };
-  struct Asked {
-    uint64_t page = ~0ull, at_ns = 0;
+  struct Asked {                         // a page that somebody waits for
+    uint64_t page = ~0ull, at_ns = 0;    // 0: somebody else asked, ahead of need
+    uint32_t looks = 0, idle_looks = 0;  // that have found it so, and that have not since
   };
   struct Waiter {
     std::vector<uint64_t> missing;
@@ -145,6 +148,9 @@ class Engine {
   PageRun fresh_block(uint64_t page, const Region& region, uint64_t least) const;  // count 0: none
   void fill_fresh(PageRun block, uint64_t wanted);
   void fill_run(uint64_t first, uint64_t count, uint64_t wanted, const Region* backed);
+  // engine_overdue.cpp
+  bool waits_for(uint64_t page) const;
+  void note_wait(uint64_t page, uint64_t asked_at_ns = 0);
   // engine_hints.cpp
   void look_on();
   Asking whom_to_ask(uint64_t page, const PageEntry& e);

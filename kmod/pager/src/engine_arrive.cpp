@@ -40,8 +40,8 @@ void Engine::arrived(uint64_t page, bool demanded) {
     start_hold(page);
     Asked& asked = asked_[page % asked_.size()];
     if (asked.page == page) {
-      counters_.pull_ns.add(now_ns() - asked.at_ns);
-      asked.page = ~0ull;
+      if (asked.at_ns != 0) counters_.pull_ns.add(now_ns() - asked.at_ns);
+      asked = {};
     }
   }
   check_waiters(page);

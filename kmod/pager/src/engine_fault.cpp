@@ -54,6 +54,7 @@ void Engine::on_fault(const FaultEvent& fault) {
       return;
     case PageState::in_flight:
       e.prefetched = 0;  // somebody waits for it now
+      note_wait(fault.page);
       return;
     case PageState::copied: discard_copy(fault.page); [[fallthrough]];
     case PageState::remote: return fault_remote(fault, e);
@@ -198,9 +199,9 @@ void Engine::ask(Asking whom, uint64_t first, uint64_t count, uint64_t demand, b
     e.set_asked(whom.asked, whom.known);
     e.prefetched = page != demand;
   }
+  note_wait(demand, now_ns());
   expected_ += static_cast<int64_t>(count);
   asked_since_trickle_ += count;
-  asked_[demand % asked_.size()] = {demand, now_ns()};
   counters_.pulls++;
   lanes_.send(*node, FrameType::get, header);
 }
@@ -268,6 +269,7 @@ bool Engine::bring(uint64_t page) {
   if (e.state() == PageState::in_flight) {
     e.prefetched = 0;
     e.watched = 1;
+    note_wait(page);
     return false;
   }
   FaultEvent fault;

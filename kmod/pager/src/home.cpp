@@ -204,6 +204,7 @@ void Home::tick() {
   tell_room();
   for (auto& [index, node] : lanes_->all()) lanes_->acknowledge(*node);
   silence_->look();
+  engine_->look_for_overdue();
   end_orphans();
   reap_all();
   if (started_ && !ending_) engine_->bring_home();
