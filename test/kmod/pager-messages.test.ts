@@ -23,6 +23,23 @@ const count = fc.nat({ max: Number.MAX_SAFE_INTEGER })
 const port = fc.nat({ max: 65535 })
 const positive = fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER })
 
+const half = fc.nat({ max: 2 ** 32 - 1 })
+const ranges = fc
+  .array(
+    fc.record({ gap: fc.nat(9), pages: fc.integer({ min: 1, max: 2 ** 24 }), birth: half, moves: half }),
+    {
+      maxLength: 64,
+    },
+  )
+  .map(all => {
+    let end = 0
+    return all.map(({ gap, ...rest }) => {
+      const first = end + gap
+      end = first + rest.pages
+      return { first, ...rest }
+    })
+  })
+
 const command: fc.Arbitrary<PagerCommand> = fc.oneof(
   fc.record({ kind: fc.constant('hello' as const), role: fc.constantFrom('run', 'agent', 'observer') }),
   fc.record({
@@ -58,6 +75,8 @@ const command: fc.Arbitrary<PagerCommand> = fc.oneof(
   fc.record({ kind: fc.constant('terminate' as const), reason: text }),
   fc.record({ kind: fc.constant('lane-refused' as const), node: count, reason: text }),
   fc.constant<PagerCommand>({ kind: 'start' }),
+  fc.constant<PagerCommand>({ kind: 'owned-request' }),
+  fc.record({ kind: fc.constant('hints' as const), node: count, ranges }),
   fc.record({ kind: fc.constant('signal' as const), signal: fc.integer({ min: 1, max: 64 }) }),
   fc.constant<PagerCommand>({ kind: 'pages-request' }),
   fc.record({ kind: fc.constant('limit' as const), pages: fc.integer({ min: 1, max: 2 ** 26 }) }),
@@ -115,6 +134,7 @@ const pageMap = fc.record(
 )
 
 const event: fc.Arbitrary<PagerEvent> = fc.oneof(
+  fc.record({ kind: fc.constant('owned' as const), ranges }),
   fc.record({ kind: fc.constant('describe' as const), describe }),
   fc.record({ kind: fc.constant('stats' as const), stats }),
   fc.record({ kind: fc.constant('lane-up' as const), node: count, nodeName: text }),

@@ -40,6 +40,22 @@ async function lanesOf(name: string): Promise<number[]> {
   return nodes.sort()
 }
 
+/** Pages that the pager of `name` says it owns. */
+async function ownedBy(name: string): Promise<number> {
+  const pager = cluster.pagers().find(each => each.node === name)
+  if (pager === undefined) return 0
+  const socket = peerSocketPath(join(cluster.agent(name).dataDir, 'run'), pager.id, name)
+  const client = await PagerClient.connect(socket, 'observer')
+  let pages: number | undefined
+  client.on(event => {
+    if (event.kind === 'owned') pages = event.ranges.reduce((sum, range) => sum + range.pages, 0)
+  })
+  client.send({ kind: 'owned-request' })
+  await until('its answer', async () => pages !== undefined, 20_000)
+  client.close()
+  return pages ?? 0
+}
+
 test.serial('a thread away from home has a direct lane to the other participant', async t => {
   t.timeout(TIMEOUT_MS)
   const program = buildProgram('counter', cluster.directory)
@@ -59,6 +75,7 @@ test.serial('a thread away from home has a direct lane to the other participant'
     const { pulls = 0 } = (await cluster.processes('b'))[0]?.stats ?? {}
     await sleep(1000)
     t.true(await direct(), 'and it stays')
+    t.true((await ownedBy('b')) + (await ownedBy('c')) > 0, 'they say what they own')
     t.log(`${Number(pulls)} pulls at b`)
   } finally {
     running.child.kill('SIGTERM')
