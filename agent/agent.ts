@@ -10,14 +10,17 @@ import { availableParallelism } from 'node:os'
 import { lendablePages, machineMemory } from './executor/capacity.js'
 import type { Context } from './executor/context.js'
 import { describe } from './executor/describe.js'
+import { dispatch, type Hearers } from './executor/dispatch.js'
+import { Distances } from './executor/distances.js'
 import { HomeWatch, WATCH_MS } from './executor/home-watch.js'
 import { Homes } from './executor/homes.js'
 import { Lending } from './executor/lending.js'
 import { listNodes } from './executor/nodes.js'
+import { OwnershipNews } from './executor/ownership-news.js'
 import { type Pagers, systemPagers } from './executor/pagers.js'
 import { Probes } from './executor/probes.js'
 import { Records } from './executor/records.js'
-import { contract, leases, stretch } from './executor/reshape.js'
+import { automatic, contract, leases, stretch } from './executor/reshape.js'
 import { loadOrMakeIdentity, lockDirectory, sameIdentity } from './identity.js'
 import { loadOrMakeKey } from './key.js'
 import { limitedLog } from './limited-log.js'
@@ -44,8 +47,6 @@ import {
 
 const TICK_MS = 500
 const CAPACITY_MS = 5_000
-/** Only while something is held for others. */
-const USAGE_MS = 200
 const LOAD_MS = 1_000
 const UNCHANGED_LOAD_MS = 5_000
 /** In a network of many agents each tells its load more rarely, so that hearing all stays below 1 % of a CPU. */
@@ -119,12 +120,13 @@ class Agent implements AgentService {
   #lending: Lending | undefined
   #homes: Homes | undefined
   #probes: Probes | undefined
+  #distances: Distances | undefined
+  #ownership: OwnershipNews | undefined
   #unlock: Parts['unlock'] = []
   #sequence = 0
   #messagesSent = 0
   #messagesReceived = 0
   #loadTimer: Timer | undefined
-  #usageTimer: Timer | undefined
   #stopping: Promise<void> | undefined
   #failure: AgentError | undefined
   #onFailure: (error: AgentError) => void = () => {}
@@ -142,7 +144,7 @@ class Agent implements AgentService {
     this.#unlock = parts.unlock
     const context = this.#context(network, parts)
     const records = new Records(this.#options.runtimeDir, this.#options.log)
-    this.#lending = new Lending(context, records, this.#options.capacityPages, parts.allow)
+    this.#lending = new Lending(context, records, this.#options, parts.allow)
     this.#homes = new Homes(context, records)
     const watch = new HomeWatch(this.#clock, this.#options.log, parts.facts.pageSize)
     this.#watchCapacity(parts.facts.pageSize)
@@ -158,7 +160,8 @@ class Agent implements AgentService {
   }
 
   nodes(): NodeInfo[] {
-    return listNodes(this.load(this.#sequence), this.#network?.self ?? '', this.#membership)
+    const rttMs = (peer: PeerId) => this.#distances?.rttMs(peer)
+    return listNodes(this.load(this.#sequence), this.#network?.self ?? '', this.#membership, rttMs)
   }
 
   counts(): AgentCounts {
@@ -220,6 +223,10 @@ class Agent implements AgentService {
     return stretch(this.#homes, this.#membership, id, node)
   }
 
+  automatic(id: string): Promise<void> {
+    return automatic(this.#homes, id)
+  }
+
   onFailure(listener: (error: AgentError) => void): void {
     this.#onFailure = listener
     if (this.#failure !== undefined) listener(this.#failure)
@@ -248,7 +255,7 @@ class Agent implements AgentService {
   }
 
   async #stop(): Promise<void> {
-    for (const timer of [...this.#timers.splice(0), this.#usageTimer]) timer?.cancel()
+    for (const timer of this.#timers.splice(0)) timer.cancel()
     const ticking = every(this.#clock, TICK_MS, () => this.#onTick())
     for (const { peer } of this.#membership.members()) this.#network?.send(peer, { kind: 'leaving' })
     await this.#lending?.handBack(HAND_BACK_MS)
@@ -267,10 +274,14 @@ class Agent implements AgentService {
       this.#messagesSent++
       return network.send(peer, message)
     }
-    const joined = () => this.#membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
+    const joined = () => this.#joined()
     const pagerOf = (id: ProcessId) => (this.#homes?.get(id) ?? this.#lending?.get(id))?.client
     const { self } = network
     this.#probes = new Probes({ ...this.#surroundings, self, pagers: this.#pagers, send, joined, pagerOf })
+    const distances = new Distances({ ...this.#surroundings, send, onChange: peer => this.#tellHomes(peer) })
+    this.#distances = distances
+    const here = () => [...(this.#homes?.stretched() ?? []), ...(this.#lending?.stretched() ?? [])]
+    this.#ownership = new OwnershipNews({ ...this.#surroundings, send }, here)
     return {
       ...this.#surroundings,
       name,
@@ -283,16 +294,18 @@ class Agent implements AgentService {
       listenHosts: parts.listenHosts,
       pagers: this.#pagers,
       probes: this.#probes,
+      ownership: this.#ownership,
       send,
       hostOf: peer => member(peer)?.host ?? '',
       nameOf: peer => member(peer)?.load.name ?? peer,
+      rttMs: peer => distances.rttMs(peer),
     }
   }
 
   #onNetwork(event: NetworkEvent): void {
     if (event.kind === 'message') {
       this.#messagesReceived++
-      this.#onMessage(event.peer, event.message)
+      dispatch(this.#hearers(), event.peer, event.message)
       return
     }
     if (event.kind === 'twin') {
@@ -305,39 +318,28 @@ class Agent implements AgentService {
       this.#options.log.info(`${event.load.name} has joined (${event.host})`)
       for (const home of this.#homes?.all() ?? []) home.onJoined(event.peer)
       this.#lending?.onJoined(event.peer)
+      this.#distances?.onJoined(event.peer)
     }
   }
 
-  #onMessage(peer: PeerId, message: PeerMessage): void {
-    switch (message.kind) {
-      case 'hello':
-      case 'known':
-      case 'twin-seen':
-      case 'twin-claim':
-      case 'twin-told':
-        return
-      case 'leaving':
-        this.#options.log.info(`${this.#membership.member(peer)?.load.name ?? peer} is leaving`)
-        this.#feed({ kind: 'leaving', peer })
-        return
-      case 'grant':
-      case 'refuse':
-      case 'lease-update':
-        this.#homes?.onMessage(peer, message.processId, message)
-        return
-      case 'pager-ended':
-        this.#homes?.onMessage(peer, message.processId, message)
-        this.#lending?.onMessage(peer, message)
-        return
-      case 'probe':
-      case 'probe-for':
-      case 'probe-answer':
-        this.#probes?.onMessage(peer, message)
-        return
-      default:
-        this.#lending?.onMessage(peer, message)
-        return
+  #hearers(): Hearers {
+    const onLeaving = (peer: PeerId) => {
+      this.#options.log.info(`${this.#membership.member(peer)?.load.name ?? peer} is leaving`)
+      this.#feed({ kind: 'leaving', peer })
     }
+    const [homes, lending, probes] = [this.#homes, this.#lending, this.#probes]
+    return { onLeaving, homes, lending, probes, distances: this.#distances, ownership: this.#ownership }
+  }
+
+  /** Peers that there are streams to. */
+  #joined(): PeerId[] {
+    return this.#membership.members().flatMap(({ peer, host }) => (host === '' ? [] : [peer]))
+  }
+
+  #tellHomes(peer: PeerId): void {
+    const member = this.#membership.member(peer)
+    if (member?.state !== 'joined') return
+    for (const home of this.#homes?.all() ?? []) home.onAvailable([member])
   }
 
   #feed(event: MembershipEvent): void {
@@ -369,14 +371,9 @@ class Agent implements AgentService {
   #onTick(): void {
     this.#feed({ kind: 'tick' })
     this.#lending?.onTick()
+    this.#ownership?.onTick()
     for (const home of this.#homes?.all() ?? []) home.onTick()
-    this.#watchUsage()
-  }
-
-  #watchUsage(): void {
-    const isHolding = this.#stopping === undefined && this.#lending?.held().length !== 0
-    if (isHolding) this.#usageTimer ??= every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage())
-    else this.#usageTimer = void this.#usageTimer?.cancel()
+    this.#distances?.onTick(this.#joined())
   }
 
   #watchCapacity(pageSize: number): void {

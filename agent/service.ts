@@ -24,6 +24,8 @@ export interface NodeInfo {
   capacityPages: number
   cpus: number
   processes: number
+  /** To it and back, once that was measured. */
+  rttMs?: number
   /** What to do about a node that is seen but has not joined. */
   remedy?: string
 }
@@ -98,6 +100,8 @@ export interface AgentService {
   contract(id: string, node: string | undefined): Promise<LeaseInfo[]>
   /** Asks `node` for a lease now and resolves to its name when it takes part; rejects, within seconds, with why not. */
   stretch(id: string, node: string): Promise<string>
+  /** The process asks by itself whoever has room again, also those that were contracted. Rejects as those before. */
+  automatic(id: string): Promise<void>
   /** Calls `listener`, the only one, when this agent cannot go on; it is then to be stopped. */
   onFailure(listener: (error: AgentError) => void): void
   /** Hands back what is held for others (at most 10 s), leaves the network, and lets its own pagers run on. */
@@ -117,6 +121,8 @@ export interface AgentOptions {
   /** Peer ids that may join; empty: whoever has the network key. */
   allow: string[]
   capacityPages: number
+  /** Processor time that guests may use, in thousandths of one processor's. */
+  processorThousandths: number
   spillMaxBytes: number
   log: Logger
 }

@@ -8,7 +8,7 @@
  */
 
 export const WIRE_MAGIC = 0x31504c45
-export const PROTOCOL_VERSION = 2 // of the frames and all that is in them: a hello says it
+export const PROTOCOL_VERSION = 3 // of the frames and all that is in them: a hello says it
 export const HEADER_BYTES = 64
 export const PAGE_META_BYTES = 24
 export const PAYLOAD_BYTES_MAX = 2 << 20

@@ -7,10 +7,14 @@
  * and the connection it came from has to be closed.
  */
 
+import type { OwnedRange } from './ownership/hints.js'
+import { type Describe, describeFields, readDescribe } from './pager-describe.js'
 import { type Decoded, encodeFrame, type Fields, Malformed, readBody } from './pager-frame.js'
+import { packOwned, unpackOwned } from './pager-owned.js'
 import { type PageMap, pageMapText, parsePageMap } from './pager-pages.js'
 import { type PagerStats, parsePagerStats } from './pager-stats.js'
 
+export type { Describe, PagerRole } from './pager-describe.js'
 export type { Decoded } from './pager-frame.js'
 export type { PageMap } from './pager-pages.js'
 export type { PagerStats, ParticipantStats } from './pager-stats.js'
@@ -19,8 +23,6 @@ export const LANE_KEY_BYTES = 32
 
 export type ClientRole = 'run' | 'agent' | 'observer'
 const CLIENT_ROLES: readonly ClientRole[] = ['run', 'agent', 'observer']
-export type PagerRole = 'home' | 'peer'
-const PAGER_ROLES: readonly PagerRole[] = ['home', 'peer']
 export type EndKind = 'exit' | 'signal' | 'failed' | 'cannot-execute' | 'not-found'
 const END_KINDS: readonly EndKind[] = ['exit', 'signal', 'failed', 'cannot-execute', 'not-found']
 export type LogLevel = 'error' | 'warning' | 'info' | 'debug'
@@ -28,22 +30,6 @@ const LOG_LEVELS: readonly LogLevel[] = ['error', 'warning', 'info', 'debug']
 
 export type NodeVerdict = 'dead' | 'stalls' | 'runs'
 const NODE_VERDICTS: readonly NodeVerdict[] = ['dead', 'stalls', 'runs']
-
-/** Who a pager is: its answer to HELLO. `appPid` and `lanePort` are 0 where there is none. */
-export interface Describe {
-  readonly role: PagerRole
-  readonly pagerPid: number
-  readonly appPid: number
-  readonly node: number
-  readonly lanePort: number
-  readonly memoryPages: number
-  readonly epoch: number
-  readonly uid: number
-  readonly startedAtMs: number
-  readonly id: string
-  readonly program: string
-  readonly nodeName: string
-}
 
 export type PagerCommand =
   | { readonly kind: 'hello'; readonly role: ClientRole }
@@ -84,6 +70,8 @@ export type PagerCommand =
     }
   /** Of a home pager: the most memory from now on. A lower one comes into force as pages find a place elsewhere. */
   | { readonly kind: 'limit'; readonly pages: number }
+  /** Of a peer pager: the processor time that its guests may use, in thousandths of one processor's; 0: no bound. */
+  | { readonly kind: 'processors'; readonly thousandths: number }
   | { readonly kind: 'stats-request' }
   | { readonly kind: 'terminate'; readonly reason: string }
   | { readonly kind: 'lane-refused'; readonly node: number; readonly reason: string }
@@ -91,6 +79,10 @@ export type PagerCommand =
   | { readonly kind: 'signal'; readonly signal: number }
   /** Of a home pager; answered with `pages` after a walk over its table, in parts. */
   | { readonly kind: 'pages-request' }
+  /** Answered with `owned`, after a walk over the table that takes a hundredth of the pager's time. */
+  | { readonly kind: 'owned-request' }
+  /** What another node says that it owns, instead of what it said before: where to ask first, if that is no news. */
+  | { readonly kind: 'hints'; readonly node: number; readonly ranges: readonly OwnedRange[] }
 
 export type PagerEvent =
   | { readonly kind: 'describe'; readonly describe: Describe }
@@ -116,6 +108,8 @@ export type PagerEvent =
   | { readonly kind: 'started'; readonly appPid: number }
   | { readonly kind: 'lease-renewed'; readonly leaseId: number; readonly expiresInMs: number }
   | { readonly kind: 'pages'; readonly map: PageMap }
+  /** The largest ranges of pages that are at this node; none where no thread ever leaves home. */
+  | { readonly kind: 'owned'; readonly ranges: readonly OwnedRange[] }
   /** Every 100 ms from half a second of silence on; 0: it is heard again. */
   | {
       readonly kind: 'node-silent'
@@ -137,6 +131,9 @@ const TYPE = {
   'pages-request': 10,
   'node-verdict': 30,
   limit: 40,
+  processors: 41,
+  'owned-request': 50,
+  hints: 51,
   describe: 101,
   stats: 102,
   'lane-up': 103,
@@ -149,6 +146,7 @@ const TYPE = {
   'lease-renewed': 110,
   pages: 111,
   'node-silent': 130,
+  owned: 150,
 } as const satisfies Record<PagerCommand['kind'] | PagerEvent['kind'], number>
 
 /** The whole frame of a command. Throws RangeError on values no frame can carry (a bug of the caller). */
@@ -182,6 +180,10 @@ export function encodePagerCommand(command: PagerCommand): Uint8Array {
       )
     case 'limit':
       return encodeFrame(type, [command.pages], [])
+    case 'processors':
+      return encodeFrame(type, [command.thousandths], [])
+    case 'hints':
+      return encodeFrame(type, [command.node], [packOwned(command.ranges)])
     case 'terminate':
       return encodeFrame(type, [], [command.reason])
     case 'lane-refused':
@@ -190,6 +192,7 @@ export function encodePagerCommand(command: PagerCommand): Uint8Array {
       return encodeFrame(type, [command.signal], [])
     case 'stats-request':
     case 'pages-request':
+    case 'owned-request':
     case 'start':
       return encodeFrame(type, [], [])
   }
@@ -224,10 +227,16 @@ export function decodePagerCommand(body: Uint8Array): Decoded<PagerCommand> {
         }
       case TYPE.limit:
         return { kind: 'limit', pages: fields.count(1) }
+      case TYPE.processors:
+        return { kind: 'processors', thousandths: fields.count() }
       case TYPE['stats-request']:
         return { kind: 'stats-request' }
       case TYPE['pages-request']:
         return { kind: 'pages-request' }
+      case TYPE['owned-request']:
+        return { kind: 'owned-request' }
+      case TYPE.hints:
+        return { kind: 'hints', node: fields.count(), ranges: readOwned(fields) }
       case TYPE.terminate:
         return { kind: 'terminate', reason: fields.text() }
       case TYPE['lane-refused']:
@@ -240,6 +249,12 @@ export function decodePagerCommand(body: Uint8Array): Decoded<PagerCommand> {
         throw new Malformed(`unknown command ${fields.type}`)
     }
   })
+}
+
+function readOwned(fields: Fields): readonly OwnedRange[] {
+  const ranges = unpackOwned(fields.bytes())
+  if (ranges === undefined) throw new Malformed('no ranges of pages')
+  return ranges
 }
 
 function readLane(fields: Fields): PagerCommand {
@@ -264,21 +279,8 @@ function readLane(fields: Fields): PagerCommand {
 export function encodePagerEvent(event: PagerEvent): Uint8Array {
   const type = TYPE[event.kind]
   switch (event.kind) {
-    case 'describe': {
-      const { role, pagerPid, appPid, node, lanePort, memoryPages, epoch, uid, startedAtMs } = event.describe
-      const nums = [
-        PAGER_ROLES.indexOf(role),
-        pagerPid,
-        appPid,
-        node,
-        lanePort,
-        memoryPages,
-        epoch,
-        uid,
-        startedAtMs,
-      ]
-      return encodeFrame(type, nums, [event.describe.id, event.describe.program, event.describe.nodeName])
-    }
+    case 'describe':
+      return encodeFrame(type, ...describeFields(event.describe))
     case 'stats':
       return encodeFrame(type, [], [JSON.stringify(event.stats)])
     case 'lane-up':
@@ -303,6 +305,8 @@ export function encodePagerEvent(event: PagerEvent): Uint8Array {
       return encodeFrame(type, [event.leaseId, event.expiresInMs], [])
     case 'pages':
       return encodeFrame(type, [], [pageMapText(event.map)])
+    case 'owned':
+      return encodeFrame(type, [], [packOwned(event.ranges)])
     case 'node-silent':
       return encodeFrame(type, [event.node, event.leaseId, event.silentMs], [])
   }
@@ -351,6 +355,8 @@ export function decodePagerEvent(body: Uint8Array): DecodedEvent {
         if (typeof map === 'string') throw new Malformed(`pages: ${map}`)
         return { kind: 'pages', map }
       }
+      case TYPE.owned:
+        return { kind: 'owned', ranges: readOwned(fields) }
       case TYPE['node-silent']:
         return {
           kind: 'node-silent',
@@ -363,21 +369,4 @@ export function decodePagerEvent(body: Uint8Array): DecodedEvent {
     }
   })
   return decoded.kind === 'ok' && unusable !== undefined ? { kind: 'unusable', reason: unusable } : decoded
-}
-
-function readDescribe(fields: Fields): Describe {
-  return {
-    role: fields.choice(PAGER_ROLES),
-    pagerPid: fields.count(1),
-    appPid: fields.count(),
-    node: fields.count(),
-    lanePort: fields.port(),
-    memoryPages: fields.count(),
-    epoch: fields.count(),
-    uid: fields.count(),
-    startedAtMs: fields.count(),
-    id: fields.name(),
-    program: fields.text(),
-    nodeName: fields.name(),
-  }
 }

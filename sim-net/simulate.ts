@@ -42,6 +42,7 @@ export interface SimulationResult {
   readonly pulls: number
   readonly jumps: number
   readonly pagesPushed: number
+  readonly askedByHint: number
 }
 
 /** Faults happen between these shares of the time. */
@@ -134,6 +135,7 @@ export class Simulation {
       pulls: sum(({ pulls }) => pulls),
       jumps: sum(({ jumps }) => jumps),
       pagesPushed: sum(({ pushes }) => pushes),
+      askedByHint: sum(({ askedByHint }) => askedByHint),
     }
   }
 

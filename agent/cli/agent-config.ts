@@ -14,10 +14,20 @@ import { peerSocketPath } from '../../kmod/pager-host.js'
 import { bytes, pagesIn } from '../../placement/units.js'
 import { defaultKeyPath } from '../key.js'
 import { type HostPort, parseHostPort } from '../metrics/host-port.js'
+import { requireEndpoint, requirePeerId } from '../net/address.js'
+import { AgentError } from '../service.js'
 import { LOG_FORMATS, LOG_LEVELS, type LogFormat, type LogLevel } from './agent-log.js'
 import { CliFailure, EXIT_USAGE } from './failure.js'
 import { defaultControlPath, defaultDataDir, isMemoryFileSystem, runtimeDirFor, uid } from './paths.js'
-import { defaultMemoryPages, defaultSpillMaxBytes, hostNodeName, sizeFlag, spillMaxFlag } from './values.js'
+import {
+  defaultMemoryPages,
+  defaultProcessorThousandths,
+  defaultSpillMaxBytes,
+  hostNodeName,
+  processorsFlag,
+  sizeFlag,
+  spillMaxFlag,
+} from './values.js'
 
 /** Not registered with IANA for anything; peers on other machines are found by discovery, which tells the port. */
 const DEFAULT_PORT = 7420
@@ -37,6 +47,7 @@ export interface AgentFlags {
   readonly key?: string
   readonly allow?: readonly string[]
   readonly capacity?: string
+  readonly cpus?: string
   readonly spillMax?: string
   readonly metrics?: string
   readonly logFormat?: string
@@ -56,6 +67,7 @@ export interface AgentSettings {
   readonly keyFile: string
   readonly allow: string[]
   readonly capacityPages: number
+  readonly processorThousandths: number
   readonly spillMaxBytes: number
   /** Where to answer Prometheus; undefined: nowhere. */
   readonly metrics: HostPort | undefined
@@ -65,17 +77,34 @@ export interface AgentSettings {
 
 const METRICS_FORM = 'give HOST:PORT with an IP address, as in 127.0.0.1:9420'
 
+/** A text that `check` takes, as it takes what a flag gives; what it says otherwise is said of the line. */
+function checked(check: (text: string) => unknown) {
+  return z.string().superRefine((text, context) => {
+    try {
+      check(text)
+    } catch (error) {
+      if (!(error instanceof CliFailure) && !(error instanceof AgentError)) throw error
+      context.addIssue({ code: 'custom', message: error.message })
+    }
+  })
+}
+
 const fileSchema = z.strictObject({
-  name: z.string().optional(),
+  name: checked(nameFlag).optional(),
   data: z.string().optional(),
   control: z.string().optional(),
-  listen: z.array(z.string()).optional(),
-  peer: z.array(z.string()).optional(),
+  listen: z.array(checked(text => requireEndpoint(text, '--listen'))).optional(),
+  peer: z.array(checked(text => requireEndpoint(text, '--peer'))).optional(),
   discovery: z.boolean().optional(),
   key: z.string().optional(),
-  allow: z.array(z.string()).optional(),
-  capacity: z.string().optional(),
-  'spill-max': z.string().optional(),
+  allow: z.array(checked(requirePeerId)).optional(),
+  capacity: checked(text => sizeFlag('capacity', text)).optional(),
+  cpus: z
+    .union([z.string(), z.number()])
+    .transform(String)
+    .pipe(checked(text => processorsFlag('cpus', text)))
+    .optional(),
+  'spill-max': checked(text => spillMaxFlag('spill-max', text)).optional(),
   metrics: z
     .string()
     .refine(text => parseHostPort(text) !== undefined, METRICS_FORM)
@@ -88,19 +117,14 @@ type FileSettings = z.infer<typeof fileSchema>
 /** Settings of an agent. Makes its data directory. Throws CliFailure with one line. */
 export function agentSettings(flags: AgentFlags): AgentSettings {
   const file: FileSettings = flags.config === undefined ? {} : readConfig(flags.config)
-  const name = flags.name ?? file.name ?? hostNodeName()
-  if (!NAME_FORM.test(name)) {
-    throw new CliFailure(
-      `--name ${JSON.stringify(name)}: use letters, digits, '.', '_' and '-', at most 63`,
-      EXIT_USAGE,
-    )
-  }
+  const name = nameFlag(flags.name ?? file.name ?? hostNodeName())
   const ownData = flags.data ?? file.data
   const dataDir = resolve(ownData ?? defaultDataDir())
   const runtimeDir = runtimeDirFor(ownData === undefined ? undefined : dataDir)
   checkSocketPaths(runtimeDir, name, ownData !== undefined)
   makeDirectory(dataDir)
   const capacity = flags.capacity ?? file.capacity
+  const cpus = flags.cpus ?? file.cpus
   const spillMax = flags.spillMax ?? file['spill-max']
   return {
     name,
@@ -114,6 +138,7 @@ export function agentSettings(flags: AgentFlags): AgentSettings {
     allow: [...(flags.allow ?? file.allow ?? [])],
     capacityPages:
       capacity === undefined ? defaultMemoryPages() : pagesIn(bytes(sizeFlag('--capacity', capacity))),
+    processorThousandths: cpus === undefined ? defaultProcessorThousandths() : processorsFlag('--cpus', cpus),
     spillMaxBytes:
       spillMax === undefined ? defaultSpillMaxBytes(dataDir) : spillMaxFlag('--spill-max', spillMax),
     metrics: metricsFlag(flags.metrics ?? file.metrics),
@@ -124,6 +149,14 @@ export function agentSettings(flags: AgentFlags): AgentSettings {
       flags.logLevel ?? (flags.verbose ? 'debug' : (file['log-level'] ?? 'info')),
     ),
   }
+}
+
+function nameFlag(name: string): string {
+  if (NAME_FORM.test(name)) return name
+  throw new CliFailure(
+    `--name ${JSON.stringify(name)}: use letters, digits, '.', '_' and '-', at most 63`,
+    EXIT_USAGE,
+  )
 }
 
 function metricsFlag(text: string | undefined): HostPort | undefined {
@@ -175,7 +208,8 @@ export function readConfig(path: string): FileSettings {
       cause: error,
     })
   }
-  const parsed = fileSchema.safeParse(parseToml(path, text))
+  const settings = parseToml(path, text)
+  const parsed = fileSchema.safeParse(settings)
   if (parsed.success) return withAbsolutePaths(parsed.data, dirname(resolve(path)))
   const issue = parsed.error.issues[0]
   const key = issue?.code === 'unrecognized_keys' ? issue.keys[0] : issue?.path[0]
@@ -183,8 +217,9 @@ export function readConfig(path: string): FileSettings {
     issue?.code === 'unrecognized_keys'
       ? `unknown setting ${String(key)}`
       : `${String(key)}: ${issue?.message}`
+  const wrong = issue?.path.length === 2 ? elementAt(settings, issue.path) : undefined
   throw new CliFailure(
-    `${path}${lineOf(text, String(key))}: ${what}; see \`elasticos agent --help\``,
+    `${path}${lineOf(text, String(key), wrong)}: ${what}; see \`elasticos agent --help\``,
     EXIT_USAGE,
   )
 }
@@ -199,11 +234,21 @@ function parseToml(path: string, text: string): unknown {
   }
 }
 
-/** `:7` when `key` is set on line 7 of the file. */
-function lineOf(text: string, key: string): string {
+/** The text of a list that is wrong. */
+function elementAt(settings: unknown, [key, index]: readonly PropertyKey[]): string | undefined {
+  const element = (settings as Record<PropertyKey, readonly unknown[]>)[key as string]?.[Number(index)]
+  return typeof element === 'string' ? element : undefined
+}
+
+/** `:7` when `key` is set on line 7 of the file, or its list has `element` there. */
+function lineOf(text: string, key: string, element: string | undefined): string {
+  const lines = text.split('\n')
   const pattern = new RegExp(`^\\s*\\[?["']?${key.replace(/[^\w-]/g, '.')}["']?\\s*[\\].=]`)
-  const index = text.split('\n').findIndex(line => pattern.test(line))
-  return index < 0 ? '' : `:${index + 1}`
+  const first = lines.findIndex(line => pattern.test(line))
+  if (first < 0) return ''
+  const within =
+    element === undefined ? -1 : lines.findIndex((line, at) => at >= first && line.includes(element))
+  return `:${Math.max(first, within) + 1}`
 }
 
 function withAbsolutePaths(file: FileSettings, base: string): FileSettings {

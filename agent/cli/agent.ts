@@ -57,6 +57,7 @@ export function addAgentCommand(program: Command, finish: Finish): void {
       collect,
     )
     .option('--capacity <SIZE>', 'memory to lend (default: half of what is available)')
+    .option('--cpus <N>', 'processors to lend, also in parts: 0.5 (default: half of them, one at least)')
     .option('--spill-max <SIZE>', 'most disk for pages that find no room (default: half of what is free)')
     .option('--metrics <HOST:PORT>', 'answer Prometheus there at /metrics; without HOST on this machine only')
     .option('--log-format <FORMAT>', 'json (default) or text')

@@ -16,6 +16,11 @@ const COLUMNS: readonly Column<NodeInfo>[] = [
   { title: 'FREE', cell: node => sizeOf(node.freePages), right: true },
   { title: 'CPUS', cell: node => String(node.cpus), right: true },
   { title: 'PROCESSES', cell: node => String(node.processes), right: true },
+  {
+    title: 'RTT',
+    cell: node => (node.rttMs === undefined ? '-' : `${node.rttMs.toFixed(1)} ms`),
+    right: true,
+  },
   { title: 'PEER', cell: node => node.peerId },
   { title: 'ADDRESSES', cell: node => node.addresses.join(' ') },
 ]

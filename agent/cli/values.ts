@@ -3,7 +3,7 @@
  */
 
 import { readFileSync, statfsSync } from 'node:fs'
-import { hostname } from 'node:os'
+import { availableParallelism, hostname } from 'node:os'
 import type { Parsed } from '../../placement/ids.js'
 import { PAGE_BYTES, parseCount, parseDuration, parseSize } from '../../placement/units.js'
 import { CliFailure, EXIT_USAGE } from './failure.js'
@@ -44,6 +44,21 @@ export function durationFlag(flag: string, text: string): number {
 
 export function countFlag(flag: string, text: string, min: number, max: number): number {
   return need(flag, parseCount('the number', text, min, max))
+}
+
+/** A number of processors, in thousandths. */
+export function processorsFlag(flag: string, text: string): number {
+  const thousandths = /^\d{1,4}(\.\d{1,3})?$/.test(text) ? Math.round(Number(text) * 1000) : 0
+  if (thousandths > 0) return thousandths
+  throw new CliFailure(
+    `${flag} ${JSON.stringify(text)}: give a number of processors, as 2 or 0.5`,
+    EXIT_USAGE,
+  )
+}
+
+/** Half of the processors, and one at least. */
+export function defaultProcessorThousandths(): number {
+  return Math.max(1000, availableParallelism() * 500)
 }
 
 /** MemAvailable in bytes. */

@@ -42,6 +42,7 @@ const requestBodySchema = z.discriminatedUnion('op', [
   z.strictObject({ op: z.literal('leases'), processId: processIdSchema }),
   z.strictObject({ op: z.literal('contract'), processId: processIdSchema, node: nodeNameSchema.optional() }),
   z.strictObject({ op: z.literal('stretch'), processId: processIdSchema, node: nodeNameSchema }),
+  z.strictObject({ op: z.literal('automatic'), processId: processIdSchema }),
   z.strictObject({ op: z.literal('stop'), processId: processIdSchema, reason: text }),
 ])
 
@@ -59,6 +60,7 @@ const nodeSchema = z.object({
   capacityPages: count,
   cpus: count,
   processes: count,
+  rttMs: z.number().nonnegative().optional(),
   remedy: text.optional(),
 })
 
@@ -102,6 +104,7 @@ export const answerSchemas = {
   leases: z.array(leaseSchema).max(LIST_MAX),
   contract: z.array(leaseSchema).max(LIST_MAX),
   stretch: text,
+  automatic: z.null(),
   stop: z.null(),
 } as const satisfies Record<CheckedOp, z.ZodType>
 

@@ -25,6 +25,8 @@ const CONNECTIONS_MAX = 64
 const REQUESTS_MAX = 32
 const UNSENT_BYTES_MAX = 4 << 20
 const PROCESSES_REMEMBERED_MAX = 4096
+/** A pager ends at once; a client waits for ten seconds. */
+const STOP_MS = 5_000
 
 export class ControlServer {
   readonly #server: Server
@@ -172,6 +174,9 @@ class Connection {
         return await this.#service.contract(request.processId, request.node)
       case 'stretch':
         return await this.#service.stretch(request.processId, request.node)
+      case 'automatic':
+        await this.#service.automatic(request.processId)
+        return null
       case 'stop':
         await this.#stop(request.processId, request.reason)
         return null
@@ -187,15 +192,22 @@ class Connection {
   }
 
   async #stop(processId: string, reason: string): Promise<void> {
-    await this.#atPager(
-      processId,
-      pager =>
-        new Promise<void>(resolve => {
-          pager.onClose(() => resolve())
-          pager.send({ kind: 'terminate', reason })
-          setTimeout(resolve, 1000).unref()
-        }),
+    const end = (pager: PagerClient) =>
+      new Promise<boolean>(resolve => {
+        pager.onClose(() => resolve(true))
+        pager.send({ kind: 'terminate', reason })
+        setTimeout(() => resolve(false), STOP_MS).unref()
+      })
+    const ended = await this.#atPager(processId, end).catch((error: unknown) => {
+      if (error instanceof PagerError && error.code === 'timeout') return false
+      throw error
+    })
+    if (ended) return
+    const pager = (await this.#service.processes()).find(
+      ({ id, role }) => id === processId && role === 'home',
     )
+    const force = pager === undefined ? '' : `; kill -9 ${pager.pid} ends it`
+    throw new ControlError('refused', `the pager of ${processId} does not end${force}`)
   }
 
   /** Talks to the home pager of a process; the pager checks who this is. */

@@ -6,6 +6,7 @@ import type { CompatibilityFacts, PeerId } from '../machines/types.js'
 import type { PeerMessage } from '../net/messages.js'
 import type { Surroundings } from '../ports/surroundings.js'
 import type { Logger } from '../service.js'
+import type { OwnershipNews } from './ownership-news.js'
 import type { Pagers } from './pagers.js'
 import type { Probes } from './probes.js'
 
@@ -20,12 +21,15 @@ export interface Context extends Surroundings {
   readonly listenHosts: readonly string[]
   readonly pagers: Pagers
   readonly probes: Probes
+  readonly ownership: OwnershipNews
   readonly log: Logger
   /** False when there is no stream to that peer. */
   send(peer: PeerId, message: PeerMessage): boolean
   /** The peer's address as seen from here, "" when there is none. */
   hostOf(peer: PeerId): string
   nameOf(peer: PeerId): string
+  /** The shortest of the last round trips to it; undefined until it is known. */
+  rttMs(peer: PeerId): number | undefined
 }
 
 /**

@@ -11,6 +11,7 @@ import { laneDialHost } from '../net/address.js'
 import { LANE_KEY_BYTES, type PeerMessage } from '../net/messages.js'
 import { type Context, EventLoop } from './context.js'
 import { Detection } from './detection.js'
+import type { StretchedHere } from './ownership-news.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
 
 const LEASE_ID_MAX = 2 ** 47
@@ -73,6 +74,13 @@ export class HeldProcess {
     return this.#agreement.members()
   }
 
+  stretched(): StretchedHere {
+    const { client } = this
+    const { node } = client.describe
+    const members = this.members().filter(member => member.node !== node)
+    return { processId: this.#processId, node, members, client }
+  }
+
   lanes(): readonly Watched[] {
     return [...this.#lanes.values()]
   }
@@ -97,6 +105,7 @@ export class HeldProcess {
     if (event.kind === 'lane-wanted') this.#onWanted(event.node)
     else if (event.kind === 'exited') this.exited = true
     else if (event.kind === 'lane-down') this.#onLaneDown(event.node)
+    else if (event.kind === 'owned') this.#context.ownership.onOwned(this.#processId, event.ranges)
     this.#detection.onPagerEvent(event)
   }
 

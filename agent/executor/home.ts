@@ -21,6 +21,7 @@ import { LANE_KEY_BYTES, type PeerMessage } from '../net/messages.js'
 import type { HomeAttachment } from '../service.js'
 import { type Context, EventLoop } from './context.js'
 import { Detection } from './detection.js'
+import type { StretchedHere } from './ownership-news.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
 import { reconnect } from './reconnect.js'
 import type { Records } from './records.js'
@@ -98,7 +99,9 @@ export class HomeProcess {
   onAvailable(members: readonly Member[]): void {
     const lenders = members
       .filter(member => member.state === 'joined')
-      .map(({ peer, load: { name, incarnation, freePages } }) => ({ peer, name, incarnation, freePages }))
+      .map(({ peer, load: { name, incarnation, freePages } }) => {
+        return { peer, name, incarnation, freePages, rttMs: this.#context.rttMs(peer) }
+      })
     this.#feed({ kind: 'available', lenders })
   }
 
@@ -138,6 +141,10 @@ export class HomeProcess {
     return 1 + this.#machine.up().length
   }
 
+  stretched(): StretchedHere {
+    return { processId: this.attachment.id, node: 0, members: this.#machine.up(), client: this.#client }
+  }
+
   participantNames(): string[] {
     return [this.#context.name, ...this.#machine.up().map(participant => participant.name)]
   }
@@ -149,6 +156,12 @@ export class HomeProcess {
   /** Lets go of `peer`, or of all, once their pages are here; they are asked no more. */
   contract(peer: PeerId | undefined): void {
     this.#feed({ kind: 'contract', peer })
+    this.#save()
+  }
+
+  /** Asks by itself again, whatever was contracted. */
+  automatic(): void {
+    this.#feed({ kind: 'automatic' })
     this.#save()
   }
 
@@ -249,6 +262,9 @@ export class HomeProcess {
         log.debug(`${this.attachment.id}: ${event.pages} more pages wanted`)
         this.#feed({ kind: 'rest', peer: undefined })
         break
+      case 'owned':
+        this.#context.ownership.onOwned(this.attachment.id, event.ranges)
+        break
       case 'exited':
         this.#end(false)
         break
@@ -274,15 +290,12 @@ export class HomeProcess {
       case 'drop':
         this.#client.send({ kind: 'participant-drop', node: effect.node })
         return
-      case 'release':
-        this.#laneKeys.delete(effect.leaseId)
-        this.#context.send(effect.peer, {
-          kind: 'release',
-          processId: this.attachment.id,
-          leaseId: effect.leaseId,
-          homeEnded: effect.homeEnded,
-        })
+      case 'release': {
+        this.#forgetLaneKeys()
+        const { peer, ...rest } = effect
+        this.#context.send(peer, { ...rest, processId: this.attachment.id })
         return
+      }
       case 'refusal':
         this.#context.log.info(`${this.attachment.id}: ${effect.name} does not lend: ${effect.text}`)
         this.#noteRefusal(effect.name, effect.text)
@@ -296,6 +309,7 @@ export class HomeProcess {
   #offer(effect: HomeEffect & { kind: 'offer' }): void {
     const laneKey = this.#context.secrets(LANE_KEY_BYTES)
     const { peer, leaseId, node, pages, threads } = effect
+    this.#forgetLaneKeys()
     this.#laneKeys.set(leaseId, laneKey)
     const sent = this.#context.send(peer, {
       kind: 'offer',
@@ -315,6 +329,12 @@ export class HomeProcess {
     this.#feed({ kind: 'refused', peer, leaseId, refusal: { code: 'timeout', detail: 'no way to it' } })
   }
 
+  /** Of offers that are over: granted, refused, or without an answer. */
+  #forgetLaneKeys(): void {
+    for (const leaseId of this.#laneKeys.keys())
+      if (!this.#machine.isOffered(leaseId)) this.#laneKeys.delete(leaseId)
+  }
+
   #lane(effect: HomeEffect & { kind: 'lane' }): void {
     const { participant, terms, port } = effect
     const { peer, leaseId, node, name: nodeName } = participant
@@ -324,19 +344,8 @@ export class HomeProcess {
     const host = laneDialHost(effect.host, this.#context.hostOf(peer))
     const { pages: pagesMax, threads: threadsMax } = terms
     const ttlMs = Math.min(terms.ttlMs, LEASE_TTL_MS)
-    this.#client.send({
-      kind: 'lane',
-      node,
-      leaseId,
-      pagesMax,
-      threadsMax,
-      ttlMs,
-      port,
-      nodeName,
-      host,
-      laneKey,
-      peerId: peer,
-    })
+    const where = { node, nodeName, peerId: peer, host, port }
+    this.#client.send({ kind: 'lane', ...where, leaseId, pagesMax, threadsMax, ttlMs, laneKey })
     this.#save()
   }
 

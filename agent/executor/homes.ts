@@ -9,6 +9,7 @@ import { type PeerId, type ProcessId, toProcessId } from '../machines/types.js'
 import { AgentError, type HomeAttachment } from '../service.js'
 import type { Context } from './context.js'
 import { type HomeMessage, HomeProcess } from './home.js'
+import type { StretchedHere } from './ownership-news.js'
 import { PagerError } from './pagers.js'
 import type { HomeRecord, Records } from './records.js'
 import { removeSocketOnceDead } from './remains.js'
@@ -32,6 +33,10 @@ export class Homes {
 
   all(): HomeProcess[] {
     return [...this.#homes.values()]
+  }
+
+  stretched(): StretchedHere[] {
+    return this.all().map(home => home.stretched())
   }
 
   /** Connects to the home pager; once for each process however often it is asked. */

@@ -11,9 +11,10 @@ import { type HeldLease, LeaseLender, type LenderEffect, type LenderEvent } from
 import { type PeerId, type ProcessId, toProcessId } from '../machines/types.js'
 import { laneListenHost } from '../net/address.js'
 import type { PeerMessage } from '../net/messages.js'
-import { sleep } from '../ports/clock.js'
+import { every, sleep, type Timer } from '../ports/clock.js'
 import { type Context, EventLoop } from './context.js'
 import { type HeldOptions, HeldProcess, type LaneMessage } from './held.js'
+import type { StretchedHere } from './ownership-news.js'
 import type { PagerConnection, PagerEvent } from './pagers.js'
 import { reconnect } from './reconnect.js'
 import type { Records } from './records.js'
@@ -23,6 +24,15 @@ type OfferMessage = Extract<PeerMessage, { kind: 'offer' }>
 export type LendingMessage = OfferMessage | Extract<PeerMessage, { kind: 'release' }> | LaneMessage
 
 const HAND_BACK_LOOK_MS = 20
+/** Only while something is held. */
+const USAGE_MS = 200
+
+/** What there is to lend, to all processes together. */
+export interface Lent {
+  readonly capacityPages: number
+  /** Processor time, in thousandths of one processor's. */
+  readonly processorThousandths: number
+}
 
 export class Lending {
   readonly #context: Context
@@ -30,18 +40,21 @@ export class Lending {
   readonly #machine: LeaseLender
   readonly #loop: EventLoop<LenderEvent, LenderEffect>
   readonly #held = new Map<ProcessId, HeldProcess>()
+  #usage: Timer | undefined
   /** Keys of offers whose pager is being started. */
   readonly #offeredKeys = new Map<ProcessId, Uint8Array>()
   /** Pagers that have not yet answered how much they hold. */
   readonly #asked = new Set<ProcessId>()
   readonly #allow: readonly PeerId[]
+  readonly #processorThousandths: number
   #detached = false
 
-  constructor(context: Context, records: Records, capacityPages: number, allow: readonly PeerId[]) {
+  constructor(context: Context, records: Records, lent: Lent, allow: readonly PeerId[]) {
     this.#context = context
     this.#records = records
     this.#allow = allow
-    this.#machine = new LeaseLender(context.facts, capacityPages)
+    this.#processorThousandths = lent.processorThousandths
+    this.#machine = new LeaseLender(context.facts, lent.capacityPages)
     this.#loop = new EventLoop(
       (event, now) => this.#machine.onEvent(event, now),
       effect => this.#carryOut(effect),
@@ -62,6 +75,10 @@ export class Lending {
       const process = this.#held.get(lease.processId)
       return process === undefined ? [] : [{ lease, process }]
     })
+  }
+
+  stretched(): StretchedHere[] {
+    return [...this.#held.values()].map(held => held.stretched())
   }
 
   get(processId: ProcessId): HeldProcess | undefined {
@@ -107,10 +124,12 @@ export class Lending {
   onTick(): void {
     this.#loop.feed({ kind: 'tick' })
     for (const held of this.#held.values()) held.onTick()
+    if (this.#held.size > 0) this.#usage ??= every(this.#context.clock, USAGE_MS, () => this.#watchUsage())
+    else this.#usage = void this.#usage?.cancel()
   }
 
-  /** Asks the pagers how much they hold: leases grow as they fill. To be called several times a second. */
-  watchUsage(): void {
+  /** Asks the pagers how much they hold: leases grow as they fill. */
+  #watchUsage(): void {
     for (const [processId, { client }] of this.#held) {
       if (this.#asked.has(processId)) continue
       this.#asked.add(processId)
@@ -149,6 +168,7 @@ export class Lending {
   /** Lets pagers that are left run on without this agent. */
   detach(): void {
     this.#detached = true
+    this.#usage?.cancel()
     for (const held of this.#held.values()) held.client.close()
   }
 
@@ -253,7 +273,14 @@ export class Lending {
     const held = this.#held.get(processId)
     this.#held.delete(processId)
     held?.client.close()
+    this.#shareProcessors()
     void clearPeerPager(this.#context, processId)
+  }
+
+  /** Each process may use as much as any other; what one leaves unused no other gets. */
+  #shareProcessors(): void {
+    const thousandths = Math.max(1, Math.floor(this.#processorThousandths / Math.max(1, this.#held.size)))
+    for (const { client } of this.#held.values()) client.send({ kind: 'processors', thousandths })
   }
 
   #hold(
@@ -269,6 +296,7 @@ export class Lending {
       onMembers: () => this.#save(processId),
     })
     this.#held.set(processId, held)
+    this.#shareProcessors()
     client.on(event => this.#onPagerEvent(processId, held, event))
     client.onClose(() => void this.#onClose(processId, socketPath, held))
   }

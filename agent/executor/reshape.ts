@@ -61,6 +61,11 @@ export async function stretch(
   throw refused(`${name} does not take part in ${id}: ${refusal}`)
 }
 
+/** Lets the process find its machines by itself again. */
+export async function automatic(homes: Homes | undefined, id: string): Promise<void> {
+  needHome(homes, id).automatic()
+}
+
 function needHome(homes: Homes | undefined, id: string): HomeProcess {
   const home = homes?.get(id)
   if (home !== undefined) return home

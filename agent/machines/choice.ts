@@ -1,6 +1,6 @@
 /**
  * Which machines a process may ask for a lease by itself: every one but those that were contracted; once all were, only
- * those that `stretch` has named. One that was of no use rests until room is wanted, unless `stretch` has named it. And
+ * those that `stretch` has named; until `stretch --auto` makes it every one again. One that was of no use rests until room is wanted, unless `stretch` has named it. And
  * whether one that refused may be asked again. Pure.
  *
  * Limit: 256 machines that are named apart; the one that was named first gives way.
@@ -74,6 +74,14 @@ export class Choice {
     this.#stretched.clear()
     this.#asksAll = false
     this.#exceptions.clear()
+  }
+
+  /** As at the start: everybody may be asked, and rest when of no use. */
+  automatic(): void {
+    this.#asksAll = true
+    this.#exceptions.clear()
+    this.#resting.clear()
+    this.#stretched.clear()
   }
 
   #name(peer: PeerId, isException: boolean): void {

@@ -1,8 +1,8 @@
 /**
  * The home side of leases: finding participants for one elastic process. Pure; one per attached home pager.
  *
- * Every peer that is joined is a candidate; the one with most free pages is asked first, and as many are asked at
- * once as there are places left. An offer always ends: granted, refused, timed out, or its peer went away. A peer
+ * Every peer that is joined is a candidate; the best ones (candidates.ts) are asked first, and as many at once as there
+ * are places left. An offer always ends: granted, refused, timed out, or its peer went away. A peer
  * that said no is asked again after a while that depends on why (a full one soon, an incompatible one only when it
  * has been restarted), so that room which appears later is used.
  * A lane that is up belongs to the pagers: an agent that vanishes changes nothing here.
@@ -11,27 +11,17 @@
  * Limits: `participantsMax` nodes (64 at most), as many offers at a time; refusals of 1024 peers are remembered.
  */
 
-import { Choice, type Choices, RETRY } from './choice.js'
+import { type Candidate, Candidates, type Lender } from './candidates.js'
+import { Choice, type Choices } from './choice.js'
 import { type LeaseTerms, NODES_MAX, type PeerId, type Refusal, refusalText } from './types.js'
 
 /** The lender starts a process before it answers. */
 export const OFFER_TIMEOUT_MS = 6_000
 /** From the grant to the lane: one dial and a TLS handshake. */
 export const LANE_TIMEOUT_MS = 8_000
-const CANDIDATES_MAX = 1024
-const BACKOFF_FIRST_MS = 500
-const BACKOFF_MAX_MS = 30_000
 /** The most pages that a lease may grow to: as many as one node can hold (256 GiB). Lenders begin with a share. */
 const PAGES_WANTED = 2 ** 26
 const THREADS_WANTED = 64
-
-/** A peer that has joined and what it has to lend. */
-export interface Lender {
-  readonly peer: PeerId
-  readonly name: string
-  readonly incarnation: number
-  readonly freePages: number
-}
 
 export type HomeEvent =
   | { readonly kind: 'available'; readonly lenders: readonly Lender[] }
@@ -65,6 +55,8 @@ export type HomeEvent =
   | { readonly kind: 'rest'; readonly peer: PeerId | undefined }
   /** Asks `peer` now, beyond the most participants there were to be. */
   | { readonly kind: 'stretch'; readonly peer: PeerId }
+  /** Whoever has room is asked again, as before anybody was contracted. */
+  | { readonly kind: 'automatic' }
   /** `seen`: its process is no more. Else it has said so, or cannot be reached. */
   | { readonly kind: 'ended'; readonly seen: boolean }
   | { readonly kind: 'tick' }
@@ -112,18 +104,9 @@ interface Seat extends Participant {
   deadline: number
 }
 
-interface Candidate {
-  name: string
-  incarnation: number
-  freePages: number
-  available: boolean
-  notBefore: number
-  delayMs: number
-}
-
 export class LeaseHome {
   readonly #seats = new Map<number, Seat>()
-  readonly #candidates = new Map<PeerId, Candidate>()
+  readonly #candidates = new Candidates()
   readonly #choice: Choice
   #seatsMax: number
   readonly #usedNodes = new Set<number>()
@@ -154,6 +137,11 @@ export class LeaseHome {
     return [...this.#seats.values()].map(({ peer, name, state }) => ({ peer, name, state }))
   }
 
+  /** Whether that offer waits for its answer. */
+  isOffered(leaseId: number): boolean {
+    return this.#seats.get(leaseId)?.state === 'offered'
+  }
+
   get choices(): Choices {
     return this.#choice.choices
   }
@@ -167,7 +155,8 @@ export class LeaseHome {
     if (this.#ended) return event.kind === 'granted' ? [release(event.peer, event.leaseId)] : []
     switch (event.kind) {
       case 'available':
-        return this.#onAvailable(event.lenders, now)
+        this.#candidates.note(event.lenders, now)
+        return this.#fill(now)
       case 'unavailable':
         return this.#onUnavailable(event.peer, event.why, now)
       case 'granted':
@@ -190,6 +179,9 @@ export class LeaseHome {
         return this.#onChoice(now)
       case 'stretch':
         return this.#onStretch(event.peer, now)
+      case 'automatic':
+        this.#choice.automatic()
+        return this.#fill(now)
       case 'ended':
         return this.#onEnded(event.seen)
       case 'tick':
@@ -197,21 +189,9 @@ export class LeaseHome {
     }
   }
 
-  #onAvailable(lenders: readonly Lender[], now: number): HomeEffect[] {
-    for (const { peer, name, incarnation, freePages } of lenders) {
-      const known = this.#candidates.get(peer)
-      if (known === undefined && this.#candidates.size >= CANDIDATES_MAX) continue
-      const restarted = known === undefined || known.incarnation !== incarnation
-      const { notBefore, delayMs } = restarted ? { notBefore: now, delayMs: BACKOFF_FIRST_MS } : known
-      this.#candidates.set(peer, { name, incarnation, freePages, available: true, notBefore, delayMs })
-    }
-    return this.#fill(now)
-  }
-
   #onUnavailable(peer: PeerId, why: 'suspected' | 'leaving' | 'forgotten', now: number): HomeEffect[] {
-    const candidate = this.#candidates.get(peer)
-    if (candidate !== undefined) candidate.available = false
-    if (why === 'forgotten') this.#candidates.delete(peer)
+    if (why === 'forgotten') this.#candidates.forget(peer)
+    else this.#candidates.away(peer)
     const effects: HomeEffect[] = []
     for (const seat of this.#seats.values()) {
       if (seat.peer !== peer) continue
@@ -257,8 +237,7 @@ export class LeaseHome {
     const seat = this.#seatOf(node)
     if (seat === undefined || seat.state === 'up') return []
     if (seat.state === 'granted') seat.state = 'up'
-    const candidate = this.#candidates.get(seat.peer)
-    if (candidate !== undefined) candidate.delayMs = BACKOFF_FIRST_MS
+    this.#candidates.succeeded(seat.peer)
     return [...this.#bringBack(seat), { kind: 'participants', up: this.up() }]
   }
 
@@ -314,7 +293,7 @@ export class LeaseHome {
     if (this.#seats.size >= NODES_MAX - 1)
       return refusal(`${NODES_MAX} machines take part, which is the most`)
     this.#seatsMax = Math.max(this.#seatsMax, this.#seats.size + 1)
-    return this.#ask(peer, candidate, now)
+    return this.#ask(candidate, now)
   }
 
   #onEnded(seen: boolean): HomeEffect[] {
@@ -342,14 +321,13 @@ export class LeaseHome {
     const free = this.#seatsMax - this.#seats.size
     if (free <= 0) return []
     const seated = new Set([...this.#seats.values()].map(seat => seat.peer))
-    const able = [...this.#candidates]
-      .filter(([peer, candidate]) => candidate.available && candidate.notBefore <= now && !seated.has(peer))
-      .filter(([peer]) => this.#choice.allows(peer))
-      .sort(([peerA, a], [peerB, b]) => b.freePages - a.freePages || (peerA < peerB ? -1 : 1))
-    return able.slice(0, free).flatMap(([peer, candidate]) => this.#ask(peer, candidate, now))
+    const able = this.#candidates
+      .able(now)
+      .filter(({ peer }) => !seated.has(peer) && this.#choice.allows(peer))
+    return able.slice(0, free).flatMap(candidate => this.#ask(candidate, now))
   }
 
-  #ask(peer: PeerId, { name }: Candidate, now: number): HomeEffect[] {
+  #ask({ peer, name }: Candidate, now: number): HomeEffect[] {
     const node = this.#freeNode()
     if (node === undefined) return []
     const leaseId = this.#nextLeaseId++
@@ -375,12 +353,7 @@ export class LeaseHome {
 
   /** Notes that `seat`'s peer said no, and when to ask it again. */
   #punish(seat: Seat, refusal: Refusal, now: number): HomeEffect {
-    const candidate = this.#candidates.get(seat.peer)
-    if (candidate !== undefined) {
-      const again = RETRY[refusal.code] === 'backoff'
-      candidate.notBefore = again ? now + candidate.delayMs : Number.POSITIVE_INFINITY
-      candidate.delayMs = Math.min(BACKOFF_MAX_MS, candidate.delayMs * 2)
-    }
+    this.#candidates.refused(seat.peer, refusal.code, now)
     return { kind: 'refusal', name: seat.name, text: refusalText(refusal) }
   }
 

@@ -1,7 +1,7 @@
 /**
- * LAN discovery as a libp2p PeerDiscovery: every agent says now and then by IPv4 multicast where it can be dialled.
+ * LAN discovery as a libp2p PeerDiscovery: every agent says now and then by multicast where it can be dialled.
  *
- * One socket per interface, and only on interfaces that have an address the agent listens on: an agent on 127.0.0.1
+ * One socket per interface and address, and only for addresses that the agent listens on: an agent on 127.0.0.1
  * announces itself on the loopback interface and nowhere else. The stock mDNS module sends on whatever interface the
  * routing table likes and finds nothing, silently, where there is no multicast route; naming the
  * interface on the socket needs no route. Several agents on one host share the port.
@@ -9,8 +9,8 @@
  * half a second even when one packet is lost. For ten seconds one comes each second, and then each two seconds or, where
  * many agents are heard, so that about ten come a second in all: a packet wakes everybody up, and who is new says so.
  *
- * Limits: IPv4 (an agent that listens on IPv6 alone is found by --peer); packets are checked before anything is
- * believed (announcement.ts); 800 packets in two seconds and interface, the rest is dropped unread.
+ * Limits: on the loopback interface IPv4 alone; packets are checked before anything is believed (announcement.ts); 800
+ * packets in two seconds and socket, the rest is dropped unread.
  */
 
 import './with-resolvers.js'
@@ -35,6 +35,8 @@ import type { Twins } from './twins.js'
 
 /** Administratively scoped (RFC 2365, organisation-local), and a port of no registered service. */
 export const DISCOVERY_GROUP = '239.255.77.19'
+/** Of one link, and assigned by nobody (RFC 4291, 2.7). */
+const DISCOVERY_GROUP_6 = 'ff12::454c:4153'
 export const DISCOVERY_PORT = 47_719
 /** Packets stay on the link. */
 const TTL = 1
@@ -91,8 +93,21 @@ interface Endpoint {
   readonly host: string
 }
 
-interface Channel {
+/** An address of an interface, and how to speak and hear there. */
+interface Way {
   readonly info: NetworkInterfaceInfo
+  readonly type: 'udp4' | 'udp6'
+  readonly group: string
+  /** The interface, as the socket wants it named. */
+  readonly via: string
+}
+
+function wayOf(name: string, info: NetworkInterfaceInfo): Way {
+  if (isIPv4(info.address)) return { info, type: 'udp4', group: DISCOVERY_GROUP, via: info.address }
+  return { info, type: 'udp6', group: `${DISCOVERY_GROUP_6}%${name}`, via: `::%${name}` }
+}
+
+interface Channel extends Way {
   /** What is said here; made anew at each scan. */
   packet: Uint8Array
   readonly socket: Socket
@@ -182,17 +197,19 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
     if (performance.now() - this.#claimedAt > CLAIM_SAID_MS) this.#claim = new Uint8Array()
     const endpoints = this.#endpoints()
     const hosts = new Set(endpoints.map(({ host }) => host))
-    const wanted = new Map<string, NetworkInterfaceInfo>()
-    for (const infos of Object.values(networkInterfaces())) {
+    const wanted = new Map<string, Way>()
+    for (const [name, infos] of Object.entries(networkInterfaces())) {
       for (const info of infos ?? [])
-        if (isIPv4(info.address) && hosts.has(info.address)) wanted.set(info.address, info)
+        if (hosts.has(info.address) && (isIPv4(info.address) || !info.internal))
+          wanted.set(info.address, wayOf(name, info))
     }
     // 127.0.0.2 and the like belong to the loopback interface without being listed.
     for (const host of hosts) {
-      if (host.startsWith('127.') && !wanted.has(host)) wanted.set(host, { ...LOOPBACK, address: host })
+      if (host.startsWith('127.') && !wanted.has(host))
+        wanted.set(host, wayOf('', { ...LOOPBACK, address: host }))
     }
     for (const address of [...this.#channels.keys()]) if (!wanted.has(address)) this.#close(address)
-    for (const info of wanted.values()) if (!this.#channels.has(info.address)) this.#open(info)
+    for (const [address, way] of wanted) if (!this.#channels.has(address)) this.#open(way)
     this.#prepare(endpoints)
   }
 
@@ -208,18 +225,20 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
     }
   }
 
-  #open(info: NetworkInterfaceInfo): void {
-    const socket = createSocket({ type: 'udp4', reuseAddr: true })
-    const channel: Channel = { info, packet: new Uint8Array(), socket, ready: false, received: 0 }
+  #open(way: Way): void {
+    const { info, type, group, via } = way
+    const socket = createSocket({ type, reuseAddr: true, ipv6Only: type === 'udp6' })
+    const channel: Channel = { ...way, packet: new Uint8Array(), socket, ready: false, received: 0 }
     this.#channels.set(info.address, channel)
     socket.on('error', error => this.#fail(info.address, error))
     socket.on('message', (packet, sender) => {
-      if (inNetwork(sender.address, info)) this.#onPacket(channel, packet)
+      // A group of the link hears nobody else.
+      if (type === 'udp6' || inNetwork(sender.address, info)) this.#onPacket(channel, packet)
     })
-    socket.bind({ port: this.#options.port ?? DISCOVERY_PORT, address: DISCOVERY_GROUP }, () => {
+    socket.bind({ port: this.#options.port ?? DISCOVERY_PORT, address: group }, () => {
       try {
-        socket.addMembership(DISCOVERY_GROUP, info.address)
-        socket.setMulticastInterface(info.address)
+        socket.addMembership(group, via)
+        socket.setMulticastInterface(via)
         socket.setMulticastTTL(TTL)
         socket.setMulticastLoopback(true)
         channel.ready = true
@@ -258,9 +277,9 @@ export class LanDiscovery extends TypedEventEmitter<PeerDiscoveryEvents> impleme
     const intervalMs = Math.min(INTERVAL_MS_MAX, INTERVAL_MS_PER_AGENT * this.#known.size)
     // Half a turn early, so that turns of uneven length do not skip every other one.
     this.#announceAt = now < this.#freshUntil ? now : now + intervalMs - TURN_MS.later / 2
-    for (const { info, packet, socket, ready } of this.#channels.values()) {
+    for (const { info, group, packet, socket, ready } of this.#channels.values()) {
       if (!ready || packet.length === 0) continue
-      socket.send(packet, this.#options.port ?? DISCOVERY_PORT, DISCOVERY_GROUP, error => {
+      socket.send(packet, this.#options.port ?? DISCOVERY_PORT, group, error => {
         if (error !== null && this.#channels.get(info.address)?.socket === socket)
           this.#fail(info.address, error)
       })

@@ -7,12 +7,15 @@
  * Answers name the lease id of what they answer, which serves as request id: lease ids are chosen at random by the
  * side that asks and never used twice; so are probe ids. Time-outs are the state machines' business.
  *
- * Limits: 64 KiB a message; 8 addresses an agent; 64 nodes a process; 512 CPU features.
+ * Limits: 64 KiB a message; 8 addresses an agent; 64 nodes a process; 512 CPU features; ownership of 8
+ * processes, of each 64 ranges.
  */
 
 import { decode, encode } from 'cborg'
 import { z } from 'zod'
+import { areOwnedRanges, OWNED_RANGES_MAX } from '../../kmod/ownership/hints.js'
 import type { Load } from '../machines/membership.js'
+import { SUMMARIES_MAX } from '../machines/ownership-gossip.js'
 import {
   type CompatibilityFacts,
   NODE_NAME_PATTERN,
@@ -120,6 +123,11 @@ const factsSchema = z.strictObject({
 
 const known = z.strictObject({ peer, addresses: listOf(address, 8) })
 const member = z.strictObject({ node, name, peer })
+const ownedRange = z.strictObject({ first: count, pages: count, birth: count, moves: count })
+const ownedSummary = z.strictObject({
+  processId,
+  ranges: listOf(ownedRange, OWNED_RANGES_MAX).refine(areOwnedRanges),
+})
 
 const message = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('hello'), instance, load }),
@@ -150,6 +158,7 @@ const message = z.discriminatedUnion('kind', [
     processId,
     members: listOf(member, NODES_MAX),
   }),
+  z.strictObject({ kind: z.literal('owned'), summaries: listOf(ownedSummary, SUMMARIES_MAX) }),
   z.strictObject({ kind: z.literal('lane-ask'), processId, leaseId: count, fromNode: node, laneKey }),
   z.strictObject({ kind: z.literal('lane-agree'), processId, leaseId: count, terms, host, port }),
   z.strictObject({ kind: z.literal('lane-refuse'), processId, leaseId: count, refusal }),
@@ -161,6 +170,8 @@ const message = z.discriminatedUnion('kind', [
     probeId: count,
     state: z.enum(['runs', 'stalls', 'ended', 'unknown']),
   }),
+  z.strictObject({ kind: z.literal('ping'), pingId: count }),
+  z.strictObject({ kind: z.literal('pong'), pingId: count }),
 ])
 
 /** A message on the stream between two agents. */

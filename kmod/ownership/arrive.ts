@@ -2,7 +2,7 @@
 
 import { HOME, type NodeIndex, type PageNumber } from '../../placement/ids.js'
 import { endOffer, onOfferAnswered, takeOffered } from './copies.js'
-import { ask, bring, checkWatched } from './fault.js'
+import { askOn, bring, checkWatched } from './fault.js'
 import { retryDeferred } from './serve.js'
 import type { State } from './state.js'
 import { type PageFrame, type PageMeta, type Version, versionOfBirth } from './types.js'
@@ -86,13 +86,18 @@ function onAnswerWithoutPage(s: State, from: NodeIndex, meta: PageMeta): void {
     return
   }
   const demanded = !entry.prefetched
-  s.noteRemote(entry, from, entry.version)
+  const { known } = entry
+  s.noteRemote(entry, known, entry.version)
   retryDeferred(s, page)
   if (kind === 'pinned' && s.self !== HOME) {
     s.emit({ kind: 'go-home', page })
     return
   }
   if (!demanded) return
+  if (known !== from) {
+    askOn(s, page, known) // the hint was wrong
+    return
+  }
   s.emit({ kind: 'wake', page })
   if (entry.watched) bring(s, page)
 }
@@ -103,21 +108,8 @@ function onMoved(s: State, page: PageNumber, owner: NodeIndex, version: Version)
   const entry = s.entry(page)
   const demanded = !entry.prefetched
   s.noteRemote(entry, owner, version)
-  if (!demanded) {
-    retryDeferred(s, page)
-    return
-  }
-  if (s.isUp(owner)) {
-    ask(s, owner, [page], page, false)
-    return
-  }
-  if (s.self === HOME) {
-    s.emit({ kind: 'lost', page })
-    return
-  }
-  retryDeferred(s, page)
-  s.emit({ kind: 'want-lane', node: owner })
-  s.emit({ kind: 'go-home', page })
+  if (demanded) askOn(s, page, owner)
+  else retryDeferred(s, page)
 }
 
 /** Pages ended at home: everything older than the new birth goes. */
@@ -134,15 +126,19 @@ export function onDrop(s: State, frame: PageFrame & { type: 'drop' }): void {
   }
 }
 
-/** A node says of itself that it owns these. */
-export function onOwnerNote(s: State, from: NodeIndex, frame: PageFrame & { type: 'owner' }): void {
-  if (s.self !== HOME || frame.owner !== from) return
+/** A node owns these: it says so itself, or one that gave them to it and has lost the lane to it. */
+export function onOwnerNote(s: State, frame: PageFrame & { type: 'owner' }): void {
+  const { owner } = frame
+  if (s.self !== HOME || owner === HOME) return
   for (let i = 0; i < frame.count; i++) {
     const page = (frame.first + i) as PageNumber
     const entry = s.entry(page)
-    if (entry.state !== 'remote' || entry.version >= frame.version) continue
-    s.noteRemote(entry, from, frame.version)
-    retryDeferred(s, page) // whoever asks for this version is told where it went
+    const asked = entry.state === 'in-flight' && entry.where !== owner
+    if ((entry.state !== 'remote' && !asked) || entry.version >= frame.version) continue
+    const demanded = asked && !entry.prefetched
+    s.noteRemote(entry, owner, frame.version)
+    if (demanded) askOn(s, page, owner)
+    else retryDeferred(s, page) // whoever asks for this version is told where it went
   }
 }
 

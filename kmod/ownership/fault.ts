@@ -101,20 +101,22 @@ function announce(s: State, page: PageNumber): void {
 
 function faultRemote(s: State, page: PageNumber, entry: Page, write: boolean): void {
   const { state } = entry
-  const owner = state === 'remote' ? entry.where : HOME
-  if (!s.isUp(owner)) {
+  const whom = whomToAsk(s, page, entry)
+  if (!s.isUp(whom.asked)) {
     if (s.self === HOME) {
       s.emit({ kind: 'lost', page })
       return
     }
-    s.emit({ kind: 'want-lane', node: owner })
+    s.emit({ kind: 'want-lane', node: whom.asked })
     s.emit({ kind: 'go-home', page })
     return
   }
-  const like = (other: Readonly<Page>) =>
-    other.state === state && (state === 'untouched' || other.where === owner)
+  const like = (other: Readonly<Page>, next: PageNumber) => {
+    const { known, asked } = whomToAsk(s, next, other)
+    return other.state === state && known === whom.known && asked === whom.asked
+  }
   const run = plannedRun(s, page, 'remote', like)
-  ask(s, owner, run, page, wantsCopies(s, write))
+  ask(s, whom, run, page, wantsCopies(s, write))
 }
 
 /** The pages to get with this one: those around it, as far as the plan goes, that are in the same state. */
@@ -122,14 +124,15 @@ function plannedRun(
   s: State,
   page: PageNumber,
   cause: Parameters<Prefetch['plan']>[1],
-  like: (other: Readonly<Page>) => boolean,
+  like: (other: Readonly<Page>, page: PageNumber) => boolean,
 ): PageNumber[] {
   const plan = s.prefetch.plan(page, cause)
   const region = s.regionOf(page) ?? { first: page, end: page + 1 }
   const step = plan.down ? -1 : 1
   const run = [page]
   for (let next = page + step; run.length < plan.count; next += step) {
-    if (next < region.first || next >= region.end || !like(s.peek(next as PageNumber))) break
+    if (next < region.first || next >= region.end || !like(s.peek(next as PageNumber), next as PageNumber))
+      break
     run.push(next as PageNumber)
   }
   if (plan.down) run.reverse()
@@ -137,10 +140,39 @@ function plannedRun(
   return run
 }
 
+interface Asking {
+  /** Who has the page by the table. */
+  readonly known: NodeIndex
+  /** Who has it by a hint, if there is one. */
+  readonly asked: NodeIndex
+}
+
+/** Home where the table says nothing. */
+function whomToAsk(s: State, page: PageNumber, { state, where, version }: Readonly<Page>): Asking {
+  const known = state === 'remote' ? where : HOME
+  const hinted = s.self === HOME ? undefined : s.hints.owner(page, version, s.peers)
+  return { known, asked: hinted ?? known }
+}
+
+/** Somebody here waits for the page, which was not where it was asked for. */
+export function askOn(s: State, page: PageNumber, owner: NodeIndex): void {
+  if (s.isUp(owner)) {
+    ask(s, { known: owner, asked: owner }, [page], page, false)
+    return
+  }
+  if (s.self === HOME) {
+    s.emit({ kind: 'lost', page })
+    return
+  }
+  retryDeferred(s, page)
+  s.emit({ kind: 'want-lane', node: owner })
+  s.emit({ kind: 'go-home', page })
+}
+
 /** `run` ascending and without gaps. */
 export function ask(
   s: State,
-  owner: NodeIndex,
+  { known, asked }: Asking,
   run: readonly PageNumber[],
   demand: PageNumber,
   keep: boolean,
@@ -149,12 +181,14 @@ export function ask(
   for (const page of run) {
     const entry = s.entry(page)
     entry.state = 'in-flight'
-    entry.where = owner
+    entry.where = asked
+    entry.known = known
     entry.prefetched = page !== demand
   }
   s.expectedPages += run.length
   const first = run[0] ?? demand
-  s.send(owner, false, { type: 'get', first, count: run.length, demand, version, keep })
+  const byHint = asked !== known
+  s.send(asked, false, { type: 'get', first, count: run.length, demand, version, keep, byHint })
 }
 
 /** Starts making a page resident; `watched` is told when it is. */

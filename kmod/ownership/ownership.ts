@@ -13,17 +13,47 @@ import type { Micros } from '../../placement/units.js'
 import { forget, onDrop, onOwnerNote, onPages } from './arrive.js'
 import { offer } from './copies.js'
 import { ask, onFault, onProtectedWrite, pin } from './fault.js'
+import type { OwnedRange } from './hints.js'
 import { give, onGet, retryDeferred, retryHeld } from './serve.js'
 import { type OwnershipOptions, State } from './state.js'
-import type { Effect, Page, PageFrame, PageMeta } from './types.js'
+import type { Effect, Page, PageFrame, PageMeta, Version } from './types.js'
 
 export type { OwnershipOptions } from './state.js'
 
 /** Pages that one GET asks for when a node is emptied, and that all such GETs together do. */
 const FETCH_PAGES = 32
 const FETCH_PAGES_MAX = 256
+const NOTE_PAGES_MAX = 256
 
 type Effects = readonly Effect[]
+
+/** Tells home what this node knows of a node that it has lost: home may not have heard of it. */
+class OwnerNotes {
+  readonly #state: State
+  readonly #owner: NodeIndex
+  #run = { first: 0 as PageNumber, count: 0, version: 0 as Version }
+
+  constructor(state: State, owner: NodeIndex) {
+    this.#state = state
+    this.#owner = owner
+  }
+
+  add(page: PageNumber, version: Version): void {
+    const { first, count } = this.#run
+    if (count > 0 && first + count === page && this.#run.version === version && count < NOTE_PAGES_MAX) {
+      this.#run.count++
+      return
+    }
+    this.flush()
+    this.#run = { first: page, count: 1, version }
+  }
+
+  flush(): void {
+    if (this.#run.count > 0)
+      this.#state.send(HOME, false, { type: 'owner', ...this.#run, owner: this.#owner })
+    this.#run.count = 0
+  }
+}
 
 export class Ownership {
   readonly #state: State
@@ -79,18 +109,29 @@ export class Ownership {
     return this.#at(now, s => {
       s.peers.splice(0, s.peers.length, ...s.peers.filter(each => each !== node))
       s.deferred = s.deferred.filter(({ from }) => from !== node)
+      s.hints.set(node, [])
       if (s.self === HOME) return // home decides whether the run can go on without it
       const asked: PageNumber[] = []
+      const notes = new OwnerNotes(s, node)
       for (const [page, entry] of [...s.pages].sort(([a], [b]) => a - b)) {
-        if ((entry.state !== 'remote' && entry.state !== 'in-flight') || entry.where !== node) continue
-        if (entry.state === 'in-flight') asked.push(page)
-        s.noteRemote(entry, HOME, entry.version)
+        const { state, where, known } = entry
+        if (known === node && where !== node) entry.known = HOME
+        if ((state !== 'remote' && state !== 'in-flight') || where !== node) continue
+        if (state === 'in-flight') asked.push(page)
+        else notes.add(page, entry.version)
+        s.noteRemote(entry, state === 'in-flight' && known !== node ? known : HOME, entry.version)
       }
+      notes.flush()
       for (const page of asked) {
         s.emit({ kind: 'wake', page })
         retryDeferred(s, page)
       }
     })
+  }
+
+  /** Lenders: `node` says that it owns these and nothing else. Only tells where to ask first. */
+  onHints(node: NodeIndex, ranges: readonly OwnedRange[]): void {
+    if (this.self !== HOME && node !== this.self) this.#state.hints.set(node, ranges)
   }
 
   /** A thread here touched a page that is not resident. */
@@ -115,7 +156,7 @@ export class Ownership {
         case 'drop':
           return onDrop(s, frame)
         case 'owner':
-          return onOwnerNote(s, from, frame)
+          return onOwnerNote(s, frame)
       }
     })
   }
@@ -169,7 +210,7 @@ export class Ownership {
       there.sort((a, b) => a - b)
       let run: PageNumber[] = []
       const flush = () => {
-        if (run[0] !== undefined) ask(s, node, run, run[0], false)
+        if (run[0] !== undefined) ask(s, { known: node, asked: node }, run, run[0], false)
         run = []
       }
       for (const page of there) {

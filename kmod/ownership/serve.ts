@@ -11,9 +11,9 @@ const GET_PAGES_MAX = 64
 const URGENT_PAGES_MAX = 16
 
 export function onGet(s: State, from: NodeIndex, frame: PageFrame & { type: 'get' }): void {
-  const { first, count, demand, version } = frame
+  const { first, count, demand, version, byHint } = frame
   if (count === 0 || count > GET_PAGES_MAX || demand < first || demand >= first + count) return
-  serve(s, { from, first, count, demand, version, keep: frame.keep && from === HOME })
+  serve(s, { from, first, count, demand, version, keep: frame.keep && from === HOME, byHint })
 }
 
 /** Why a GET cannot be answered now: `wait` for what will happen to the page, or until its hold ends. */
@@ -30,6 +30,10 @@ function mustDefer(s: State, page: PageNumber, version: Version): Micros | 'wait
 function serve(s: State, request: Request): void {
   const { from, first, count, demand, version } = request
   if (!s.isUp(from)) return
+  if (request.byHint && !knows(s, demand, version)) {
+    refuse(s, request) // it may never come here
+    return
+  }
   const until = mustDefer(s, demand, version)
   if (until !== undefined) {
     defer(s, { ...request, notBefore: until === 'wait' ? undefined : until })
@@ -86,12 +90,21 @@ export function nothing(page: PageNumber, kind: 'moved' | 'absent' | 'pinned'): 
   return { page, version: versionOfBirth(0), lastWrittenCut: 0, kind, owner: HOME, contents: 0 }
 }
 
+/** Whether this node has the page, or can say who got it. */
+function knows(s: State, page: PageNumber, least: Version): boolean {
+  const { state, version } = s.peek(page)
+  return version >= least && state !== 'untouched' && state !== 'in-flight'
+}
+
+function refuse(s: State, { from, first, count }: Request): void {
+  const metas = Array.from({ length: count }, (_, i) => nothing((first + i) as PageNumber, 'absent'))
+  s.send(from, false, { type: 'pages', metas, kept: false })
+}
+
 function defer(s: State, deferred: Deferred): void {
-  const { from, first, count, demand, notBefore } = deferred
+  const { demand, notBefore } = deferred
   if (s.deferred.length >= DEFERRED_MAX) {
-    // The asker tries again.
-    const metas = Array.from({ length: count }, (_, i) => nothing((first + i) as PageNumber, 'absent'))
-    s.send(from, false, { type: 'pages', metas, kept: false })
+    refuse(s, deferred) // the asker tries again
     return
   }
   s.entry(demand).deferred = true

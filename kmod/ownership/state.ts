@@ -5,6 +5,7 @@
 
 import { HOME, invariant, type NodeIndex, type PageNumber } from '../../placement/ids.js'
 import type { Micros } from '../../placement/units.js'
+import { Hints } from './hints.js'
 import {
   type Effect,
   moved,
@@ -55,6 +56,7 @@ function untouched(): Page {
     state: 'untouched',
     version: versionOfBirth(0),
     where: HOME,
+    known: HOME,
     lastWrittenCut: 0,
     contents: 0,
     pinned: false,
@@ -76,6 +78,8 @@ export class State {
   readonly pages = new Map<PageNumber, Page>()
   /** Lanes that are up, ascending. */
   readonly peers: NodeIndex[] = []
+  /** Lenders. */
+  readonly hints = new Hints()
   deferred: Deferred[] = []
   /** The next `onTime`, if one is wanted. */
   timer: number | undefined

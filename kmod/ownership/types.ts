@@ -36,6 +36,8 @@ export interface Page {
   state: PageState
   version: Version
   where: NodeIndex
+  /** While in flight: who has it by the table; another node than the one that was asked if a hint was followed. */
+  known: NodeIndex
   lastWrittenCut: number
   /** While resident, spilled or copied. */
   contents: number
@@ -74,6 +76,8 @@ export type PageFrame =
       readonly version: Version
       /** Copies are worth keeping. */
       readonly keep: boolean
+      /** Only a hint says that the page is there: it is not waited for. */
+      readonly byHint: boolean
     }
   | { readonly type: 'pages'; readonly metas: readonly PageMeta[]; readonly kept: boolean }
   | { readonly type: 'push'; readonly metas: readonly PageMeta[] }
@@ -99,6 +103,7 @@ export interface Request {
   readonly demand: PageNumber
   readonly version: Version
   readonly keep: boolean
+  readonly byHint: boolean
 }
 
 export type Effect =

@@ -5,6 +5,7 @@
 
 import type { Context } from '../../agent/executor/context.js'
 import { HomeProcess } from '../../agent/executor/home.js'
+import { OwnershipNews } from '../../agent/executor/ownership-news.js'
 import { Probes } from '../../agent/executor/probes.js'
 import type { Participant } from '../../agent/machines/lease-home.js'
 import { LoadNews } from '../../agent/machines/load-news.js'
@@ -166,6 +167,10 @@ export class ClusterAgent {
     }
     // Simulated pagers tell of no silent nodes, so that nobody is asked: detection has its own tests.
     const probes = new Probes({ clock, rng, self, pagers, send, joined: () => [], pagerOf: () => undefined })
+    const here = () => [
+      ...[...this.#homes.values()].map(home => home.stretched()),
+      ...this.lending.stretched(),
+    ]
     return {
       clock,
       rng,
@@ -179,10 +184,12 @@ export class ClusterAgent {
       listenHosts: [host.address],
       pagers,
       probes,
+      ownership: new OwnershipNews({ clock, rng, send }, here),
       log: SILENT,
       send,
       hostOf: peer => this.membership.member(peer)?.host ?? '',
       nameOf: peer => this.membership.member(peer)?.load.name ?? peer,
+      rttMs: () => undefined,
     }
   }
 
@@ -230,6 +237,12 @@ export class ClusterAgent {
       case 'probe-answer':
         this.#context.probes.onMessage(peer, message)
         return
+      case 'ping':
+      case 'pong':
+        return // how far away others are is not measured here: all are near
+      case 'owned':
+        this.#context.ownership.onHeard(peer, message.summaries)
+        return
       default:
         this.lending.onMessage(peer, message)
     }
@@ -249,6 +262,7 @@ export class ClusterAgent {
   #onTick(): void {
     this.#feed({ kind: 'tick' })
     this.lending.onTick()
+    this.#context.ownership.onTick()
     for (const home of this.#homes.values()) home.onTick()
   }
 

@@ -7,6 +7,7 @@ import type { Context } from '../../agent/executor/context.js'
 import { EventLoop } from '../../agent/executor/context.js'
 import { HeldProcess } from '../../agent/executor/held.js'
 import type { LendingMessage } from '../../agent/executor/lending.js'
+import type { StretchedHere } from '../../agent/executor/ownership-news.js'
 import type { PagerConnection, PagerEvent } from '../../agent/executor/pagers.js'
 import type { PeerRecord } from '../../agent/executor/records.js'
 import { LeaseLender, type LenderEffect, type LenderEvent } from '../../agent/machines/lease-lender.js'
@@ -74,6 +75,10 @@ export class SimLending {
       const refusal = { code: 'not-allowed', detail: 'that process is not here' } as const
       this.#context.send(peer, { kind: 'lane-refuse', processId, leaseId: message.leaseId, refusal })
     }
+  }
+
+  stretched(): StretchedHere[] {
+    return [...this.#held.values()].map(held => held.stretched())
   }
 
   onTick(): void {

@@ -16,6 +16,7 @@ import { SimConnection } from './connection.js'
 import { Guests } from './guests.js'
 import { type LaneEnd, type LaneFrame, SILENT_MS } from './lane.js'
 import { type LaneCommand, Lanes } from './lanes.js'
+import { obeyOwnership } from './owned.js'
 import type { SimProcess } from './process.js'
 import { Room } from './room.js'
 import type { Site } from './site.js'
@@ -217,14 +218,13 @@ export class SimPager {
         this.#lanes.update(command)
         return
       case 'participant-drop':
-        if (this.site.planted === 'keeps-a-lease') return
-        this.#lanes.drop(command.node as NodeIndex)
+        if (this.site.planted !== 'keeps-a-lease') this.#lanes.drop(command.node as NodeIndex)
         return
       case 'terminate':
         this.exit(command.reason)
         return
       default:
-        return
+        obeyOwnership(this, command)
     }
   }
 
@@ -236,6 +236,7 @@ export class SimPager {
       lane.pushed += pages
       this.process.pushes += pages
     }
+    if (frame.type === 'get' && frame.byHint) this.process.askedByHint++
     lane.send(bulk, { kind: 'page', frame })
     if (this.site.planted === 'keeps-given-pages') this.#plant(frame)
     this.site.checks.onFrame(this, frame)

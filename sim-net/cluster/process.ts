@@ -32,6 +32,7 @@ export class SimProcess {
   pulls = 0
   jumps = 0
   pushes = 0
+  askedByHint = 0
 
   constructor(readonly plan: ProcessPlan) {
     this.completed = Array.from({ length: plan.threads }, () => 0)

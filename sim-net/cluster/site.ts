@@ -16,6 +16,8 @@ export type Planted =
   | 'pushes-without-room'
   | 'sends-no-drops'
   | 'keeps-a-lease'
+  /** Which is no bug: lies may cost time and nothing else. */
+  | 'lies-about-pages'
   | 'none'
 
 export interface Site {

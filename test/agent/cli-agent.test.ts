@@ -75,9 +75,12 @@ test('stretch', async t => {
   const refused = await cli('stretch', ID, 'c')
   t.deepEqual([refused.status, ownLines(refused.stderr)], [1, ['elasticos: c does not take part: full']])
   t.is((await cli('stretch', ID)).status, 2)
+  t.is((await cli('stretch', ID, 'b', '--auto')).status, 2)
+  t.is((await cli('stretch', ID, '--auto')).stdout, `${ID} is stretched by itself over whoever has room\n`)
+  t.deepEqual(JSON.parse((await cli('stretch', ID, '--auto', '--json')).stdout), { id: ID, automatic: true })
   t.is((await cli('stretch', ID, 'b', '--all')).status, 2)
   t.regex((await box.elasticos(['stretch', ID, 'b'])).stderr, /no agent listens at .*; start one/)
-  t.deepEqual(service.asked, ['stretch b', 'stretch b'])
+  t.deepEqual(service.asked, ['stretch b', 'stretch b', 'automatic', 'automatic'])
 })
 
 test('contract waits until what it let go is gone, and no longer than it may', async t => {

@@ -24,6 +24,7 @@ test('usage errors are one line and status 2', async t => {
     [['stop'], /missing required argument 'id'/],
     [['stop', 'xyz'], /"xyz" is no elastic process id/],
     [['agent', '--capacity', 'lots'], /--capacity: "lots" is no size/],
+    [['agent', '--cpus', '0'], /--cpus "0": give a number of processors, as 2 or 0\.5/],
     [['agent', '--spill-max', '300G'], /--spill-max 300G is too much; give at most 256G/],
     [['agent', '--name', 'a b'], /--name "a b"/],
     [['agent', '--metrics', 'example.org:1'], /--metrics "example.org:1": give HOST:PORT with an IP address/],
@@ -132,7 +133,13 @@ test('the configuration file: errors name the line', async t => {
     ['name = "a"\nname = \n', /agent\.toml:2: /],
     ['name = "a"\nmetrics = "9420"\n', /agent\.toml:2: metrics: give HOST:PORT with an IP address/],
     ['log-format = "xml"\n', /agent\.toml:1: log-format: /],
-    ['capacity = "much"\n', /--capacity: "much" is no size/],
+    ['cpus = "all"\n', /agent\.toml:1: cpus: .*give a number of processors/],
+    ['capacity = "much"\n', /agent\.toml:1: capacity: .*"much" is no size/],
+    ['\nspill-max = "999T"\n', /agent\.toml:2: spill-max: /],
+    ['# machine\nname = "a b"\n', /agent\.toml:2: name: .*letters, digits/],
+    ['listen = [\n  "/ip4/127.0.0.1/tcp/0",\n  "nowhere",\n]\n', /agent\.toml:3: listen: bad multiaddr/],
+    ['peer = ["/ip4/192.0.2.7/udp/1"]\n', /agent\.toml:1: peer: bad multiaddr/],
+    ['name = "a"\nallow = ["me"]\n', /agent\.toml:2: allow: /],
   ] as const) {
     writeFileSync(path, text)
     const got = await box.elasticos(['agent', '--config', path])

@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { startAgent } from '../../agent/agent.js'
 import type { Pagers } from '../../agent/executor/pagers.js'
 import { newKey, setKey } from '../../agent/key.js'
+import { type Surroundings, SYSTEM } from '../../agent/ports/surroundings.js'
 import type { AgentOptions, AgentService, Logger } from '../../agent/service.js'
 
 export class Cluster {
@@ -46,14 +47,20 @@ export class Cluster {
       keyFile: this.keyFile,
       allow: [],
       capacityPages: 10_000,
+      processorThousandths: 1500,
       spillMaxBytes: 1 << 20,
       log: this.#logger(name),
       ...more,
     }
   }
 
-  async start(name: string, pagers: Pagers, more: Partial<AgentOptions> = {}): Promise<AgentService> {
-    const agent = await startAgent(this.options(name, more), pagers)
+  async start(
+    name: string,
+    pagers: Pagers,
+    more: Partial<AgentOptions> = {},
+    surroundings: Surroundings = SYSTEM,
+  ): Promise<AgentService> {
+    const agent = await startAgent(this.options(name, more), pagers, surroundings)
     this.#agents.push(agent)
     return agent
   }

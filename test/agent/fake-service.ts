@@ -56,6 +56,9 @@ export class FakeService implements AgentService {
     this.asked.push(`stretch ${node}`)
     return node
   }
+  async automatic(_id: string) {
+    this.asked.push('automatic')
+  }
   onFailure() {}
   async stop() {}
 }

@@ -2,13 +2,16 @@
  * Metrics: every line is in Prometheus' text format, every series once; only GET /metrics is answered, within bounds.
  */
 
+import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
+import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
 import { parseHostPort } from '../../agent/metrics/host-port.js'
 import { MetricsServer } from '../../agent/metrics/server.js'
 import { metricsText } from '../../agent/metrics/text.js'
 import type { ProcessInfo } from '../../agent/service.js'
+import { ROOT } from '../helpers/native.js'
 import { FakeService } from './fake-service.js'
 
 const VALUE =
@@ -64,6 +67,22 @@ test('the text', t => {
   t.is(values.get(`elasticos_process_sent_bytes_total${labels}`), 2 ** 40)
   t.is(values.get(`elasticos_process_resident_bytes${labels}`), 8192)
   t.false(values.has(`elasticos_process_jumps_total${labels}`))
+})
+
+test('every name is documented, and every documented one is there', t => {
+  const stats = new Proxy({}, { get: () => 1 })
+  const values = read(t, metricsText(sample([{ ...PROCESS, stats }])))
+  const names = new Set([...values.keys()].map(series => series.replace(/^elasticos_|\{.*$/g, '')))
+  const page = readFileSync(join(ROOT, 'docs', 'cli.md'), 'utf8')
+  const [, table = ''] = /\n### Metrics\n([\s\S]*?)\n### /.exec(page) ?? []
+  const rows = table.split('\n').filter(line => line.startsWith('| `'))
+  const documented = rows.flatMap(row => {
+    const [first = '', , , what = ''] = row.split(' | ')
+    const quoted = (text: string) => [...text.matchAll(/`([A-Za-z_]+)`/g)].map(([, name = '']) => name)
+    const named = quoted(first)
+    return named.includes('process_NAME_total') ? quoted(what).map(name => `process_${name}_total`) : named
+  })
+  t.deepEqual([...names].sort(), documented.sort())
 })
 
 test('whatever programs and machines are called', t => {

@@ -74,6 +74,10 @@ const facts = {
   cpuFeatures: ['avx2', 'sse4_2'],
   xcr0: '0xe7',
 }
+const RANGES = [
+  { first: 0x10000, pages: 3, birth: 2, moves: 5 },
+  { first: 0x10010, pages: 1, birth: 0, moves: 1 },
+]
 const messages: PeerMessage[] = [
   { kind: 'hello', instance: '0'.repeat(32), load },
   { kind: 'known', agents: [{ peer: PEER, addresses: ['/ip4/192.0.2.7/tcp/7420'] }] },
@@ -103,6 +107,9 @@ const messages: PeerMessage[] = [
   { kind: 'probe-for', probeId: 2, peer: PEER, processId: PROCESS, leaseId: 77 },
   { kind: 'probe-answer', probeId: 2, state: 'stalls' },
   { kind: 'lane-ask', processId: PROCESS, leaseId: 78, fromNode: 2, laneKey },
+  { kind: 'ping', pingId: 79 },
+  { kind: 'pong', pingId: 79 },
+  { kind: 'owned', summaries: [{ processId: PROCESS, ranges: RANGES }] },
 ]
 const NOBODY_ELSE = { instance: '0'.repeat(32), claim: new Uint8Array() }
 const codec = new AnnouncementCodec(KEY)

@@ -72,6 +72,15 @@ export class Hosts {
     change('add', to)
   }
 
+  /** Takes the IPv4 address of host `index`, and gives it fd77::1 and following. */
+  useIPv6(index: number): string {
+    const name = this.#names[index] ?? ''
+    const address = `fd77::${index + 1}`
+    this.readdress(index, this.address(index), undefined)
+    ip('-n', name, 'address', 'add', `${address}/64`, 'dev', 'eth0', 'nodad')
+    return address
+  }
+
   /** Two hosts hear no more of one another; nothing tells them. */
   cut(one: number, other: number): void {
     for (const [at, to] of [

@@ -18,7 +18,7 @@ import { Walk, type WalkOptions } from './ownership-walk.js'
 import { FIRST } from './ownership-world.js'
 
 const STEPS = 15_000
-const PLAIN = { pages: 24, forged: 0, evictions: 6, drops: 1, disk: true, losses: false }
+const PLAIN = { pages: 24, forged: 0, evictions: 6, drops: 1, disk: true, losses: false, hints: 0 }
 const WALKS: Readonly<Record<string, WalkOptions>> = {
   'three nodes fight over four pages': { ...PLAIN, nodes: 3, stay: false, pages: 4 },
   'four nodes': { ...PLAIN, nodes: 4, stay: false },
@@ -26,7 +26,17 @@ const WALKS: Readonly<Record<string, WalkOptions>> = {
   'three nodes, copies': { ...PLAIN, nodes: 3, stay: true, evictions: 25 },
   'four nodes, copies and drops': { ...PLAIN, nodes: 4, stay: true, pages: 8, evictions: 25, drops: 3 },
   'nodes and lanes are lost': { ...PLAIN, nodes: 4, stay: false, losses: true },
-  'forged frames': { ...PLAIN, nodes: 3, stay: false, pages: 12, forged: 25, losses: true },
+  'four nodes, hints': { ...PLAIN, nodes: 4, stay: false, evictions: 15, hints: 3 },
+  'four nodes, hints, wide prefetch, losses': {
+    ...PLAIN,
+    nodes: 4,
+    stay: false,
+    pages: 60,
+    disk: false,
+    losses: true,
+    hints: 3,
+  },
+  'forged frames': { ...PLAIN, nodes: 3, stay: false, pages: 12, forged: 25, losses: true, hints: 3 },
   'forged frames, copies': { ...PLAIN, nodes: 4, stay: true, pages: 12, forged: 25 },
 }
 
@@ -54,6 +64,7 @@ function compare(t: ExecutionContext, walk: Pick<Walk, 'steps' | 'answers'>): vo
 /** What has to have happened in the answers of a walk for it to be worth anything: how often, at least. */
 const SIGHTS: readonly [string, RegExp, number][] = [
   ['a GET waits', / \d=\d+,\d+,\d+,[1-9]/, 10_000],
+  ['asked by a hint', /\d>\du:2:2:/, 100],
   ['moved on', /:4:\d:0(?=[ /])/, 500],
   ['pinned', /:16:0:0(?=[ /])/, 200],
   ['a drop', />\du:6:/, 200],
@@ -78,7 +89,15 @@ test('pager and twin agree when more GETs wait than may', t => {
   const page = pageNumber(FIRST)
   walk.access(nodeIndex(1), page, 'read', 0)
   const version = 0 as Version
-  const get = { type: 'get', first: page, count: 1, demand: page, version, keep: false } as const
+  const get = {
+    type: 'get',
+    first: page,
+    count: 1,
+    demand: page,
+    version,
+    keep: false,
+    byHint: false,
+  } as const
   for (let i = 0; i < 4100; i++) walk.forge(HOME, nodeIndex(1), get)
   walk.settle()
   compare(t, walk)

@@ -6,6 +6,7 @@
  * is not played here: what belongs to an older life of a page is not looked at.
  */
 
+import type { OwnedRange } from '../../kmod/ownership/hints.js'
 import type { Page, PageFrame, PageMeta, Version } from '../../kmod/ownership/types.js'
 import { HOME, type NodeIndex, type PageNumber, pageNumber } from '../../placement/ids.js'
 import { micros } from '../../placement/units.js'
@@ -64,6 +65,11 @@ export class Play {
       this.#born.set(page, home.page(page).version)
     }
     this.#do(HOME, effects)
+  }
+
+  /** `of` says that it owns these pages; nothing has to be true of that. */
+  hint(node: NodeIndex, of: NodeIndex, ranges: readonly OwnedRange[]): void {
+    this.world.node(node).onHints(of, ranges)
   }
 
   pin(page: PageNumber, pinned: boolean): void {

@@ -22,6 +22,7 @@ export interface WalkOptions extends WorldOptions {
   readonly disk: boolean
   /** Nodes and lanes are lost. */
   readonly losses: boolean
+  readonly hints: number
 }
 
 const WORLD_STEPS = 1000
@@ -41,8 +42,9 @@ function metaText(meta: PageMeta): string {
 function frameText(frame: PageFrame): string {
   switch (frame.type) {
     case 'get': {
-      const { first, count, version, demand, keep } = frame
-      return [FrameType.get, Number(keep), first, count, version, demand - first].join(':')
+      const { first, count, version, demand, keep, byHint } = frame
+      const flags = Number(keep) + 2 * Number(byHint)
+      return [FrameType.get, flags, first, count, version, demand - first].join(':')
     }
     case 'pages':
     case 'push': {
@@ -75,7 +77,9 @@ function wantedText({ node, effect }: Wanted): string {
 function pageText(page: Readonly<Page>): string {
   const { state, version, lastWrittenCut, pinned, deferred, watched, offered } = page
   const inFlight = state === 'in-flight'
-  const where = inFlight || state === 'remote' || state === 'copied' ? page.where : page.copyAt
+  const asked = page.where + (page.known === page.where ? 0 : (page.known + 1) * 64)
+  const there = state === 'remote' || state === 'copied' ? page.where : page.copyAt
+  const where = inFlight ? asked : there
   const flags = [pinned, deferred, watched, inFlight && page.prefetched, offered]
   const bits = flags.reduce((sum, flag, i) => sum + (flag ? 1 << i : 0), 0)
   const contents = state === 'resident' || state === 'copied' ? page.contents : 0
@@ -183,6 +187,7 @@ export class Walk {
     else if (this.#chance(this.options.drops)) this.#forget()
     else if (this.#chance(2.5)) this.#pause()
     else if (this.#chance(5)) this.#seldom()
+    else if (this.#chance(this.options.hints)) this.#hint()
     else if (this.#chance(60)) this.#deliver()
     else this.#access()
   }
@@ -291,6 +296,21 @@ export class Walk {
     }
   }
 
+  /** A quarter are lies, and the truth is old by the time it is used. */
+  #hint(): void {
+    const [node, of] = [this.#aliveNode(), this.#aliveNode()]
+    const owner = this.#world.node(of)
+    const owns = (page: PageNumber) => (owner.page(page).state === 'resident') !== this.#chance(25)
+    const pages = Array.from({ length: this.options.pages }, (_, i) => this.#world.page(i)).filter(owns)
+    const told = pages.map(page => ({ page, version: this.#version(owner.page(page)) }))
+    const ranges = told.map(({ page, version }) => {
+      return { first: page, pages: 1, birth: Math.floor(version / 2 ** 32), moves: version % 2 ** 32 }
+    })
+    this.#world.node(node).onHints(of, ranges)
+    const text = told.map(({ page, version }) => ` ${page} 1 ${version}`)
+    this.#note(`k ${node} ${of}${text.join('')}`, [], [node])
+  }
+
   #lanes(): void {
     const world = this.#world
     const [a, b] = [this.#aliveNode(), this.#aliveNode()]
@@ -347,7 +367,8 @@ export class Walk {
       case 1: {
         const demand = pageNumber(first + this.#draw(count))
         const wide = this.#chance(10) ? this.#draw(80) : 0
-        return { type: 'get', first, count: count + wide, demand, version, keep: this.#chance(50) }
+        const [keep, byHint] = [this.#chance(50), this.#chance(30)]
+        return { type: 'get', first, count: count + wide, demand, version, keep, byHint }
       }
       case 2:
       case 3:

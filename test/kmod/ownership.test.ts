@@ -6,7 +6,8 @@
 import test from 'ava'
 import fc from 'fast-check'
 
-import { nodeIndex, type PageNumber } from '../../placement/ids.js'
+import type { OwnedRange } from '../../kmod/ownership/hints.js'
+import { type NodeIndex, nodeIndex, type PageNumber } from '../../placement/ids.js'
 import { check } from '../helpers/seed.js'
 import { Play } from './ownership-play.js'
 import type { WorldOptions } from './ownership-world.js'
@@ -32,7 +33,13 @@ function step(play: Play, [kind, a, b, c]: Step): void {
   else if (kind < 90) play.fetch(nodeIndex(1 + (a % (nodes - 1))))
   else if (kind < 92 && any !== 0 && other !== 0 && !play.world.isConnected(any, other))
     play.world.connect(any, other)
+  else if (kind < 95) play.hint(any, other, lie(page, c))
   else play.pass(b % 200)
+}
+
+/** Of a version that is newer than any there is, or of one that is likely. */
+function lie(first: PageNumber, c: number): OwnedRange[] {
+  return [{ first, pages: 1 + (c % 3), birth: c % 2 === 0 ? 1000 : 0, moves: c % 5 }]
 }
 
 const WORLDS: Readonly<Record<string, WorldOptions>> = {
@@ -111,6 +118,81 @@ test('every order of arrival: a page is pushed on while others ask for it', t =>
   })
   t.log(`${orders} orders`)
   t.true(orders >= 50)
+})
+
+test('every order of arrival: hints name a node that never had the page, and each other', t => {
+  t.timeout(120_000)
+  const orders = everyOrder(() => {
+    const play = new Play({ nodes: 4, stay: false, pages: 1 })
+    const page = play.world.page(0)
+    const [one, two, three] = [nodeIndex(1), nodeIndex(2), nodeIndex(3)]
+    for (const [a, b] of [
+      [one, two],
+      [one, three],
+      [two, three],
+    ] as const)
+      play.world.connect(a, b)
+    play.touch(nodeIndex(0), page, 'write')
+    for (const [node, of] of [
+      [one, two],
+      [two, one],
+    ] as const)
+      play.hint(node, of, lie(page, 0))
+    play.touch(one, page, 'write')
+    play.touch(two, page, 'write')
+    play.touch(nodeIndex(0), page, 'write')
+    return play
+  })
+  t.log(`${orders} orders`)
+  t.true(orders >= 50)
+})
+
+test('a hint saves the way by home, and one that is older than what is known is not followed', t => {
+  const play = new Play({ nodes: 3, stay: false, pages: 1 })
+  const page = play.world.page(0)
+  const [one, two] = [nodeIndex(1), nodeIndex(2)]
+  play.world.connect(one, two)
+  const settle = () => play.settle(busy => busy[0])
+  const asks = (node: NodeIndex) => {
+    play.touch(node, page, 'write')
+    const asked = play.busy().find(({ from }) => from === node)?.to
+    settle()
+    return asked
+  }
+  play.touch(nodeIndex(0), page, 'write')
+  play.evict(nodeIndex(0), [page], one)
+  settle()
+  play.hint(two, one, [{ first: page, pages: 1, birth: 0, moves: 1 }])
+  t.is(asks(two), one)
+  t.is(asks(one), two)
+  t.is(asks(nodeIndex(0)), one)
+  play.hint(one, two, [{ first: page, pages: 1, birth: 0, moves: 2 }])
+  t.is(asks(one), nodeIndex(0))
+})
+
+test('a page that a lost node had got from another one is known to be lost', t => {
+  const play = new Play({ nodes: 3, stay: false, pages: 2 })
+  const [one, two] = [nodeIndex(1), nodeIndex(2)]
+  const pages = [play.world.page(0), play.world.page(1)]
+  const settle = () => play.settle(busy => busy[0])
+  play.world.connect(one, two)
+  for (const page of pages) play.touch(nodeIndex(0), page, 'write')
+  play.evict(nodeIndex(0), pages, one)
+  settle()
+  for (const page of pages) play.touch(two, page, 'write')
+  while (play.world.node(two).counts.residentPages < pages.length) {
+    const connection = play
+      .busy()
+      .find(({ from, to }) => from !== two || to !== 0 || play.busy().length === 1)
+    if (connection !== undefined) play.deliver(connection)
+  }
+  play.world.disconnect(nodeIndex(0), two) // with the news of that on it
+  play.world.disconnect(one, two)
+  const touches = () => {
+    play.touch(nodeIndex(0), pages[0] as PageNumber, 'read')
+    settle()
+  }
+  t.throws(touches, { message: /is lost/ })
 })
 
 test('every order of arrival: a copy is offered back while its page ends', t => {

@@ -61,6 +61,7 @@ const command: fc.Arbitrary<PagerCommand> = fc.oneof(
   fc.record({ kind: fc.constant('signal' as const), signal: fc.integer({ min: 1, max: 64 }) }),
   fc.constant<PagerCommand>({ kind: 'pages-request' }),
   fc.record({ kind: fc.constant('limit' as const), pages: fc.integer({ min: 1, max: 2 ** 26 }) }),
+  fc.record({ kind: fc.constant('processors' as const), thousandths: fc.nat(1_000_000) }),
 )
 
 const describe = fc.record({

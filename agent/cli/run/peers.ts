@@ -73,6 +73,7 @@ async function startInside(
     keyFile: defaultKeyPath(uid()),
     allow: [],
     capacityPages: 0,
+    processorThousandths: 0,
     spillMaxBytes: 0,
     log: quietLogger(plan.verbose),
   })

@@ -42,6 +42,9 @@ std::optional<Shape> shape_of(ControlType type) {
     case ControlType::pages_request: return Shape{0, 0};
     case ControlType::node_verdict: return Shape{3, 1};
     case ControlType::limit: return Shape{1, 0};
+    case ControlType::processors: return Shape{1, 0};
+    case ControlType::owned_request: return Shape{0, 0};
+    case ControlType::hints: return Shape{1, 1};
     case ControlType::describe: return Shape{9, 3};
     case ControlType::stats: return Shape{0, 1};
     case ControlType::lane_up: return Shape{1, 1};
@@ -54,6 +57,7 @@ std::optional<Shape> shape_of(ControlType type) {
     case ControlType::lease_renewed: return Shape{2, 0};
     case ControlType::pages: return Shape{0, 1};
     case ControlType::node_silent: return Shape{3, 0};
+    case ControlType::owned: return Shape{0, 1};
   }
   return std::nullopt;
 }

@@ -31,6 +31,9 @@ enum class ControlType : uint16_t {
   pages_request = 10,
   node_verdict = 30,
   limit = 40,
+  processors = 41,
+  owned_request = 50,
+  hints = 51,
   describe = 101,
   stats = 102,
   lane_up = 103,
@@ -43,6 +46,7 @@ enum class ControlType : uint16_t {
   lease_renewed = 110,
   pages = 111,
   node_silent = 130,
+  owned = 150,
 };
 
 struct ControlMessage {

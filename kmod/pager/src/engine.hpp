@@ -13,8 +13,10 @@
 #include <functional>
 #include <vector>
 
+#include "hints.hpp"
 #include "lanes.hpp"
 #include "memory.hpp"
+#include "owned_summary.hpp"
 #include "prefetch.hpp"
 #include "regions.hpp"
 #include "spill.hpp"
@@ -85,6 +87,8 @@ class Engine {
   StatusPayload status_for(const Node& to, bool closed, uint32_t threads_running);
   // Home: asks for pages that `node` owns, as many as there is room for. True when none is left there.
   bool fetch_from(uint16_t node);
+  // Ten times a second. Throws Failure at home when a node does not give a page that somebody waits for.
+  void look_for_overdue();
   // Home: while there is plenty of room, what is elsewhere comes back little by little.
   void bring_home();
   // Participants: owner notes for every page held, as many as the queue takes well. True: that was the last.
@@ -95,6 +99,10 @@ class Engine {
   uint32_t next_birth() { return ++birth_; }
   bool read_copy(uint64_t page, uint8_t* out);  // contents without moving; false if not here
   void release_replicas(uint64_t first, uint64_t end);
+  // Calls `done` with the largest ranges that this node owns, looked for in slices.
+  void look_for_owned(std::function<void(const std::vector<OwnedRange>&)> done);
+  // Participants: what `node` says that it owns.
+  void set_hints(uint64_t node, std::vector<OwnedRange> ranges);
   void discard_copies() { trim_copies(INT64_MAX); }  // participants: threads will run here
 
  private:
@@ -102,13 +110,20 @@ class Engine {
   struct Deferred {  // a GET that waits here
     uint16_t from;
     bool keep;  // copies
+    bool by_hint;
     uint64_t page, count, demand, version, not_before_us;
   };
   struct Held {
     uint64_t page = ~0ull, until_us = 0, hold_us = 0, left_us = 0;
   };
-  struct Asked {
-    uint64_t page = ~0ull, at_ns = 0;
+  struct Asking {
+    uint16_t known, asked;  // who has the page by the table, and by a hint if there is one
+    bool by_hint() const { return known != asked; }
+    bool operator==(const Asking&) const = default;
+  };
+  struct Asked {                         // a page that somebody waits for
+    uint64_t page = ~0ull, at_ns = 0;    // 0: somebody else asked, ahead of need
+    uint32_t looks = 0, idle_looks = 0;  // that have found it so, and that have not since
   };
   struct Waiter {
     std::vector<uint64_t> missing;
@@ -121,7 +136,7 @@ class Engine {
   void fault_remote(const FaultEvent& fault, PageEntry& e);
   template <typename Same>
   uint64_t run_length(Prefetch::Plan plan, const Same& same, uint64_t& first);
-  void ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand, bool keep = false);
+  void ask(Asking whom, uint64_t first, uint64_t count, uint64_t demand, bool keep = false);
   void ask_file_pages(uint64_t page);
   bool bring(uint64_t page);  // starts making one page resident; true if it is at once
   void starve(const FaultEvent& fault);
@@ -133,9 +148,18 @@ class Engine {
   PageRun fresh_block(uint64_t page, const Region& region, uint64_t least) const;  // count 0: none
   void fill_fresh(PageRun block, uint64_t wanted);
   void fill_run(uint64_t first, uint64_t count, uint64_t wanted, const Region* backed);
+  // engine_overdue.cpp
+  bool waits_for(uint64_t page) const;
+  void note_wait(uint64_t page, uint64_t asked_at_ns = 0);
+  // engine_hints.cpp
+  void look_on();
+  Asking whom_to_ask(uint64_t page, const PageEntry& e);
+  void ask_on(uint64_t page, uint16_t owner);
   // engine_serve.cpp
   void serve_get(Node& node, const FrameHeader& header);
-  void serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand, uint64_t version, bool keep);
+  void serve(const Deferred& get);
+  void refuse(const Deferred& get);
+  bool knows(uint64_t page, uint64_t version) const;
   bool must_defer(uint64_t page, uint64_t version, uint64_t& not_before_us);
   void defer(Deferred deferred);
   void retry_deferred(uint64_t page);
@@ -252,6 +276,9 @@ class Engine {
   uint64_t copied_ = 0;
   std::vector<PageMeta> offer_answers_;
   uint64_t tell_from_ = 0;  // where the notes of tell_owned go on
+  Hints hints_;             // participants
+  OwnedSummary owned_;
+  std::vector<std::function<void(const std::vector<OwnedRange>&)>> owned_waiters_;  // while it is made
   std::deque<Deferred> deferred_;
   uint64_t held_timer_us_ = 0;
   std::deque<FaultEvent> starved_;

@@ -40,8 +40,8 @@ void Engine::arrived(uint64_t page, bool demanded) {
     start_hold(page);
     Asked& asked = asked_[page % asked_.size()];
     if (asked.page == page) {
-      counters_.pull_ns.add(now_ns() - asked.at_ns);
-      asked.page = ~0ull;
+      if (asked.at_ns != 0) counters_.pull_ns.add(now_ns() - asked.at_ns);
+      asked = {};
     }
   }
   check_waiters(page);
@@ -132,29 +132,22 @@ void Engine::tell_home_of(const std::vector<std::pair<uint64_t, bool>>& came) {
 void Engine::on_answer_without_page(Node& node, const PageMeta& meta) {
   if (config_.self == kHome && on_offer_answered(node, meta)) return;
   PageEntry& e = table_.entry(meta.page);
-  if (e.state() != PageState::in_flight || e.where != node.index) return;
+  if (e.state() != PageState::in_flight || e.asked() != node.index) return;
   const bool demanded = !e.prefetched;
   if (meta.flags == kPageMoved && meta.version >= e.version) {
     if (meta.owner == config_.self) return;  // it is on its way here on the other connection
     leave_remote(e);
     note_remote(e, meta.owner, meta.version);
     if (!demanded) return retry_if_deferred(meta.page);
-    Node* next = lanes_.find(meta.owner);
-    if (next != nullptr && next->up) {
-      leave_remote(e);  // ask() counts it again
-      if (config_.self == kHome) next->pages_owned_hint++;
-      return ask(meta.owner, meta.page, 1, meta.page);
-    }
-    if (config_.self == kHome) throw Failure("a page belongs to a node that is gone");
-    retry_if_deferred(meta.page);
-    host_.want_lane(meta.owner);
-    return host_.must_go_home(meta.page);
+    return ask_on(meta.page, meta.owner);
   }
+  const uint16_t known = e.known_owner();
   leave_remote(e);
-  note_remote(e, static_cast<uint16_t>(e.where), e.version);
+  note_remote(e, known, e.version);
   retry_if_deferred(meta.page);
   if (meta.flags == kPagePinned && config_.self != kHome) return host_.must_go_home(meta.page);
   if (!demanded) return;
+  if (known != node.index) return ask_on(meta.page, known);  // the hint was wrong
   memory_.wake(meta.page, 1);
   if (e.watched) bring(meta.page);  // no thread waits in a fault that would ask again
 }
@@ -239,15 +232,22 @@ void Engine::apply_drop(const FrameHeader& header) {
   }
 }
 
+// A node owns these: it says so itself, or one that gave them to it and has lost the lane to it.
 void Engine::on_owner_note(const FrameHeader& header) {
-  if (config_.self != kHome || header.argument >= kNodesMax) return;
+  const auto owner = static_cast<uint16_t>(header.argument);
+  if (config_.self != kHome || header.argument >= kNodesMax || owner == kHome) return;
   for (uint64_t page = header.page; page < header.page + std::min<uint64_t>(header.count, kMaxPagesPerFrame);
        page++) {
     PageEntry& e = table_.entry(page);
-    if (e.state() != PageState::remote || e.version >= header.version) continue;
+    const bool asked = e.state() == PageState::in_flight && e.asked() != owner;
+    if ((e.state() != PageState::remote && !asked) || e.version >= header.version) continue;
+    const bool demanded = asked && !e.prefetched;
     leave_remote(e);
-    note_remote(e, static_cast<uint16_t>(header.argument), header.version);
-    retry_if_deferred(page);  // whoever asks for this version is told where it went
+    note_remote(e, owner, header.version);
+    if (demanded)
+      ask_on(page, owner);
+    else
+      retry_if_deferred(page);  // whoever asks for this version is told where it went
   }
 }
 
@@ -383,6 +383,7 @@ void Engine::reset() {
   copies_.clear();
   copied_ = 0;
   held_.fill({});
+  hints_.clear();
 }
 
 }  // namespace elastic

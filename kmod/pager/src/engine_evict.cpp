@@ -294,7 +294,7 @@ bool Engine::fetch_from(uint16_t node) {
   bool none_left = true;
   PageRun run{0, 0};
   const auto flush = [&] {
-    if (run.count > 0) ask(node, run.page, run.count, run.page);
+    if (run.count > 0) ask({node, node}, run.page, run.count, run.page);
     run.count = 0;
   };
   table_.for_each_touched_chunk([&](uint64_t first, uint64_t end) {
@@ -351,16 +351,38 @@ bool Engine::tell_owned(Node& to) {
 uint64_t Engine::on_node_down(Node& node) {
   if (last_target_ == node.index) target_left_ = 0;
   std::erase_if(deferred_, [&](const Deferred& d) { return d.from == node.index; });
+  hints_.set(node.index, {});
   if (config_.self == kHome) return 0;  // home decides whether the run can go on without it
-  // Home knows where they went, if it gave them away before it left: whoever waits for one asks there.
+  // Home knows where they went, if it gave them away before it left: whoever waits for one asks there. What
+  // it had from here home may not have heard of, if the lane between them was cut.
+  FrameHeader note;
+  note.argument = node.index;
+  const auto tell = [&] {
+    if (Node* home = lanes_.find(kHome); note.count > 0 && home != nullptr && !node.left)
+      lanes_.send(*home, FrameType::owner, note);
+    note.count = 0;
+  };
   std::vector<uint64_t> pages;
   table_.for_each_touched(0, page_of(kUserSpaceEnd), [&](uint64_t page, PageEntry& e) {
-    if ((e.state() != PageState::remote && e.state() != PageState::in_flight) || e.where != node.index)
-      return;
-    if (e.state() == PageState::in_flight) pages.push_back(page);
+    const bool asked = e.state() == PageState::in_flight;
+    if (asked && e.asked() != node.index && e.known_owner() == node.index) e.set_asked(e.asked(), kHome);
+    if (!(asked ? e.asked() == node.index : e.state() == PageState::remote && e.where == node.index)) return;
+    if (asked) {
+      pages.push_back(page);
+    } else if (note.count > 0 && note.page + note.count == page && note.version == e.version &&
+               note.count < kMaxPagesPerFrame) {
+      note.count++;
+    } else {
+      tell();
+      note.page = page;
+      note.count = 1;
+      note.version = e.version;
+    }
+    const uint16_t known = asked && e.known_owner() != node.index ? e.known_owner() : kHome;
     leave_remote(e);
-    note_remote(e, kHome, e.version);
+    note_remote(e, known, e.version);
   });
+  tell();
   for (const uint64_t page : pages) {
     memory_.wake(page, 1);
     retry_if_deferred(page);

@@ -54,6 +54,7 @@ void Engine::on_fault(const FaultEvent& fault) {
       return;
     case PageState::in_flight:
       e.prefetched = 0;  // somebody waits for it now
+      note_wait(fault.page);
       return;
     case PageState::copied: discard_copy(fault.page); [[fallthrough]];
     case PageState::remote: return fault_remote(fault, e);
@@ -159,7 +160,8 @@ void Engine::place(uint64_t first, const uint8_t* data, uint64_t count, bool cle
 
 void Engine::fault_remote(const FaultEvent& fault, PageEntry& e) {
   const uint64_t page = fault.page;
-  const auto owner = static_cast<uint16_t>(e.state() == PageState::remote ? e.where : kHome);
+  const Asking whom = whom_to_ask(page, e);
+  const uint16_t owner = whom.asked;
   Node* node = lanes_.find(owner);
   if (node == nullptr || !node->up) {
     if (config_.self == kHome) throw Failure("a page belongs to a node that is gone");
@@ -176,17 +178,17 @@ void Engine::fault_remote(const FaultEvent& fault, PageEntry& e) {
       plan,
       [&](uint64_t p) {
         const PageEntry& other = table_.peek(p);
-        return other.state() == state && (state == PageState::untouched || other.where == owner);
+        return other.state() == state && whom_to_ask(p, other) == whom;
       },
       first);
   prefetch_.fetched(first, count);
-  ask(owner, first, count, page, wants_copies(fault));
+  ask(whom, first, count, page, wants_copies(fault));
 }
 
-void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand, bool keep) {
-  Node* node = lanes_.find(owner);
+void Engine::ask(Asking whom, uint64_t first, uint64_t count, uint64_t demand, bool keep) {
+  Node* node = lanes_.find(whom.asked);
   FrameHeader header;
-  header.flags = keep ? kKeepsCopies : 0;
+  header.flags = (keep ? kKeepsCopies : 0) | (whom.by_hint() ? kByHint : 0);
   header.page = first;
   header.count = static_cast<uint32_t>(count);
   header.version = table_.peek(demand).version;
@@ -194,12 +196,12 @@ void Engine::ask(uint16_t owner, uint64_t first, uint64_t count, uint64_t demand
   for (uint64_t page = first; page < first + count; page++) {
     PageEntry& e = table_.entry(page);
     e.set_state(PageState::in_flight);
-    e.where = owner;
+    e.set_asked(whom.asked, whom.known);
     e.prefetched = page != demand;
   }
+  note_wait(demand, now_ns());
   expected_ += static_cast<int64_t>(count);
   asked_since_trickle_ += count;
-  asked_[demand % asked_.size()] = {demand, now_ns()};
   counters_.pulls++;
   lanes_.send(*node, FrameType::get, header);
 }
@@ -267,6 +269,7 @@ bool Engine::bring(uint64_t page) {
   if (e.state() == PageState::in_flight) {
     e.prefetched = 0;
     e.watched = 1;
+    note_wait(page);
     return false;
   }
   FaultEvent fault;

@@ -65,7 +65,7 @@ void Engine::bring_home() {
       const uint64_t most = std::min({end, page + kHomeRun, page + static_cast<uint64_t>(left)});
       uint64_t next = page + 1;
       while (next < most && comes(next, owner)) next++;
-      ask(owner, page, next - page, page);
+      ask({owner, owner}, page, next - page, page);
       left -= static_cast<int64_t>(next - page);
       page = next - 1;
     }

@@ -15,6 +15,7 @@
 //   p PAGE | q PAGE             home makes a page stay | lets it go
 //   c NODE                      a lender gives up its copies
 //   h NODE 0|1                  whether a thread runs there
+//   k NODE OF {FIRST PAGES VERSION}    a node is told what another one says that it owns
 //   t US                        it is that late
 // Each step is answered by one line: ` NODE>…` for every frame and wish, in their order, ` NODE.PAGE=…` for
 // every page that is not as before, ` NODE=…` for the counts of each node that the step was about. Home's
@@ -49,6 +50,7 @@ class World {
   bool home(char kind, Words& in);
   bool deliver(Words& in);
   bool forge(Words& in);
+  bool hint(Words& in);
   Member& member(uint16_t index);
   void arrive(Member& at, uint16_t from, const Sent& sent) {
     at.engine.on_frame(at.peer(from), {sent.header, sent.payload});
@@ -157,6 +159,17 @@ bool World::forge(Words& in) {
   return true;
 }
 
+bool World::hint(Words& in) {
+  uint16_t at = 0, of = 0;
+  if (!(in >> at >> of)) return false;
+  std::vector<OwnedRange> ranges;
+  for (OwnedRange range; in >> range.first >> range.pages >> range.version;) ranges.push_back(range);
+  const auto checked = unpack_owned(pack_owned(ranges));
+  if (!checked) return false;
+  member(at).engine.set_hints(of, *checked);
+  return true;
+}
+
 bool World::act(char kind, Words& in) {
   uint64_t number = 0, page = 0, word = 0;
   char access = 0;
@@ -180,6 +193,7 @@ bool World::act(char kind, Words& in) {
       if (!(in >> number >> page)) return false;
       member(static_cast<uint16_t>(number)).threads = page != 0;
       return true;
+    case 'k': return hint(in);
     case 't':
       if (!(in >> number)) return false;
       stop_clock(number);

@@ -27,17 +27,17 @@ bool Engine::on_frame(Node& node, const Frame& frame) {
       return true;
     case FrameType::file_pages: on_file_pages(frame); return true;
     case FrameType::drop: apply_drop(frame.header); return true;
-    case FrameType::owner:  // only of itself
-      if (frame.header.argument == node.index) on_owner_note(frame.header);
-      return true;
+    case FrameType::owner: on_owner_note(frame.header); return true;
     default: return false;
   }
 }
 
 void Engine::serve_get(Node& node, const FrameHeader& header) {
   if (header.count == 0 || header.count > Prefetch::kWindowMax || header.argument >= header.count) return;
-  const bool keep = header.flags == kKeepsCopies && node.index == kHome;
-  serve(node.index, header.page, header.count, header.page + header.argument, header.version, keep);
+  const bool keep = (header.flags & kKeepsCopies) != 0 && node.index == kHome;
+  const bool by_hint = (header.flags & kByHint) != 0;
+  const uint64_t demand = header.page + header.argument;
+  serve({node.index, keep, by_hint, header.page, header.count, demand, header.version, 0});
 }
 
 bool Engine::must_defer(uint64_t page, uint64_t version, uint64_t& not_before_us) {
@@ -55,19 +55,27 @@ bool Engine::must_defer(uint64_t page, uint64_t version, uint64_t& not_before_us
 }
 
 void Engine::defer(Deferred deferred) {
-  if (deferred_.size() >= kDeferredMax) {  // the asker tries again
-    Node* node = lanes_.find(deferred.from);
-    if (node == nullptr) return;
-    metas_.resize(deferred.count);
-    for (uint64_t i = 0; i < deferred.count; i++) metas_[i] = {deferred.page + i, 0, 0, kPageAbsent, 0};
-    return send_pages(*node, FrameType::pages, metas_, 0, false);
-  }
+  if (deferred_.size() >= kDeferredMax) return refuse(deferred);  // the asker tries again
   table_.entry(deferred.demand).deferred = 1;
   const uint64_t not_before = deferred.not_before_us;
   deferred_.push_back(deferred);
   if (not_before == 0 || (held_timer_us_ != 0 && held_timer_us_ <= not_before)) return;
   held_timer_us_ = not_before;
   loop_.at(not_before, [this] { retry_held(); });
+}
+
+void Engine::refuse(const Deferred& get) {
+  Node* node = lanes_.find(get.from);
+  if (node == nullptr) return;
+  metas_.resize(get.count);
+  for (uint64_t i = 0; i < get.count; i++) metas_[i] = {get.page + i, 0, 0, kPageAbsent, 0};
+  send_pages(*node, FrameType::pages, metas_, 0, false);
+}
+
+// Whether this node has the page, or can say who got it.
+bool Engine::knows(uint64_t page, uint64_t version) const {
+  const PageEntry& e = table_.peek(page);
+  return e.version >= version && e.state() != PageState::untouched && e.state() != PageState::in_flight;
 }
 
 void Engine::retry_deferred(uint64_t page) {
@@ -81,7 +89,7 @@ void Engine::retry_deferred(uint64_t page) {
     now.push_back(*it);
     it = deferred_.erase(it);
   }
-  for (const Deferred& d : now) serve(d.from, d.page, d.count, d.demand, d.version, d.keep);
+  for (const Deferred& d : now) serve(d);
 }
 
 void Engine::retry_held() {
@@ -189,18 +197,22 @@ void Engine::serve_page(Node& to, uint64_t page, bool demanded, PageMeta& meta, 
     fill_meta_of_owned(to, page, meta, out);
 }
 
-void Engine::serve(uint16_t from, uint64_t page, uint64_t count, uint64_t demand, uint64_t version,
-                   bool keep) {
+void Engine::serve(const Deferred& get) {
+  const auto& [from, keeps, by_hint, page, count, demand, version, was_not_before] = get;
   Node* to = lanes_.find(from);
   if (to == nullptr || !to->up) return;
+  if (by_hint && !knows(demand, version)) return refuse(get);  // it may never come here
   uint64_t not_before = 0;
-  if (must_defer(demand, version, not_before))
-    return defer({from, keep, page, count, demand, version, not_before});
+  if (must_defer(demand, version, not_before)) {
+    Deferred deferred = get;
+    deferred.not_before_us = not_before;
+    return defer(deferred);
+  }
   std::vector<PageMeta>& metas = metas_;
   metas.assign(count, {});
   size_t data_pages = 0;
   const bool protect = host_.threads_may_run();
-  keep = keep && keeps_copies();
+  const bool keep = keeps && keeps_copies();
   for (uint64_t i = 0; i < count;) {
     uint8_t* base = buffer_.data() + (data_pages << kPageShift);
     uint64_t end = i;

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 
@@ -18,23 +19,45 @@ constexpr int kSyscallStop = SIGTRAP | 0x80;
 constexpr uint64_t kVsyscallPage = 0xffffffffff600000;
 constexpr int kSeccompCode = 1;  // SYS_SECCOMP of <asm-generic/siginfo.h>
 
-// Most signals come before their instruction, which home then makes again. Two come after it, and the context
-// is put back to before. int3: one byte long, or two as `int $3`. A call of the vsyscall page, which the
-// guest's filter refuses: the kernel has taken the return address off the stack all the same.
-void put_back(pid_t tid, user_regs_struct& r) {
+constexpr int kBreakCode = 1, kTraceCode = 2;  // TRAP_BRKPT, TRAP_TRACE
+constexpr uint64_t kCompatCode = 0x23, kOverflowFlag = 0x800;
+
+// 0 if it is not there. Never of two pages at once: one of them may be elsewhere.
+uint8_t code_byte(pid_t tid, uint64_t address) {
+  errno = 0;
+  const auto word = static_cast<uint64_t>(ptrace(PTRACE_PEEKTEXT, tid, address & ~7ull, nullptr));
+  return errno == 0 ? static_cast<uint8_t>(word >> address % 8 * 8) : 0;
+}
+
+// How long the instruction was whose trap left `r` behind it; 0 if the signal came before its instruction.
+uint64_t trap_bytes(pid_t tid, const siginfo_t& info, const user_regs_struct& r) {
+  const bool trap = info.si_signo == SIGTRAP, fault = info.si_signo == SIGSEGV;
+  if (!(trap || fault)) return 0;
+  const uint8_t last = code_byte(tid, r.rip - 1);
+  const auto after_int = [&] { return code_byte(tid, r.rip - 2) == 0xcd; };
+  if (trap && info.si_code == SI_KERNEL) return last == 3 && after_int() ? 2 : 1;  // int $3, int3
+  if (trap) return info.si_code == kBreakCode && last == 0xf1 ? 1 : 0;             // int1
+  if (info.si_code != SI_KERNEL) return 0;
+  if (last == 4 && after_int()) return 2;                                                 // int $4
+  return last == 0xce && r.cs == kCompatCode && (r.eflags & kOverflowFlag) != 0 ? 1 : 0;  // into
+}
+
+// Most signals come before their instruction, which home then makes again. Some come after it, and the
+// context is put back to before: those of trap_bytes, and a call of the vsyscall page, which the guest's
+// filter refuses: the kernel has taken the return address off the stack all the same. What has been executed
+// with the trap flag cannot be put back. If one that came before is taken for `int $4` or `into`, these raise
+// the same signal at the same place.
+BackReason put_back(pid_t tid, user_regs_struct& r) {
   siginfo_t info{};
-  if (ptrace(PTRACE_GETSIGINFO, tid, nullptr, &info) != 0) return;
-  if (info.si_signo == SIGTRAP && info.si_code == SI_KERNEL) {
-    errno = 0;
-    const long before = ptrace(PTRACE_PEEKTEXT, tid, r.rip - 2, nullptr);
-    const bool two_bytes = errno == 0 && (before & 0xffff) == 0x03cd;
-    r.rip -= two_bytes ? 2 : 1;
-  }
+  if (ptrace(PTRACE_GETSIGINFO, tid, nullptr, &info) != 0) return BackReason::signal;
+  if (info.si_signo == SIGTRAP && info.si_code == kTraceCode) return BackReason::step;
+  r.rip -= trap_bytes(tid, info, r);
   if (info.si_signo == SIGSYS && info.si_code == kSeccompCode) {
     const uint64_t offset = r.rax == SYS_time ? 0x400 : r.rax == SYS_getcpu ? 0x800 : 0;
     r.rip = kVsyscallPage + offset;
     r.rsp -= 8;
   }
+  return BackReason::signal;
 }
 }  // namespace
 
@@ -77,6 +100,7 @@ void Guests::end_shell() {
   }
   guests_.clear();
   running_ = 0;
+  used_us_ = 0;
   shell_ = {};
 }
 
@@ -119,6 +143,24 @@ void Guests::set_running(Guest& guest, bool running) {
   counters_.threads_peak = std::max<uint64_t>(counters_.threads_peak, running_);
 }
 
+void Guests::let_run(Guest& guest) {
+  guest.halted = halted_;
+  if (!halted_) resume_sysemu(guest.tid);
+}
+
+void Guests::share_processors(uint64_t now_us) {
+  uint64_t used = 0;
+  for (const auto& [tid, guest] : guests_) used += ran_us(guest->schedstat_file.get());
+  const bool spent = share_.spent(now_us, used - std::min(used, used_us_));
+  used_us_ = used;
+  if (spent == halted_) return;
+  halted_ = spent;
+  for (const auto& [tid, guest] : guests_) {
+    if (spent && guest->running && !guest->leaving) interrupt(tid);  // its stop finds it halted
+    if (!spent && guest->halted) let_run(*guest);
+  }
+}
+
 void Guests::refuse(Node& home, const Frame& frame, const std::string& reason) {
   counters_.frames_refused++;
   warn_("jump refused: " + reason);
@@ -157,7 +199,7 @@ void Guests::on_jump(Node& home, const Frame& frame, uint32_t threads_max) {
   if (!set_context(guest->tid, context, guest->xstate))
     return refuse(home, frame, "the shell process is gone");
   set_running(*guest, true);
-  resume_sysemu(guest->tid);
+  let_run(*guest);
   counters_.jumps_here++;
   const uint64_t took = now_ns() - frame.header.version;
   if (took < kJumpNsMax) counters_.jump_ns.add(took);
@@ -209,13 +251,14 @@ void Guests::on_recall(uint32_t slot) {
 void Guests::on_thread_end(uint32_t slot) {
   Guest* guest = by_slot(slot);
   if (guest == nullptr) return;
-  if (guest->running) {
-    interrupt(guest->tid);
-    guest->leaving = true;
-    guest->slot = 0;  // its stop finds no thread to send
-    return;
-  }
   guest->slot = 0;
+  if (!guest->running) return;
+  if (guest->halted) {
+    guest->halted = false;
+    return set_running(*guest, false);
+  }
+  interrupt(guest->tid);
+  guest->leaving = true;  // its stop finds no thread to send
 }
 
 // Stops the guest; its stop (here at once, as a rule) sends its context home.
@@ -223,6 +266,7 @@ void Guests::send_off(Guest& guest, BackReason why, uint16_t to) {
   guest.leaving = true;
   guest.why = why;
   guest.to = to;
+  if (guest.halted) return go(guest, why, to);
   if (!interrupt(guest.tid)) return;
   int status = 0;
   if (spin_for_stop(guest.tid, status, kSpinUs)) on_stop(guest.tid, status);
@@ -247,8 +291,7 @@ void Guests::on_stop(pid_t tid, int status) {
   }
   if (stop_event(status) == PTRACE_EVENT_STOP) {
     if (guest.leaving) return go(guest, guest.why, guest.to);
-    resume_sysemu(tid);
-    return;
+    return let_run(guest);
   }
   if (stop_event(status) == 0 && WSTOPSIG(status) == kSyscallStop)
     return go(guest, BackReason::syscall, kHome);
@@ -260,8 +303,8 @@ void Guests::go(Guest& guest, BackReason why, uint16_t to) {
   Context context;
   if (home == nullptr || !get_context(guest.tid, context)) return;
   set_running(guest, false);
-  guest.leaving = false;
-  if (why == BackReason::signal) put_back(guest.tid, context.registers);
+  guest.leaving = guest.halted = false;
+  if (why == BackReason::signal) why = put_back(guest.tid, context.registers);
   FrameHeader header;
   header.argument = guest.slot;
   header.flags = static_cast<uint16_t>(why);

@@ -10,6 +10,7 @@
 
 #include "engine.hpp"
 #include "jump.hpp"
+#include "processor_share.hpp"
 #include "shell.hpp"
 
 namespace elastic {
@@ -20,6 +21,7 @@ struct Guest {
   uint32_t slot = 0;  // 0: free for the next thread that comes
   bool running = false;
   bool leaving = false;  // interrupted on purpose; its stop sends it off
+  bool halted = false;   // running, but in a stop: the processor time of all is used up
   BackReason why = BackReason::jump;
   uint16_t to = kHome;
   uint64_t fault_page = 0;
@@ -52,7 +54,10 @@ class Guests {
   void must_go_home(uint64_t page);
   void all_go_home();
   uint32_t running() const { return running_; }
-  void end_shell();  // a new image, or the end
+  bool may_jump() const { return rule_ != nullptr && rule_->may_jump(); }
+  void set_processors(uint64_t thousandths) { share_.set(thousandths); }
+  void share_processors(uint64_t now_us);  // to be called ten times a second
+  void end_shell();                        // a new image, or the end
 
  private:
   void make_shell();
@@ -63,6 +68,7 @@ class Guests {
   void go(Guest& guest, BackReason why, uint16_t to);
   void refuse(Node& home, const Frame& frame, const std::string& reason);
   void set_running(Guest& guest, bool running);
+  void let_run(Guest& guest);
 
   Memory& memory_;
   RegionMap& regions_;
@@ -74,6 +80,9 @@ class Guests {
   ShellProcess shell_;
   std::map<pid_t, std::unique_ptr<Guest>> guests_;
   uint32_t running_ = 0;
+  ProcessorShare share_;
+  uint64_t used_us_ = 0;  // processor time of all tasks of the shell when it was last looked at
+  bool halted_ = false;
 };
 
 }  // namespace elastic

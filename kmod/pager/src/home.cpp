@@ -103,6 +103,11 @@ void Home::on_control(const ControlMessage& message, bool from_run,
       return;
     case ControlType::stats_request: return reply({ControlType::stats, {}, {stats_json()}});
     case ControlType::pages_request: return request_summary(reply);
+    case ControlType::owned_request:
+      if (threads_stay()) return reply({ControlType::owned, {}, {""}});  // nobody else ever misses a page
+      return engine_->look_for_owned([reply](const auto& ranges) {
+        reply({ControlType::owned, {}, {pack_owned(ranges)}});
+      });
     case ControlType::lane: return add_lane(message);
     case ControlType::lease_update: return update_lease(message);
     case ControlType::limit: return move_limit(static_cast<uint64_t>(message.numbers[0]));
@@ -199,12 +204,12 @@ void Home::tick() {
   tell_room();
   for (auto& [index, node] : lanes_->all()) lanes_->acknowledge(*node);
   silence_->look();
+  engine_->look_for_overdue();
   end_orphans();
   reap_all();
   if (started_ && !ending_) engine_->bring_home();
   const uint64_t now = now_us();
-  if (started_ && !ending_ && now >= next_room_report_us_ &&
-      table_.resident() * 10 > engine_->limit() * 8) {
+  if (started_ && !ending_ && now >= next_room_report_us_ && table_.resident() * 10 > engine_->limit() * 8) {
     next_room_report_us_ = now + 1'000'000;
     control_->to_agents({ControlType::room_wanted, {static_cast<int64_t>(engine_->limit())}, {}});
   }

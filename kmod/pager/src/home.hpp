@@ -95,9 +95,9 @@ struct Thread {
   std::map<uint64_t, AioContext>::node_type ending_aio;  // of an io_destroy
   std::vector<int> signals;                              // arrived while away
   int64_t call_result = 0;
-  bool forking = false;
-  bool changing = false;           // memory, by a call that has begun: forks wait for its end
-  uint64_t child_tid_address = 0;  // of a fork in progress: where the child's tid goes, 0 nowhere
+  bool forking = false, stepped = false;  // stepped, by the trap flag, while away: the next SIGTRAP is its
+  bool changing = false;                  // memory, by a call that has begun: forks wait for its end
+  uint64_t child_tid_address = 0;         // of a fork in progress: where the child's tid goes, 0 nowhere
 };
 
 class Home : public EngineHost, public LaneEvents {

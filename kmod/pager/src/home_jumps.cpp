@@ -76,7 +76,8 @@ void Home::jump_out(Thread& thread) {
   Context context;
   Node* node = lanes_->find(thread.node);
   if (!get_context(thread.tid, context)) return;
-  if (node == nullptr || !may_host(*node) || static_cast<int64_t>(context.registers.orig_rax) >= 0) {
+  if (node == nullptr || !may_host(*node) || static_cast<int64_t>(context.registers.orig_rax) >= 0 ||
+      !context.can_leave()) {
     stay_and_pull(thread);
     resume(thread.tid);
     return;
@@ -145,6 +146,8 @@ void Home::on_back(Node& node, const Frame& frame) {
   if (thread->state != ThreadState::away && thread->state != ThreadState::recalling) return;
   if (!decode_jump(frame.payload, thread->rule, thread->working_set, context))
     throw Failure(format("node %s sent a malformed context", node.name.c_str()));
+  if (context.registers.fs_base >= kUserSpaceEnd || context.registers.gs_base >= kUserSpaceEnd)
+    throw Failure("a thread has set its %fs or %gs base beyond its memory, and cannot get it at home");
   node.threads_there -= node.threads_there > 0 ? 1 : 0;
   const bool recalled = thread->state == ThreadState::recalling;
   thread->state = ThreadState::running;  // here, as far as counts go, even if it turns out to have ended
@@ -165,6 +168,7 @@ void Home::on_back(Node& node, const Frame& frame) {
     }
   }
   if (reason == BackReason::page) thread->stay_faults = kStayFaults;
+  thread->stepped = reason == BackReason::step;
   if (reason == BackReason::jump)
     counters_.jumps_here++;
   else
@@ -196,6 +200,7 @@ void Home::resume_at_home(Thread& thread, Context& context) {
   for (size_t i = 1; i < thread.signals.size(); i++)
     syscall(SYS_tgkill, application_, tid, thread.signals[i]);
   thread.signals.clear();
+  if (thread.stepped) syscall(SYS_tgkill, application_, tid, SIGTRAP);
   if (group_stopped)
     listen(tid);
   else

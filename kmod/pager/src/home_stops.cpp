@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdio>
 #include <fcntl.h>
+#include <utility>
 
 #include "facts.hpp"
 #include "home.hpp"
@@ -32,6 +33,21 @@ bool may_lack_pages(pid_t pid, bool if_unreadable, bool any_child) {
         (any_child && strtoull(line, nullptr, 16) == kTrampoline))
       return true;
   return false;
+}
+
+// A step that was made elsewhere gets the signal that the processor gave it there. Behind the trampoline's
+// call nobody comes but a program that has jumped into it: what it called nobody has seen.
+void on_trap(Thread& thread) {
+  user_regs_struct r{};
+  if (!get_registers(thread.tid, r)) return;
+  if (r.rip == kTrampoline + kTrampolineCallBytes)
+    throw Failure("the program has jumped into the page through which elasticos makes its calls");
+  if (!std::exchange(thread.stepped, false)) return;
+  siginfo_t info{};
+  info.si_signo = SIGTRAP;
+  info.si_code = TRAP_TRACE;
+  info.si_addr = reinterpret_cast<void*>(r.rip);
+  ptrace(PTRACE_SETSIGINFO, thread.tid, nullptr, &info);
 }
 }  // namespace
 
@@ -208,6 +224,7 @@ void Home::on_thread_stop(Thread& thread, int status) {
 
 void Home::on_signal(Thread& thread, int signal) {
   if (thread.state != ThreadState::away && thread.state != ThreadState::recalling) {
+    if (signal == SIGTRAP) on_trap(thread);
     resume(thread.tid, signal);
     return;
   }

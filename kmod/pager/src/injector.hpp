@@ -19,7 +19,8 @@ namespace elastic {
 // 1 MB: above every usual vm.mmap_min_addr and below where programs are linked. What lies higher up, up to
 // the mmap area, is taken by the shadow memory of sanitizers.
 constexpr uint64_t kTrampoline = 0x100000;
-constexpr uint64_t kTrampolineBytes = 8192;  // code page, then (shell only) a page of constants
+constexpr uint64_t kTrampolineCallBytes = 3;  // `syscall; int3`
+constexpr uint64_t kTrampolineBytes = 8192;   // code page, then (shell only) a page of constants
 
 class Injector {
  public:

@@ -19,6 +19,7 @@ enum class BackReason : uint16_t {
   recalled = 4,
   refused = 5,  // no lease, too many threads, or no shell process
   page = 6,     // it waits for a page it cannot have there
+  step = 7,     // its trap flag is set, and an instruction has been executed: the signal is still to come
 };
 
 // Which pages a thread takes along, learnt from its faults alone; it travels with the thread.

@@ -120,11 +120,21 @@ void Peer::on_control(const ControlMessage& message,
         if (node->up) reply({ControlType::lane_up, {index}, {node->name}});
       return;
     case ControlType::stats_request: return reply({ControlType::stats, {}, {stats_json()}});
+    case ControlType::owned_request:
+      if (!guests_.may_jump()) return reply({ControlType::owned, {}, {""}});  // nobody but home misses a page
+      return engine_->look_for_owned([reply](const auto& ranges) {
+        reply({ControlType::owned, {}, {pack_owned(ranges)}});
+      });
+    case ControlType::hints:
+      if (auto ranges = unpack_owned(message.strings[0]))
+        engine_->set_hints(static_cast<uint64_t>(message.numbers[0]), std::move(*ranges));
+      return;
     case ControlType::lane: return add_lane(message);
     case ControlType::lease_update: return update_lease(message);
     case ControlType::terminate: return stop("stopped: " + message.strings[0], 1);
     case ControlType::node_verdict: return silence_->on_verdict(message);
     case ControlType::participant_drop: return start_draining();
+    case ControlType::processors: return guests_.set_processors(static_cast<uint64_t>(message.numbers[0]));
     default: return;
   }
 }
@@ -322,6 +332,9 @@ void Peer::tick() {
   pages_allowed_ = std::max(lease_pages_, std::min(pages_allowed_, engine_->resident()));
   silence_->look();
   if (loop_.stopped()) return;
+  engine_->look_for_overdue();
+  guests_.share_processors(now);
+  watch_tables();
   Node* home = lanes_->find(kHome);
   if (!home_seen_ && now - started_us_ > kFirstLaneUs) return stop("home never came", 1);
   if (home == nullptr || !home->up) return;

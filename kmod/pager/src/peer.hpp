@@ -64,6 +64,7 @@ class Peer : public EngineHost, public LaneEvents {
   void tick();
   void go_on_draining(Node& home);
   uint64_t pages_bound() const;
+  void watch_tables();
   void stop(const std::string& reason, int status);
   ControlMessage describe() const;
   std::string stats_json() const;

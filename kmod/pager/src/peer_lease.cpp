@@ -9,6 +9,10 @@ namespace {
 constexpr uint64_t kNotesPauseUs = 2000;
 // Beyond twice the lease: pages that go along with jumps are not counted before they are sent.
 constexpr uint64_t kBeyondLeaseMax = 4096;
+// For 2 MiB of which a page has been here: two pages of the table, and one of the shell's translations.
+constexpr uint64_t kChunkBytes = 3 * kPageBytes;
+constexpr uint64_t kTablesBytesMax = 64 << 20;
+constexpr uint64_t kTablesShare = 16;
 }  // namespace
 
 void Peer::update_lease(const ControlMessage& message) {
@@ -59,6 +63,16 @@ void Peer::tell_room() {
 // Several nodes may push here by an older status at once, each within what was free when it was written: all
 // of it together is less than the lease once more. What is beyond that no honest node sends.
 uint64_t Peer::pages_bound() const { return 2 * pages_allowed_ + kBeyondLeaseMax; }
+
+// The page table grows with the memory that pages here have been part of, not with their number: a program
+// whose pages lie far apart would take many times what is lent. They go home, and the table goes with this
+// pager.
+void Peer::watch_tables() {
+  const uint64_t bytes = table_.touched_chunks() * kChunkBytes;
+  if (draining_ || bytes <= kTablesBytesMax + lease_pages_ * kPageBytes / kTablesShare) return;
+  control_->log(LogLevel::warning, format("%lu MiB for page tables, beside what is lent", bytes >> 20));
+  start_draining();
+}
 
 // Home may have missed where a page went last: it is told until it has them all.
 void Peer::go_on_draining(Node& home) {

@@ -28,6 +28,9 @@ namespace elastic {
 namespace {
 
 constexpr uid_t kNobody = 65534;
+// Users that nothing else is: above those of containers, below those that systemd keeps for foreign trees
+// (https://systemd.io/UIDS-GIDS). The pager's pid makes it one that no other shell process is, either.
+constexpr uid_t kGuestUsers = 2'000'000'000;
 constexpr int kNamespaces = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
 constexpr uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
@@ -43,14 +46,16 @@ Fd open_stub() {
   return file;
 }
 
-[[noreturn]] void become_shell(int stub, int memory_file, int go) {
+bool become(uid_t user) { return setresgid(user, user, user) == 0 && setresuid(user, user, user) == 0; }
+
+// `user`: whom it is to be if root makes it. A container may have no such user; nobody is second best,
+// because services may run as nobody, too.
+[[noreturn]] void become_shell(int stub, int memory_file, int go, uid_t user) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   char byte = 0;
   if (read(go, &byte, 1) != 1) _exit(1);  // the tracer is there
   if (geteuid() == 0) {
-    if (setgroups(0, nullptr) != 0 || setresgid(kNobody, kNobody, kNobody) != 0 ||
-        setresuid(kNobody, kNobody, kNobody) != 0)
-      _exit(2);
+    if (setgroups(0, nullptr) != 0 || !(become(user) || become(kNobody))) _exit(2);
   }
   personality(ADDR_NO_RANDOMIZE);
   const rlimit none{0, 0};
@@ -66,8 +71,9 @@ Fd open_stub() {
 }
 
 pid_t spawn(int flags, int stub, int memory_file, int go) {
+  const uid_t user = kGuestUsers + static_cast<uid_t>(getpid());
   const auto pid = static_cast<pid_t>(syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0));
-  if (pid == 0) become_shell(stub, memory_file, go);
+  if (pid == 0) become_shell(stub, memory_file, go, user);
   return pid;
 }
 
@@ -145,6 +151,8 @@ static void prepare_shell(ShellProcess& shell, Memory& memory, const Fd& go_writ
   injector.call(SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV);
   injector.call(SYS_arch_prctl, 0x1012 /* ARCH_SET_CPUID */, 0);
   unmap_rest(injector);
+  // Root's pager can look at it all the same; other processes of the same user must not.
+  if (geteuid() == 0) injector.call(SYS_prctl, PR_SET_DUMPABLE, 0);
   Uffd uffd = Uffd::create(injector, -1, true);
   memory.attach(injector, std::move(uffd), memory.file());
 }

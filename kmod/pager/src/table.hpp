@@ -28,12 +28,13 @@ enum class PageState : uint32_t {
   resident = 1,   // here, in this node's memfd
   spilled = 2,    // here, in the spill file (`where` = slot)
   remote = 3,     // elsewhere (`where` = node that is said to own it)
-  in_flight = 4,  // asked for (`where` = node)
+  in_flight = 4,  // asked for (`where`: see asked())
   copied = 5,  // given to `where`, which is home, and its bytes kept here: a page that comes back unwritten
                // need not bring them
 };
 
 constexpr unsigned kPlaceBits = 26, kTickBits = 7;  // of `where`, of `left_at`
+constexpr unsigned kNodeBits = 6;                   // of a node's index
 constexpr uint64_t kOfferedBit = 1u << (kTickBits - 1);
 
 struct PageEntry {
@@ -55,6 +56,17 @@ struct PageEntry {
   // does.
   uint16_t copy_at() const { return state() == PageState::resident ? left_at & (kOfferedBit - 1) : 0; }
   bool offered() const { return state() == PageState::resident && (left_at & kOfferedBit) != 0; }
+
+  // Pages in flight: who was asked, and who has it by the table, which is another node if a hint was
+  // followed. `where` holds the one, and the other plus 1 above it only if it is another.
+  uint16_t asked() const { return where & ((1u << kNodeBits) - 1); }
+  uint16_t known_owner() const {
+    const auto known = static_cast<uint16_t>(where >> kNodeBits);
+    return known == 0 ? asked() : known - 1;
+  }
+  void set_asked(uint16_t asked, uint16_t known) {
+    where = asked | (known == asked ? 0u : (known + 1u) << kNodeBits);
+  }
 
   PageState state() const { return static_cast<PageState>(state_bits); }
   void set_state(PageState state) { state_bits = static_cast<uint64_t>(state); }

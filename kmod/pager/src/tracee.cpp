@@ -127,6 +127,15 @@ bool Context::decode(std::span<const uint8_t> bytes) {
   return true;
 }
 
+bool Context::can_leave() const {
+  constexpr uint64_t kUserCode = 0x33, kUserData = 0x2b;
+  const auto flat = [](uint64_t selector) { return selector == 0 || selector == kUserData; };
+  const user_regs_struct& r = registers;
+  return r.cs == kUserCode && r.ss == kUserData && flat(r.ds) && flat(r.es) && r.fs == 0 && r.gs == 0 &&
+         r.fs_base < kUserSpaceEnd && r.gs_base < kUserSpaceEnd &&
+         (xstate_bytes <= kLegacyBytes || (components_in_use(xstate.data()) & kTileComponents) == 0);
+}
+
 bool KnownXstate::is(const Context& context) const {
   return has_size_of(context) && memcmp(bytes_.data(), context.xstate.data(), bytes_.size()) == 0;
 }

@@ -31,6 +31,9 @@ struct Context {
   size_t encode(uint8_t* out) const;
   // False if malformed (sizes out of bounds).
   bool decode(std::span<const uint8_t> bytes);
+  // Whether a task of another machine can have it: 64-bit code with the segments that every program has, and
+  // no tiles of AMX, for which a process needs a permission of its own.
+  bool can_leave() const;
 };
 
 // Registers, size, and a bit for each line.

@@ -16,7 +16,7 @@ namespace elastic {
 constexpr uint32_t kWireMagic = 0x31504c45;  // "ELP1"
 // Of the frames and all that is in them; raised whenever a layout or a meaning changes. Nodes with different
 // ones take no part in each other's runs (facts), and no lane comes about between them.
-constexpr uint32_t kProtocolVersion = 2;
+constexpr uint32_t kProtocolVersion = 3;
 constexpr uint32_t kMaxPayloadBytes = 2u << 20;
 constexpr uint32_t kMaxPagesPerFrame = 256;
 
@@ -85,6 +85,8 @@ enum PageFlags : uint32_t {
 
 // Flag of a GET of home: the pages will be read, copies are worth keeping. Of its answer: they are kept.
 constexpr uint16_t kKeepsCopies = 1;
+// Flag of a GET of a participant: only a hint says that the page is there. It is never waited for.
+constexpr uint16_t kByHint = 2;
 
 struct PageMeta {
   uint64_t page = 0;

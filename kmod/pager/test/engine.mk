@@ -7,11 +7,11 @@ SANITIZE := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
 LIBRARIES := -lssl -lcrypto -pthread
 
 ENGINE := $(filter-out %_lockstep.cpp,$(wildcard ../src/engine*.cpp ../src/lane*.cpp ../src/spill*.cpp)) \
-	$(addprefix ../src/,loop.cpp table.cpp page_set.cpp regions.cpp memory.cpp prefetch.cpp uffd.cpp injector.cpp tracee.cpp \
+	$(addprefix ../src/,loop.cpp table.cpp hints.cpp owned_summary.cpp page_set.cpp regions.cpp memory.cpp prefetch.cpp uffd.cpp injector.cpp tracee.cpp \
 	stats.cpp frame_check.cpp privileges.cpp proc_text.cpp util.cpp)
-ENGINE_TEST := $(ENGINE) engine_test.cpp engine_copies_test.cpp engine_limit_test.cpp
+ENGINE_TEST := $(ENGINE) engine_test.cpp engine_copies_test.cpp engine_limit_test.cpp engine_overdue_test.cpp engine_hints_test.cpp
 RESUME_TEST := $(ENGINE) lanes_resume_test.cpp
-TABLE_TEST := table.cpp page_summary.cpp util.cpp table_test.cpp
+TABLE_TEST := table.cpp page_summary.cpp owned_summary.cpp util.cpp table_test.cpp
 CONTEXT_TEST := tracee.cpp proc_text.cpp util.cpp context_test.cpp
 
 object = $(patsubst %.cpp,../build/$(1)/%.o,$(notdir $(2)))

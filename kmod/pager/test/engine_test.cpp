@@ -384,6 +384,8 @@ int run_engine_tests(const std::string& directory) {
   }
   run_copies_tests(directory);
   run_limit_tests(directory);
+  run_overdue_tests(directory);
+  run_hint_tests(directory);
   std::printf("all engine tests passed\n");
   return 0;
 }

@@ -30,7 +30,7 @@ struct FakeHost : EngineHost {
   bool threads_stay() const override { return stay; }
   bool stay = false;
   bool fill_from_backing(uint64_t, uint8_t*) override { return false; }
-  void must_go_home(uint64_t) override {}
+  void must_go_home(uint64_t page) override { sent_home.push_back(page); }
   void want_lane(uint16_t) override {}
   void out_of_room(uint64_t) override { out_of_room_calls++; }
   void tell_room() override { tell(); }
@@ -38,10 +38,13 @@ struct FakeHost : EngineHost {
   std::function<void()> tell = [] {};
   std::function<void(uint64_t)> told = [](uint64_t) {};
   int out_of_room_calls = 0;
+  std::vector<uint64_t> sent_home;
 };
 
-void run_copies_tests(const std::string& directory);  // engine_copies_test.cpp
-void run_limit_tests(const std::string& directory);   // engine_limit_test.cpp
+void run_copies_tests(const std::string& directory);   // engine_copies_test.cpp
+void run_limit_tests(const std::string& directory);    // engine_limit_test.cpp
+void run_overdue_tests(const std::string& directory);  // engine_overdue_test.cpp
+void run_hint_tests(const std::string& directory);     // engine_hints_test.cpp
 
 // Another node beside the one under test: pushes as far as the last status allows, as fast as it can.
 struct Pusher {

@@ -1,5 +1,5 @@
 // Tests of the page table's order (table.hpp) against a list, of what it takes of memory, and of the summary
-// of where its pages are (page_summary.hpp).
+// of where its pages are (page_summary.hpp), and what it says of its own (owned_summary.hpp).
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "../src/owned_summary.hpp"
 #include "../src/page_summary.hpp"
 #include "../src/table.hpp"
 
@@ -132,6 +133,39 @@ void test_summary() {
                        ",\"pages\":" + std::to_string(left) + "}}"));
 }
 
+std::string owned_in(PageTable& table) {
+  OwnedSummary owned;
+  while (!owned.look_on(table))
+    ;
+  std::string text;
+  for (const auto& [first, pages, version] : owned.ranges())
+    text += format("%lu+%lu@%lu ", first, pages, version);
+  return text;
+}
+
+void test_owned() {
+  PageTable table;
+  CHECK(owned_in(table).empty());
+  for (uint64_t page = 510; page < 515; page++) table.insert_front(page);  // over the edge of a chunk
+  for (uint64_t page = 510; page < 515; page++) table.entry(page).version = 600 - page;
+  put(table, 515, PageState::spilled, 9);
+  table.entry(515).version = 88;
+  put(table, 516, PageState::remote, 2);
+  table.insert_front(517);
+  table.insert_front(518);
+  table.entry(518).replica = 1;
+  put(table, 519, PageState::in_flight, 2);
+  put(table, 520, PageState::copied, 0);
+  CHECK(owned_in(table) == "510+6@86 517+1@0 ");
+  table.clear();
+  for (uint64_t i = 0; i < 20'000; i++) table.insert_front(kFirst + 2 * i);
+  for (const uint64_t i : {7ul, 15'000ul}) table.insert_front(kFirst + 2 * i + 1);
+  const std::string text = owned_in(table);
+  CHECK(std::count(text.begin(), text.end(), '@') == static_cast<int64_t>(kOwnedRangesMax));
+  for (const uint64_t i : {7ul, 15'000ul})
+    CHECK(text.find(format("%lu+3@0 ", kFirst + 2 * i)) != std::string::npos);
+}
+
 struct Model {
   uint64_t page;
   unsigned uses;
@@ -226,6 +260,7 @@ int main() {
   elastic::test::test_memory();
   elastic::test::test_ghosts();
   elastic::test::test_summary();
+  elastic::test::test_owned();
   elastic::test::test_order();
   elastic::test::test_scans();
   std::puts("all table tests passed");

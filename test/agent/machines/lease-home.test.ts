@@ -186,6 +186,9 @@ test('what is contracted comes back and is asked no more, until stretch names it
   t.deepEqual(everybodyJoined(again), [], 'also after a restart')
   t.like(again.onEvent({ kind: 'stretch', peer: p2 }, 8), [{ kind: 'offer', peer: p2 }])
   t.deepEqual(everybodyJoined(again), [], 'only the one that was named')
+
+  t.like(again.onEvent({ kind: 'automatic' }, 9), [{ kind: 'offer', peer: p1 }], 'one place was left')
+  t.deepEqual(again.choices, { asksAll: true, exceptions: [] })
 })
 
 test('a contracted participant that had no lane yet is let go when it has; stretch says why it asks nobody', t => {

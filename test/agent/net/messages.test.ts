@@ -3,59 +3,18 @@
 import test from 'ava'
 import { encode } from 'cborg'
 import fc from 'fast-check'
-import type { PeerId, ProcessId } from '../../../agent/machines/types.js'
-import {
-  decodeLoad,
-  decodeMessage,
-  encodeMessage,
-  MESSAGE_BYTES_MAX,
-  type PeerMessage,
-} from '../../../agent/net/messages.js'
-import { FACTS } from '../fake-pagers.js'
+import type { ProcessId } from '../../../agent/machines/types.js'
+import { decodeLoad, decodeMessage, encodeMessage, MESSAGE_BYTES_MAX } from '../../../agent/net/messages.js'
+import { LOAD, MESSAGES } from './samples.js'
 
 const processId = '0123456789abcdef' as ProcessId
-const peer = '12D3KooWJZmiUz1J3727T3pvRhDXvw62XTs8Uz2vhnjQUAdLWvZp' as PeerId
 const terms = { pages: 5, threads: 1, ttlMs: 10_000 }
-const refusal = { code: 'full', detail: '3 pages free' } as const
-const laneKey = new Uint8Array(32).fill(7)
-const room = { freePages: 1, capacityPages: 2, cpus: 3, processes: 4 }
-const load = { name: 'n', incarnation: 1, sequence: 2, addresses: ['/ip4/1.2.3.4/tcp/5'], nextMs: 9, ...room }
+const laneKey = new Uint8Array(32)
 
-const messages: PeerMessage[] = [
-  { kind: 'hello', instance: '0'.repeat(32), load },
-  { kind: 'known', agents: [{ peer, addresses: ['/ip4/192.0.2.7/tcp/7420'] }] },
-  { kind: 'twin-seen', instance: 'f'.repeat(32) },
-  { kind: 'twin-claim', claim: new Uint8Array(200) },
-  { kind: 'twin-told', claim: new Uint8Array(200), addresses: ['/ip4/192.0.2.7/tcp/7420'] },
-  { kind: 'leaving' },
-  {
-    kind: 'offer',
-    processId,
-    leaseId: 2 ** 47,
-    program: '/usr/bin/sört',
-    homeName: 'h',
-    node: 1,
-    epoch: 1,
-    pages: 9,
-    threads: 1,
-    facts: FACTS,
-    laneKey,
-  },
-  { kind: 'grant', processId, leaseId: 1, terms, host: '::1', port: 4001 },
-  { kind: 'refuse', processId, leaseId: 1, refusal },
-  { kind: 'lease-update', processId, leaseId: 1, terms, reason: 'less memory' },
-  { kind: 'release', processId, leaseId: 1, homeEnded: true },
-  { kind: 'members', processId, members: [{ node: 0, name: 'h', peer }] },
-  { kind: 'lane-ask', processId, leaseId: 1, fromNode: 2, laneKey },
-  { kind: 'lane-agree', processId, leaseId: 1, terms, host: '', port: 1 },
-  { kind: 'lane-refuse', processId, leaseId: 1, refusal },
-  { kind: 'pager-ended', processId, leaseId: 1 },
-  { kind: 'probe', probeId: 1, processId, leaseId: 1 },
-  { kind: 'probe-for', probeId: 1, peer, processId, leaseId: 1 },
-  { kind: 'probe-answer', probeId: 1, state: 'stalls' },
-]
+const range = (first: number, pages: number) => ({ first, pages, birth: 0, moves: 1 })
+const owned = (ranges: readonly unknown[]) => ({ kind: 'owned', summaries: [{ processId, ranges }] })
 
-for (const message of messages) {
+for (const message of MESSAGES) {
   test(`${message.kind} survives`, t => {
     t.deepEqual(decodeMessage(encodeMessage(message)), { kind: 'ok', message })
   })
@@ -73,6 +32,13 @@ test('values out of range are refused', t => {
   const wrong: unknown[] = [
     { kind: 'release', processId: 'x', leaseId: 1, homeEnded: true },
     { kind: 'release', processId, leaseId: -1, homeEnded: true },
+    owned([range(9, 0)]),
+    owned([range(2 ** 35 - 2, 2)]),
+    owned([{ ...range(9, 1), moves: 2 ** 32 }]),
+    owned([range(9, 3), range(11, 1)]),
+    owned([range(9, 3), range(4, 1)]),
+    owned(Array.from({ length: 65 }, (_, i) => range(2 * i, 1))),
+    { kind: 'owned', summaries: Array(9).fill({ processId, ranges: [] }) },
     { kind: 'release', processId, leaseId: 1.5, homeEnded: true },
     { kind: 'release', processId, leaseId: 1, homeEnded: 1 },
     { kind: 'lane-ask', processId, leaseId: 1, fromNode: 64, laneKey },
@@ -81,11 +47,11 @@ test('values out of range are refused', t => {
     { kind: 'grant', processId, leaseId: 1, terms, host: '', port: 0 },
     { kind: 'refuse', processId, leaseId: 1, refusal: { code: 'why not', detail: '' } },
     { kind: 'refuse', processId, leaseId: 1, refusal: { code: 'full', detail: '\u001b[2J' } },
-    { kind: 'hello', instance: '0'.repeat(32), load: { ...load, name: 'a b' } },
+    { kind: 'hello', instance: '0'.repeat(32), load: { ...LOAD, name: 'a b' } },
     {
       kind: 'hello',
       instance: '0'.repeat(32),
-      load: { ...load, addresses: Array(9).fill('/ip4/1.2.3.4/tcp/5') },
+      load: { ...LOAD, addresses: Array(9).fill('/ip4/1.2.3.4/tcp/5') },
     },
     null,
     [],
@@ -106,11 +72,11 @@ function* withOneReplaced(value: object, other: unknown): Generator<object> {
 
 test('a value of any type in the place of any other never throws', t => {
   const values = [new Uint8Array([1]), 'text', 7, { a: 1 }, [1], [], null, true]
-  for (const message of messages)
+  for (const message of MESSAGES)
     for (const value of values)
       for (const wrong of withOneReplaced(message, value)) t.notThrows(() => decodeMessage(encode(wrong)))
   for (const value of values)
-    for (const wrong of withOneReplaced(load, value)) t.notThrows(() => decodeLoad(encode(wrong)))
+    for (const wrong of withOneReplaced(LOAD, value)) t.notThrows(() => decodeLoad(encode(wrong)))
 })
 
 test('random and changed bytes never throw and never pass unnoticed as another kind', t => {
@@ -123,7 +89,7 @@ test('random and changed bytes never throw and never pass unnoticed as another k
   )
   fc.assert(
     fc.property(
-      fc.constantFrom(...messages),
+      fc.constantFrom(...MESSAGES),
       fc.nat(),
       fc.integer({ min: 0, max: 255 }),
       (message, at, value) => {

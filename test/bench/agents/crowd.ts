@@ -66,6 +66,7 @@ async function crowd({ keyFile, host, names, times }: CrowdOptions): Promise<voi
       keyFile,
       allow: [],
       capacityPages: 1,
+      processorThousandths: 1,
       spillMaxBytes: 1,
       log: QUIET,
     }
