@@ -47,8 +47,6 @@ import {
 
 const TICK_MS = 500
 const CAPACITY_MS = 5_000
-/** Only while something is held for others. */
-const USAGE_MS = 200
 const LOAD_MS = 1_000
 const UNCHANGED_LOAD_MS = 5_000
 /** In a network of many agents each tells its load more rarely, so that hearing all stays below 1 % of a CPU. */
@@ -129,7 +127,6 @@ class Agent implements AgentService {
   #messagesSent = 0
   #messagesReceived = 0
   #loadTimer: Timer | undefined
-  #usageTimer: Timer | undefined
   #stopping: Promise<void> | undefined
   #failure: AgentError | undefined
   #onFailure: (error: AgentError) => void = () => {}
@@ -243,7 +240,7 @@ class Agent implements AgentService {
   }
 
   async #stop(): Promise<void> {
-    for (const timer of [...this.#timers.splice(0), this.#usageTimer]) timer?.cancel()
+    for (const timer of this.#timers.splice(0)) timer.cancel()
     const ticking = every(this.#clock, TICK_MS, () => this.#onTick())
     for (const { peer } of this.#membership.members()) this.#network?.send(peer, { kind: 'leaving' })
     await this.#lending?.handBack(HAND_BACK_MS)
@@ -364,13 +361,6 @@ class Agent implements AgentService {
     this.#ownership?.onTick()
     for (const home of this.#homes?.all() ?? []) home.onTick()
     this.#distances?.onTick(this.#joined())
-    this.#watchUsage()
-  }
-
-  #watchUsage(): void {
-    const isHolding = this.#stopping === undefined && this.#lending?.held().length !== 0
-    if (isHolding) this.#usageTimer ??= every(this.#clock, USAGE_MS, () => this.#lending?.watchUsage())
-    else this.#usageTimer = void this.#usageTimer?.cancel()
   }
 
   #watchCapacity(pageSize: number): void {

@@ -11,7 +11,7 @@ import { type HeldLease, LeaseLender, type LenderEffect, type LenderEvent } from
 import { type PeerId, type ProcessId, toProcessId } from '../machines/types.js'
 import { laneListenHost } from '../net/address.js'
 import type { PeerMessage } from '../net/messages.js'
-import { sleep } from '../ports/clock.js'
+import { every, sleep, type Timer } from '../ports/clock.js'
 import { type Context, EventLoop } from './context.js'
 import { type HeldOptions, HeldProcess, type LaneMessage } from './held.js'
 import type { StretchedHere } from './ownership-news.js'
@@ -24,6 +24,8 @@ type OfferMessage = Extract<PeerMessage, { kind: 'offer' }>
 export type LendingMessage = OfferMessage | Extract<PeerMessage, { kind: 'release' }> | LaneMessage
 
 const HAND_BACK_LOOK_MS = 20
+/** Only while something is held. */
+const USAGE_MS = 200
 
 /** What there is to lend, to all processes together. */
 export interface Lent {
@@ -38,6 +40,7 @@ export class Lending {
   readonly #machine: LeaseLender
   readonly #loop: EventLoop<LenderEvent, LenderEffect>
   readonly #held = new Map<ProcessId, HeldProcess>()
+  #usage: Timer | undefined
   /** Keys of offers whose pager is being started. */
   readonly #offeredKeys = new Map<ProcessId, Uint8Array>()
   /** Pagers that have not yet answered how much they hold. */
@@ -121,10 +124,12 @@ export class Lending {
   onTick(): void {
     this.#loop.feed({ kind: 'tick' })
     for (const held of this.#held.values()) held.onTick()
+    if (this.#held.size > 0) this.#usage ??= every(this.#context.clock, USAGE_MS, () => this.#watchUsage())
+    else this.#usage = void this.#usage?.cancel()
   }
 
-  /** Asks the pagers how much they hold: leases grow as they fill. To be called several times a second. */
-  watchUsage(): void {
+  /** Asks the pagers how much they hold: leases grow as they fill. */
+  #watchUsage(): void {
     for (const [processId, { client }] of this.#held) {
       if (this.#asked.has(processId)) continue
       this.#asked.add(processId)
@@ -163,6 +168,7 @@ export class Lending {
   /** Lets pagers that are left run on without this agent. */
   detach(): void {
     this.#detached = true
+    this.#usage?.cancel()
     for (const held of this.#held.values()) held.client.close()
   }
 
