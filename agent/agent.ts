@@ -340,7 +340,7 @@ class Agent implements AgentService {
         return
       case 'unavailable':
         for (const home of this.#homes?.all() ?? []) home.onUnavailable(effect.peer, effect.why)
-        if (effect.why === 'suspected') void this.#network?.check(effect.peer)
+        if (effect.why === 'suspected') this.#network?.check(effect.peer)
         return
       case 'new-stranger': {
         const { name, address, remedy } = effect.stranger

@@ -5,7 +5,9 @@
  * A pager that lives is asked for its statistics, to tell one that stalls from one that was merely cut off from others.
  *
  * Limits: 256 questions a second of each peer are answered or passed on (64 processes, asked twice a second by two
- * ways), more are dropped; 1024 wait for an answer, 5 s at most; the ends of 1024 leases are remembered.
+ * ways), more are dropped. 64 a second are passed on to each peer, whoever asks: that peer counts them as this agent's,
+ * which must have answers left for its own. 1024 of its own and as many of others wait for an answer, 5 s at most; the
+ * ends of 1024 leases are remembered.
  */
 
 import type { PagerState } from '../machines/failure-detector.js'
@@ -17,6 +19,7 @@ import type { PagerConnection, Pagers } from './pagers.js'
 
 const PROBE_ID_MAX = 2 ** 47
 const PROBES_PER_S = 256
+const PASSED_ON_PER_S = 64
 const PEERS_MAX = 1024
 const WAITING_MAX = 1024
 const WAIT_MS = 5_000
@@ -44,6 +47,8 @@ interface Waiting {
   readonly onAnswer: (state: PagerState) => void
 }
 
+type Rates = Map<PeerId, { since: number; count: number }>
+
 export interface Question {
   /** Whose pager it is about. */
   readonly peer: PeerId
@@ -56,8 +61,11 @@ export interface Question {
 export class Probes {
   readonly #port: ProbesPort
   readonly #waiting = new Map<number, Waiting>()
+  /** Those of others. */
+  readonly #passedOn = new Map<number, Waiting>()
   readonly #ended = new Set<string>()
-  readonly #rates = new Map<PeerId, { since: number; count: number }>()
+  readonly #asking: Rates = new Map()
+  readonly #passing: Rates = new Map()
 
   constructor(port: ProbesPort) {
     this.#port = port
@@ -70,6 +78,10 @@ export class Probes {
 
   /** Asks; `onAnswer` is called once or, without an answer in time, never. */
   ask(question: Question, onAnswer: (state: PagerState) => void): void {
+    this.#ask(question, onAnswer, this.#waiting)
+  }
+
+  #ask(question: Question, onAnswer: (state: PagerState) => void, waiting: Map<number, Waiting>): void {
     const { peer, processId, leaseId, through } = question
     const probeId = this.#port.rng.below(PROBE_ID_MAX)
     const message: ProbeMessage =
@@ -79,11 +91,11 @@ export class Probes {
     const from = through ?? peer
     if (!this.#port.send(from, message)) return
     const now = this.#port.clock.now()
-    for (const [id, { until }] of this.#waiting) {
-      if (until > now && this.#waiting.size < WAITING_MAX) break
-      this.#waiting.delete(id)
+    for (const [id, { until }] of waiting) {
+      if (until > now && waiting.size < WAITING_MAX) break
+      waiting.delete(id)
     }
-    this.#waiting.set(probeId, { from, until: now + WAIT_MS, onAnswer })
+    waiting.set(probeId, { from, until: now + WAIT_MS, onAnswer })
   }
 
   /** The pager of that lease was seen to end. */
@@ -96,27 +108,35 @@ export class Probes {
   onMessage(peer: PeerId, message: ProbeMessage): void {
     const { probeId } = message
     if (message.kind === 'probe-answer') {
-      const waiting = this.#waiting.get(probeId)
-      if (waiting?.from !== peer) return
-      this.#waiting.delete(probeId)
-      if (this.#port.clock.now() <= waiting.until) waiting.onAnswer(message.state)
+      for (const all of [this.#waiting, this.#passedOn]) {
+        const waiting = all.get(probeId)
+        if (waiting?.from !== peer) continue
+        all.delete(probeId)
+        if (this.#port.clock.now() <= waiting.until) waiting.onAnswer(message.state)
+      }
       return
     }
-    if (!this.#mayAsk(peer)) return
+    if (!this.#isWithin(PROBES_PER_S, this.#asking, peer)) return
     const answer = (state: PagerState) => void this.#port.send(peer, { kind: 'probe-answer', probeId, state })
     const { processId, leaseId } = message
     if (message.kind === 'probe') this.#tellState(processId, leaseId, answer)
-    else if (message.peer !== peer) this.ask({ peer: message.peer, processId, leaseId }, answer)
+    else if (this.#mayPassOn(peer, message.peer))
+      this.#ask({ peer: message.peer, processId, leaseId }, answer, this.#passedOn)
   }
 
-  #mayAsk(peer: PeerId): boolean {
+  #mayPassOn(from: PeerId, to: PeerId): boolean {
+    if (from === to || !this.#port.joined().includes(to)) return false
+    return this.#isWithin(PASSED_ON_PER_S, this.#passing, to)
+  }
+
+  #isWithin(perSecond: number, rates: Rates, peer: PeerId): boolean {
     const now = this.#port.clock.now()
-    const rate = this.#rates.get(peer)
-    if (rate !== undefined && now - rate.since < 1_000) return ++rate.count <= PROBES_PER_S
-    this.#rates.delete(peer)
-    this.#rates.set(peer, { since: now, count: 1 })
-    const [oldest] = this.#rates.keys()
-    if (this.#rates.size > PEERS_MAX && oldest !== undefined) this.#rates.delete(oldest)
+    const rate = rates.get(peer)
+    if (rate !== undefined && now - rate.since < 1_000) return ++rate.count <= perSecond
+    rates.delete(peer)
+    rates.set(peer, { since: now, count: 1 })
+    const [oldest] = rates.keys()
+    if (rates.size > PEERS_MAX && oldest !== undefined) rates.delete(oldest)
     return true
   }
 

@@ -39,6 +39,9 @@ export interface Load {
   readonly nextMs: number
 }
 
+/** What tells the loads of one agent apart. */
+export type LoadTime = Pick<Load, 'incarnation' | 'sequence'>
+
 export interface Member {
   readonly peer: PeerId
   readonly state: 'joined' | 'suspected'
@@ -145,7 +148,7 @@ export class Membership {
 
   #onLoad(peer: PeerId, load: Load, now: number): readonly MembershipEffect[] {
     const record = this.#members.get(peer)
-    if (record === undefined || !newer(load, record.load)) return NOTHING
+    if (record === undefined || !isNewer(load, record.load)) return NOTHING
     // While its stream is open that says which of its starts it is: gossip of another one is a twin's, or early.
     if (record.connected && load.incarnation !== record.load.incarnation) return NOTHING
     const isNews = record.suspected || isOther(load, record.load)
@@ -228,7 +231,8 @@ export class Membership {
   }
 }
 
-function newer(load: Load, than: Load): boolean {
+/** Whether it was said later, as far as the agent itself can tell. */
+export function isNewer(load: LoadTime, than: LoadTime): boolean {
   if (load.incarnation !== than.incarnation) return load.incarnation > than.incarnation
   return load.sequence > than.sequence
 }

@@ -12,17 +12,18 @@
 
 import './with-resolvers.js'
 import { isIP } from 'node:net'
-import { type Message as GossipMessage, TopicValidatorResult as Verdict } from '@chainsafe/libp2p-gossipsub'
 import type { Connection, Stream } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import type { Load, Stranger } from '../machines/membership.js'
 import { type PeerId, toPeerId } from '../machines/types.js'
+import { systemClock } from '../ports/clock.js'
 import { isLoopback, toEndpoint } from './address.js'
 import { Conduct, type Offence } from './conduct.js'
-import { Dialer, type DialOutcome } from './dialer.js'
+import { Dialer, type DialOutcome, type Source } from './dialer.js'
 import { CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX } from './limits.js'
-import { decodeLoad, encodeLoad, type PeerMessage } from './messages.js'
+import { LoadCheck } from './load-check.js'
+import { encodeLoad, type PeerMessage } from './messages.js'
 import {
   ADDRESS_TIMEOUT_MS,
   ADDRESSES_MAX,
@@ -38,6 +39,7 @@ import {
 import type { NetworkEvent, PeerNetwork } from './port.js'
 import { Sessions } from './sessions.js'
 import { Twins } from './twins.js'
+import { Whereabouts } from './whereabouts.js'
 
 const PROTOCOL = '/elasticos/agreements/1'
 const ADDRESSES_MS = 5_000
@@ -45,9 +47,8 @@ const REOPEN_MS = 250
 const OPEN_INSTEAD_MS = 1_000
 /** From there on gossipsub takes nothing more of a peer. */
 const SCORE_MIN = -80
-const MOVED_TIMEOUT_MS = 2_000
-/** Who is only busy needs more than one that has moved. */
-const SILENT_TIMEOUT_MS = 10_000
+/** Who is only busy answers within that. */
+const SILENT_MS = 5_000
 const CLOSE_TIMEOUT_MS = 1_000
 
 /** Only where the address names one: without it whoever answers is welcome. */
@@ -68,10 +69,11 @@ export class Libp2pNetwork implements PeerNetwork {
   readonly #dialer: Dialer
   readonly #conduct: Conduct
   readonly #sessions: Sessions
+  readonly #whereabouts: Whereabouts
   readonly #opening = new Set<PeerId>()
+  readonly #openSoonTimers = new Map<PeerId, NodeJS.Timeout>()
   readonly #connected = new Set<PeerId>()
-  /** What the validator has decoded, for the delivery that follows it. */
-  readonly #validated = new WeakMap<Uint8Array, Load>()
+  readonly #loadCheck: LoadCheck
   readonly #early: NetworkEvent[] = []
   #listener: ((event: NetworkEvent) => void) | undefined
   #load: Load
@@ -93,7 +95,7 @@ export class Libp2pNetwork implements PeerNetwork {
     const node = await makeNode(options, { onStranger, onFound, twins, admits, isShutOut })
     const network = new Libp2pNetwork(node, options, twins, conduct)
     hears.emit = event => network.#emit(event)
-    hears.found = (peer, addresses) => network.discovered(peer, addresses)
+    hears.found = (peer, addresses) => network.discovered(peer, addresses, 'lan')
     await network.#start()
     return network
   }
@@ -109,19 +111,35 @@ export class Libp2pNetwork implements PeerNetwork {
       twins,
       log: options.log,
       load: () => this.#load,
-      emit: event => this.#emit(event),
-      onKnown: (peer, addresses) => this.#heardOf(peer, addresses, true),
-      takes: peer => conduct.takesMessage(peer, performance.now()),
+      emit: event => {
+        if (event.kind === 'joined') this.#dialer.joined(event.peer)
+        this.#emit(event)
+      },
+      onKnown: (peer, addresses) => this.#heardOf(peer, addresses, 'another'),
+      takes: (what, peer) => conduct.takes(what, peer, performance.now()),
       onOffence: (peer, host, offence) => this.#onOffence(peer, host, offence),
       reset: (peer, reason) => this.#reset(peer, reason),
       onEnded: peer => this.#openSoon(peer),
     })
     this.#dialer = new Dialer({
       self: this.self,
+      clock: systemClock,
       isConnected: peer => this.#connected.has(peer),
       dial: (addresses, peer) => this.#dial(addresses, peer),
       onOutcome: (target, outcome) => this.#onOutcome(target, outcome),
-      onMoved: peer => void this.check(peer, MOVED_TIMEOUT_MS),
+      onMoved: peer => this.#whereabouts.doubt(peer),
+    })
+    this.#loadCheck = new LoadCheck({
+      self: this.self,
+      conduct,
+      isAllowed: peer => this.#allowed(peer),
+      saidBy: peer => this.#sessions.loadOf(peer),
+      onOffence: (source, offence) => this.#onOffence(source, this.#hostOf(source), offence),
+    })
+    this.#whereabouts = new Whereabouts({
+      clock: systemClock,
+      isSilent: peer => this.#isSilent(peer),
+      onSilent: peer => this.#reset(peer, 'its address is no more'),
     })
   }
 
@@ -158,29 +176,21 @@ export class Libp2pNetwork implements PeerNetwork {
   }
 
   /** Dials `peer` until it answers or is no longer heard of. */
-  discovered(peer: PeerId, addresses: readonly string[], alone = false): void {
+  discovered(peer: PeerId, addresses: readonly string[], source: Source): void {
     if (this.#allowed(peer) && !this.#conduct.isShutOut(peer, performance.now()))
-      this.#dialer.addDiscovered(peer, addresses, alone)
+      this.#dialer.addDiscovered(peer, addresses, source)
   }
 
-  /**
-   * Gives up the connection to a peer that has moved or is silent, unless a ping comes back: if its address is no more,
-   * nothing would for a quarter of an hour.
-   */
-  async check(peer: PeerId, timeoutMs = SILENT_TIMEOUT_MS): Promise<void> {
-    if (!this.#connected.has(peer)) return
-    try {
-      const signal = AbortSignal.timeout(timeoutMs)
-      await this.#node.services.ping.ping(peerIdFromString(peer), { signal })
-    } catch {
-      this.#reset(peer, 'it does not answer')
-    }
+  /** A peer from which nothing is heard: its connection is given up unless a ping comes back over it. */
+  check(peer: PeerId): void {
+    this.#whereabouts.doubt(peer)
   }
 
   async stop(): Promise<void> {
     if (this.#stopped) return
     this.#stopped = true
     this.#dialer.stop()
+    this.#whereabouts.stop()
     await this.#sessions.close(CLOSE_TIMEOUT_MS)
     await this.#node.stop()
   }
@@ -213,38 +223,17 @@ export class Libp2pNetwork implements PeerNetwork {
 
   #startGossip(pubsub: Gossip): void {
     pubsub.addEventListener('gossipsub:heartbeat', () => this.#watchScores(pubsub))
-    pubsub.topicValidators.set(LOAD_TOPIC, (source, message) => this.#validate(source, message))
+    pubsub.topicValidators.set(LOAD_TOPIC, (source, message) =>
+      this.#loadCheck.check(source, message, performance.now()),
+    )
     pubsub.addEventListener('message', ({ detail }) => {
-      const load = this.#validated.get(detail.data)
+      const load = this.#loadCheck.loadIn(detail.data)
       if (detail.type !== 'signed' || load === undefined) return
       const peer = detail.from.toString() as PeerId
       if (this.#sessions.has(peer)) this.#sessions.heard(peer, load)
-      else this.#heardOf(peer, load.addresses, false)
+      else this.#heardOf(peer, load.addresses, 'gossip')
       this.#emit({ kind: 'load', peer, load })
     })
-  }
-
-  /** What is rejected counts against who has passed it on, and goes no further; nor does what is ignored. */
-  #validate(from: { toString(): string }, message: GossipMessage): Verdict {
-    const source = from.toString() as PeerId
-    if (message.type !== 'signed') return this.#reject(source)
-    const now = performance.now()
-    const origin = message.from.toString() as PeerId
-    if (!this.#conduct.takesMessage(source, now) || !this.#conduct.takesLoad(origin, now)) {
-      // Others pass on what somebody else floods them with.
-      if (source === origin) this.#onOffence(source, this.#hostOf(source), 'flood')
-      return Verdict.Ignore
-    }
-    const load = decodeLoad(message.data)
-    if (load.kind === 'malformed') return this.#reject(source)
-    if (!this.#allowed(origin) || this.#conduct.isShutOut(origin, now)) return Verdict.Ignore
-    this.#validated.set(message.data, load.message)
-    return Verdict.Accept
-  }
-
-  #reject(source: PeerId): Verdict {
-    this.#onOffence(source, this.#hostOf(source), 'gossip')
-    return Verdict.Reject
   }
 
   /** Gossip that is not even a message, as with a wrong signature, shows in gossipsub's scores alone. */
@@ -253,9 +242,17 @@ export class Libp2pNetwork implements PeerNetwork {
       if (pubsub.getScore(peer) < SCORE_MIN) this.#onOffence(peer, this.#hostOf(peer), 'gossip')
   }
 
+  /** How many there are beside `but`. */
+  #peersAt(host: string, but: PeerId): number {
+    const there = this.#node.getConnections().filter(one => hostOf(one) === host)
+    const peers = new Set(there.map(one => one.remotePeer.toString()))
+    peers.delete(but)
+    return peers.size
+  }
+
   #hostOf(peer: PeerId): string {
     const [connection] = this.#node.getConnections(peerIdFromString(peer))
-    return connection === undefined ? '' : (toEndpoint(connection.remoteAddr)?.host ?? '')
+    return connection === undefined ? '' : hostOf(connection)
   }
 
   #onConnection(connection: Connection): void {
@@ -267,7 +264,7 @@ export class Libp2pNetwork implements PeerNetwork {
 
   /** Shuts a peer out when it was one offence too many. */
   #onOffence(peer: PeerId, host: string, offence: Offence): void {
-    const ms = this.#conduct.note(peer, host, offence, performance.now())
+    const ms = this.#conduct.note(peer, host, offence, performance.now(), () => this.#peersAt(host, peer))
     if (ms === 0) return
     this.#options.log.warn(
       `${peer} at ${host} is shut out for ${ms / 1000} s for what it sends (${offence}): update or stop the agent there`,
@@ -286,14 +283,16 @@ export class Libp2pNetwork implements PeerNetwork {
    * An agent known only by what others pass on. Its loopback addresses mean another machine's loopback unless we are
    * all on one, and an agent that listens on loopback alone keeps to its machine.
    */
-  #heardOf(peer: PeerId, addresses: readonly string[], alone: boolean): void {
-    const hostOf = (address: string) => toEndpoint(address)?.host ?? ''
-    const loopbackOnly = this.addresses().every(own => isLoopback(hostOf(own)))
+  #heardOf(peer: PeerId, addresses: readonly string[], source: Source): void {
+    // Who is there says itself where it is.
+    if (this.#sessions.has(peer)) return
+    const hostIn = (address: string) => toEndpoint(address)?.host ?? ''
+    const loopbackOnly = this.addresses().every(own => isLoopback(hostIn(own)))
     // Names are for people: whoever is heard could have them looked up.
     const near = addresses.filter(
-      address => isIP(hostOf(address)) !== 0 && isLoopback(hostOf(address)) === loopbackOnly,
+      address => isIP(hostIn(address)) !== 0 && isLoopback(hostIn(address)) === loopbackOnly,
     )
-    this.discovered(peer, near, alone)
+    this.discovered(peer, near, source)
   }
 
   #allowed(peer: PeerId): boolean {
@@ -307,7 +306,8 @@ export class Libp2pNetwork implements PeerNetwork {
         multiaddr(address.includes('/p2p/') ? address : address + suffix),
       )
       const connection = await this.#node.dial(targets, { signal: AbortSignal.timeout(2 * DIAL_TIMEOUT_MS) })
-      return { kind: 'connected', peer: connection.remotePeer.toString() as PeerId }
+      const address = connection.remoteAddr.decapsulate('/p2p').toString()
+      return { kind: 'connected', peer: connection.remotePeer.toString() as PeerId, address }
     } catch (error) {
       return classify(error)
     }
@@ -321,6 +321,17 @@ export class Libp2pNetwork implements PeerNetwork {
     }
     if (outcome.kind === 'failed') this.#options.log.debug(`cannot reach ${target}: ${outcome.reason}`)
     if (outcome.kind === 'self') this.#options.log.warn(`--peer ${target} ${IT_IS_SELF}`)
+  }
+
+  /** Its connection may be to an address that is no more: then nothing comes back, for a quarter of an hour. */
+  async #isSilent(peer: PeerId): Promise<boolean> {
+    const signal = AbortSignal.timeout(SILENT_MS)
+    try {
+      if (this.#connected.has(peer)) await this.#node.services.ping.ping(peerIdFromString(peer), { signal })
+      return false
+    } catch {
+      return signal.aborted
+    }
   }
 
   #onConnected(peer: PeerId): void {
@@ -346,14 +357,25 @@ export class Libp2pNetwork implements PeerNetwork {
   }
 
   #openSoon(peer: PeerId): void {
-    if (this.#stopped) return
-    setTimeout(() => void this.#open(peer), this.self < peer ? REOPEN_MS : OPEN_INSTEAD_MS).unref()
+    if (this.#stopped || this.#openSoonTimers.has(peer)) return
+    const open = () => {
+      this.#openSoonTimers.delete(peer)
+      void this.#open(peer)
+    }
+    const delayMs = this.self < peer ? REOPEN_MS : OPEN_INSTEAD_MS
+    this.#openSoonTimers.set(peer, setTimeout(open, delayMs).unref())
   }
 
   #onInbound(stream: Stream, connection: Connection): void {
     const peer = toPeerId(connection.remotePeer.toString())
-    if (peer === undefined) stream.abort(new Error('no peer id of an agent'))
-    else this.#sessions.adopt(peer, stream, connection)
+    if (peer === undefined) {
+      stream.abort(new Error('no peer id of an agent'))
+    } else if (!this.#conduct.takes('streams', peer, performance.now())) {
+      stream.abort(new Error('too many streams'))
+      this.#onOffence(peer, hostOf(connection), 'flood')
+    } else {
+      this.#sessions.adopt(peer, stream, connection)
+    }
   }
 
   #emit(event: NetworkEvent): void {
@@ -363,4 +385,8 @@ export class Libp2pNetwork implements PeerNetwork {
       this.#listener(event)
     }
   }
+}
+
+function hostOf(connection: Connection): string {
+  return toEndpoint(connection.remoteAddr)?.host ?? ''
 }

@@ -114,6 +114,8 @@ export async function makeNode(options: Libp2pOptions, site: NodeSite): Promise<
       inboundConnectionThreshold: 200,
       maxIncomingPendingConnections: 128,
       maxPeerAddrsToDial: 2 * ADDRESSES_MAX,
+      // As they are given: what a peer says of itself comes before what others say of it.
+      addressSorter: () => 0,
       dialTimeout: DIAL_TIMEOUT_MS,
       addressDialTimeout: ADDRESS_TIMEOUT_MS,
       reconnectRetries: 0,
@@ -140,7 +142,8 @@ export async function makeNode(options: Libp2pOptions, site: NodeSite): Promise<
           ],
     services: {
       identify: identify(),
-      ping: ping({ maxInboundStreams: 4 }),
+      // Two, of the monitor and of whoever asks besides: the monitor ends a connection that lets it have none.
+      ping: ping({ maxInboundStreams: 4, maxOutboundStreams: 2 }),
       pubsub: gossip(),
     },
   })

@@ -35,8 +35,8 @@ export interface SessionsPort {
   emit(event: NetworkEvent): void
   /** An agent that `peer` knows, and where. */
   onKnown(peer: PeerId, addresses: readonly string[]): void
-  /** Whether one more message of `peer` is within bounds. */
-  takes(peer: PeerId): boolean
+  /** Whether one more of these of `peer` is within bounds. */
+  takes(what: 'messages' | 'introductionsHeard' | 'introductionsSaid', peer: PeerId): boolean
   /** `peer`, at `host`, has sent what no agent sends; its stream is about to end. */
   onOffence(peer: PeerId, host: string, offence: 'malformed' | 'flood'): void
   /** Ends all streams and connections of `peer`, which dials again: gossip, too, keeps to the oldest connection. */
@@ -82,6 +82,12 @@ export class Sessions {
     return this.#current.has(peer)
   }
 
+  /** What `peer` has said of itself last, if it has joined. */
+  loadOf(peer: PeerId): Load | undefined {
+    const session = this.#current.get(peer)
+    return session?.joined === true ? session.hello?.load : undefined
+  }
+
   send(peer: PeerId, message: PeerMessage): boolean {
     const session = this.#current.get(peer)
     return session?.joined === true && session.stream.send(message)
@@ -119,7 +125,7 @@ export class Sessions {
 
   #onMessage(session: Session, message: PeerMessage): void {
     const { peer } = session
-    if (!this.#port.takes(peer)) {
+    if (!this.#port.takes('messages', peer)) {
       session.flooded = true
       session.stream.refuse('too many messages')
       return
@@ -129,8 +135,8 @@ export class Sessions {
         this.#onHello(session, message.instance, message.load)
         return
       case 'known':
-        // Once: it costs a dial each.
-        if (session.introduced) return
+        // It costs a dial each.
+        if (session.introduced || !this.#port.takes('introductionsHeard', peer)) return
         session.introduced = true
         for (const each of message.agents) this.#port.onKnown(each.peer, each.addresses)
         return
@@ -187,7 +193,8 @@ export class Sessions {
         ? []
         : [{ peer: one.peer, addresses: one.hello.load.addresses }],
     )
-    if (agents.length > 0) session.stream.send({ kind: 'known', agents: agents.slice(-KNOWN_MAX) })
+    if (agents.length > 0 && this.#port.takes('introductionsSaid', peer))
+      session.stream.send({ kind: 'known', agents: agents.slice(-KNOWN_MAX) })
     this.#port.emit({ kind: 'joined', peer, load, host })
   }
 

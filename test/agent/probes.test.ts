@@ -23,6 +23,7 @@ class Side {
   readonly sent: { to: PeerId; message: ProbeMessage }[] = []
   pager: PagerConnection | undefined
   alive = true
+  others: readonly PeerId[] = []
   now = 0
   readonly probes: Probes
 
@@ -31,7 +32,7 @@ class Side {
       self,
       pagers: { isAlive: () => this.alive },
       send: (to, message) => this.sent.push({ to, message: message as ProbeMessage }) > 0,
-      joined: () => [A, B, C],
+      joined: () => [A, B, C, ...this.others],
       pagerOf: () => this.pager,
       answers: pagerAnswers(systemClock),
       rng: systemRng,
@@ -130,6 +131,38 @@ test('one peer gets so many answers a second and no more; others are not held up
   flood(A, 1)
   await sleep(20)
   t.is(b.sent.length, 1)
+})
+
+test('what others have an agent ask a peer leaves it answers for its own questions, and room to wait for them', async t => {
+  const [a, b] = [new Side(A), new Side(B)]
+  b.pager = new FakeConnection(fakePager())
+  const askers = ['x', 'y', 'z'] as PeerId[]
+  a.others = askers
+  const states: PagerState[] = []
+  a.probes.ask({ peer: C, processId, leaseId: 7 }, state => states.push(state))
+  const toC = a.sent.splice(0)[0]?.message.probeId ?? 0
+  for (let second = 0; second < 20; second++) {
+    a.now = b.now = second * 1_000
+    if (second === 4) a.probes.onMessage(C, { kind: 'probe-answer', probeId: toC, state: 'runs' })
+    for (const asker of askers)
+      for (let probeId = 0; probeId < 300; probeId++) {
+        a.probes.onMessage(asker, { kind: 'probe-for', probeId, peer: B, processId, leaseId: 7 })
+        a.probes.onMessage(asker, {
+          kind: 'probe-for',
+          probeId,
+          peer: `${probeId}` as PeerId,
+          processId,
+          leaseId: 7,
+        })
+      }
+    const passedOn = a.sent.filter(({ to }) => to === B).length
+    t.true(passedOn > 0 && passedOn <= 64, `${passedOn} passed on`)
+    t.is(a.sent.length, passedOn)
+    for (let i = 0; i < 128; i++)
+      a.probes.ask({ peer: B, processId, leaseId: 7 }, state => states.push(state))
+    await settle([a, b])
+    t.is(states.length, (second + 1) * 128 + (second >= 4 ? 1 : 0))
+  }
 })
 
 test('agents: a pager that ends without a word is attested, by its lease; one that stalls is waited for', async t => {

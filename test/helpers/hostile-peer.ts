@@ -85,6 +85,12 @@ export class HostilePeer {
     await this.send({ kind: 'hello', instance: this.#twins.instance, load: this.#load })
   }
 
+  /** A new stream, with a hello, in place of the one there is. */
+  async reopen(): Promise<void> {
+    this.#stream?.abort(new Error('another one'))
+    await this.open()
+  }
+
   async send(message: PeerMessage): Promise<void> {
     await this.sendFrame(encodeMessage(message))
   }

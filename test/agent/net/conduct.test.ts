@@ -11,7 +11,7 @@ import test, { type ExecutionContext } from 'ava'
 import { encode } from 'cborg'
 import { newKey, setKey } from '../../../agent/key.js'
 import type { PeerId } from '../../../agent/machines/types.js'
-import { Conduct } from '../../../agent/net/conduct.js'
+import { Conduct, type Rated } from '../../../agent/net/conduct.js'
 import { Libp2pNetwork } from '../../../agent/net/libp2p.js'
 import { encodeLoad, MESSAGE_BYTES_MAX } from '../../../agent/net/messages.js'
 import { count, loadOf, numbered, WatchedAgent } from '../../conformance/peer-network-agent.js'
@@ -21,6 +21,7 @@ import { PATIENCE_MS, QUIET } from './real-bench.js'
 
 const SOMEBODY = '12D3KooWsomebody' as PeerId
 const FLOOD = 10_000
+const ALONE = () => 0
 /** As gossipsub is by itself, more than 14 would be shut out. */
 const MANY = 18
 const SCORES_SEEN_MS = 2_500
@@ -28,7 +29,7 @@ const GROWTH_BYTES_MAX = 300 << 20
 
 test('five offences within a minute shut a peer out, each time for twice as long, an hour at most', t => {
   const conduct = new Conduct()
-  const note = (now: number) => conduct.note(SOMEBODY, '10.0.0.1', 'malformed', now)
+  const note = (now: number) => conduct.note(SOMEBODY, '10.0.0.1', 'malformed', now, ALONE)
   t.deepEqual([0, 1, 2, 3].map(note), [0, 0, 0, 0])
   t.is(note(4), 10_000)
   t.true(conduct.isShutOut(SOMEBODY, 10_003))
@@ -50,17 +51,41 @@ test('five offences within a minute shut a peer out, each time for twice as long
 test('rates refill, addresses of who is shut out are let in slowly, and who is remembered is bounded', t => {
   const conduct = new Conduct()
   let taken = 0
-  while (conduct.takesMessage(SOMEBODY, 0)) taken++
+  while (conduct.takes('messages', SOMEBODY, 0)) taken++
   t.is(taken, 2_000)
-  t.true(conduct.takesMessage(SOMEBODY, 2))
-  t.false(conduct.takesMessage(SOMEBODY, 2))
-  for (let i = 0; i < 5; i++) conduct.note(SOMEBODY, '10.0.0.1', 'flood', 0)
+  t.true(conduct.takes('messages', SOMEBODY, 2))
+  t.false(conduct.takes('messages', SOMEBODY, 2))
+  for (let i = 0; i < 5; i++) conduct.note(SOMEBODY, '10.0.0.1', 'flood', 0, ALONE)
   t.is(Array.from({ length: 100 }, () => conduct.admits('10.0.0.1', 1)).filter(Boolean).length, 5)
   t.true(conduct.admits('10.0.0.2', 1))
   t.true(conduct.admits('10.0.0.1', 10_001))
-  for (let i = 0; i < 1_024; i++) conduct.takesMessage(`p${i}` as PeerId, 2)
+  for (let i = 0; i < 1_024; i++) conduct.takes('messages', `p${i}` as PeerId, 2)
   t.false(conduct.isShutOut(SOMEBODY, 3), 'forgotten')
   t.deepEqual(conduct.counts, { malformed: 0, flood: 5, gossip: 0, connections: 0 })
+})
+
+test('streams and lists of agents are for a peer to have a few at a time; each kind has a rate of its own', t => {
+  const conduct = new Conduct()
+  const taken = (what: Rated, now: number) =>
+    Array.from({ length: 10_000 }, () => conduct.takes(what, SOMEBODY, now)).filter(Boolean).length
+  t.is(taken('streams', 0), 20)
+  t.is(taken('streams', 1_000), 5)
+  t.is(taken('introductionsHeard', 0), 4)
+  t.is(taken('introductionsHeard', 61_000), 1)
+  t.is(taken('passedOn', 0), 2_000)
+  t.is(taken('messages', 0), 2_000)
+})
+
+test('an address where others were connected beside who is shut out is let in more often', t => {
+  for (const [neighbours, perSecond] of [
+    [0, 5],
+    [2, 15],
+    [400, 20],
+  ] as const) {
+    const conduct = new Conduct()
+    for (let i = 0; i < 5; i++) conduct.note(SOMEBODY, '10.0.0.1', 'malformed', 0, () => neighbours)
+    t.is(Array.from({ length: 100 }, () => conduct.admits('10.0.0.1', 0)).filter(Boolean).length, perSecond)
+  }
 })
 
 /** Two agents that have joined, and a peer that has joined the first. */
@@ -141,6 +166,26 @@ test.serial('a flood of messages that mean nothing shuts its sender out', async 
   t.true(said < 4 * FLOOD)
   await expectUnharmed('flood')
 })
+
+test.serial(
+  'one stream after the other shuts its owner out, and is not told each time who is known',
+  async t => {
+    const { a, hostile, expectUnharmed } = await scene(t)
+    let opened = 0
+    await until(
+      'shut out',
+      () => {
+        if (opened++ < 1_000) void hostile.reopen().catch(() => {})
+        return a.network.refused.shutOuts > 0
+      },
+      PATIENCE_MS,
+    )
+    const told = hostile.received.filter(message => message.kind === 'known').length
+    t.log(`${opened} opened, told ${told} times, ${JSON.stringify(a.network.refused)}`)
+    t.true(told <= 5)
+    await expectUnharmed('flood')
+  },
+)
 
 test.serial('too many connections shut their owner out', async t => {
   const { a, hostile, expectUnharmed } = await scene(t)

@@ -3,12 +3,12 @@
  * another port, and on interfaces and addresses that come and go. Where nothing is published, gossip tells of nobody.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { PrivateKey } from '@libp2p/interface'
 import test, { type ExecutionContext } from 'ava'
 import { newKey } from '../../../agent/key.js'
 import type { PeerId } from '../../../agent/machines/types.js'
-import { Dialer, type DialOutcome } from '../../../agent/net/dialer.js'
 import { Libp2pNetwork } from '../../../agent/net/libp2p.js'
 import { count, loadOf, WatchedAgent } from '../../conformance/peer-network-agent.js'
 import { TestCluster } from '../../helpers/cluster.js'
@@ -37,10 +37,10 @@ class Scene {
     const network = await Libp2pNetwork.start({ ...rest, identity, peers: [] })
     const addresses = network.addresses()
     network.publish({ ...load, addresses })
-    for (const peer of peers) network.discovered(...split(peer))
+    for (const peer of peers) network.discovered(...split(peer), 'lan')
     const agent = new WatchedAgent(network)
     this.#t.teardown(() => agent.stop())
-    return { agent, address: `${addresses[0]}/p2p/${agent.self}` }
+    return { agent, network, address: `${addresses[0]}/p2p/${agent.self}` }
   }
 }
 
@@ -68,83 +68,51 @@ test('two agents that know the same third one meet, and again when one is back o
   t.deepEqual([...a.agent.faults, ...b.agent.faults, ...again.agent.faults], [])
 })
 
-test('a new address is tried at once, however long the pause for the old one is', async t => {
-  const tried: string[] = []
-  const outcomes: ((outcome: DialOutcome) => void)[] = []
-  const dialer = new Dialer({
-    self: 'a' as PeerId,
-    isConnected: () => false,
-    dial: addresses => {
-      tried.push(addresses.join(' '))
-      return new Promise(resolve => outcomes.push(resolve))
-    },
-    onOutcome: () => {},
-    onMoved: () => {},
-  })
-  t.teardown(() => dialer.stop())
-  dialer.addDiscovered('b' as PeerId, ['/old'])
-  outcomes.shift()?.({ kind: 'failed', reason: '' })
-  // Nothing else is to come in between: the pause is 200 ms.
-  for (let turn = 0; turn < 10; turn++) await null
-  dialer.addDiscovered('b' as PeerId, ['/old'])
-  t.deepEqual(tried, ['/old'])
-  dialer.addDiscovered('b' as PeerId, ['/new'])
-  t.deepEqual(tried, ['/old', '/new /old'])
+test('an agent that is kept out does not dial all the time', async t => {
+  const key = newKey()
+  t.timeout(2 * PATIENCE_MS)
+  const [one, two] = await Promise.all([generateKeyPair('Ed25519'), generateKeyPair('Ed25519')])
+  const start = async (name: string, identity: PrivateKey, peers: string[], allow: PeerId[]) => {
+    const load = loadOf(name, 1, 1)
+    const network = await Libp2pNetwork.start({
+      identity,
+      key,
+      listen: LISTEN,
+      peers,
+      allow,
+      load,
+      log: QUIET,
+    })
+    const agent = new WatchedAgent(network)
+    t.teardown(() => agent.stop())
+    return { network, agent }
+  }
+  const nobody = '12D3KooWEBAKjPYRLa1b1vd1Gsq86sLbCPkwNBRnhoDmKfXL1FQe' as PeerId
+  const a = await start('a', one, [], [nobody])
+  const b = await start('b', two, a.network.addresses(), [])
+  const refused = () => a.agent.events.filter(event => event.kind === 'stranger').length
+  await until('refused', () => refused() >= 3, PATIENCE_MS)
+  const before = refused()
+  await sleep(3_000)
+  t.log(`${refused() - before} times in three seconds`)
+  t.true(refused() - before <= 6)
+  t.is(count(b.agent, 'joined', a.agent.self), 0)
 })
 
-test('few are dialled at a time, and who does not answer stands in nobody’s way', async t => {
-  const outcomes = new Map<string, (outcome: DialOutcome) => void>()
-  const connected = new Set<string>()
-  let atOnceMost = 0
-  const dialer = new Dialer({
-    self: 'a' as PeerId,
-    isConnected: peer => connected.has(peer),
-    dial: (_, peer = '' as PeerId) => {
-      const ended = new Promise<DialOutcome>(resolve => outcomes.set(peer, resolve))
-      atOnceMost = Math.max(atOnceMost, outcomes.size)
-      return ended
-    },
-    onOutcome: () => {},
-    onMoved: () => {},
-  })
-  t.teardown(() => dialer.stop())
-  const end = (peer: string, outcome: DialOutcome) => {
-    const resolve = outcomes.get(peer)
-    outcomes.delete(peer)
-    resolve?.(outcome)
-  }
-  const dead = ['b1', 'b2', 'b3', 'b4', 'b5']
-  for (const peer of dead) dialer.addDiscovered(peer as PeerId, ['/dead'])
-  for (const peer of dead) {
-    await until(peer, () => outcomes.has(peer), PATIENCE_MS)
-    end(peer, { kind: 'failed', reason: '' })
-  }
-  await until('two of them are tried again', () => outcomes.size === 2, PATIENCE_MS)
-  for (let i = 0; i < 20; i++) dialer.addDiscovered(`c${i}` as PeerId, ['/there'])
+test('whatever is said of where a connected agent is, by itself or by others, its connection stays', async t => {
+  const scene = new Scene(t)
+  const [one, two] = await Promise.all([generateKeyPair('Ed25519'), generateKeyPair('Ed25519')])
+  const a = await scene.start('a', one, [])
+  const b = await scene.start('b', two, [a.address])
+  await until('b', () => count(a.agent, 'joined', b.agent.self) > 0, PATIENCE_MS)
   for (let i = 0; i < 20; i++) {
-    await until(`c${i}`, () => outcomes.has(`c${i}`), PATIENCE_MS)
-    connected.add(`c${i}`)
-    end(`c${i}`, { kind: 'connected', peer: `c${i}` as PeerId })
+    for (const source of ['lan', 'gossip', 'another'] as const)
+      a.network.discovered(b.agent.self, [`/ip4/10.99.${i}.1/tcp/1`, `/ip4/10.99.${i}.2/tcp/1`], source)
+    if (i % 10 === 0) await sleep(1_000)
   }
-  t.is(atOnceMost, 4)
-})
-
-test('who is known and not there makes room for others', async t => {
-  const tried = new Set<string>()
-  const dialer = new Dialer({
-    self: 'a' as PeerId,
-    isConnected: peer => peer === 'p0',
-    dial: ([address = '']) => {
-      tried.add(address)
-      return Promise.resolve({ kind: 'failed', reason: '' })
-    },
-    onOutcome: () => {},
-    onMoved: () => {},
-  })
-  t.teardown(() => dialer.stop())
-  for (let i = 0; i < 1_100; i++) dialer.addDiscovered(`p${i}` as PeerId, [`/${i}`])
-  await until('the last one is tried', () => tried.has('/1099'), PATIENCE_MS)
-  t.false(tried.has('/0'), 'there already')
+  await sleep(3_000)
+  t.is(count(a.agent, 'lost', b.agent.self), 0)
+  t.is(count(b.agent, 'lost', a.agent.self), 0)
 })
 
 const missing = namespacesMissing()
