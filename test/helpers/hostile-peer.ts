@@ -32,6 +32,8 @@ export class HostilePeer {
   readonly #load: Load
   readonly #twins: Twins
   #stream: Stream | undefined
+  #comingAgain: Promise<void> | undefined
+  #stopped = false
   #frames: LengthPrefixedStream<Stream> | undefined
 
   private constructor(node: Node, address: string, load: Load, twins: Twins, again: () => Promise<Node>) {
@@ -82,7 +84,8 @@ export class HostilePeer {
     this.#stream = stream
     this.#frames = frames
     void this.#read(frames)
-    await this.send({ kind: 'hello', instance: this.#twins.instance, load: this.#load })
+    const hello = { kind: 'hello', instance: this.#twins.instance, load: this.#load } as const
+    await frames.write(encodeMessage(hello)).catch(() => {})
   }
 
   /** A new stream, with a hello, in place of the one there is. */
@@ -108,6 +111,8 @@ export class HostilePeer {
   }
 
   async stop(): Promise<void> {
+    this.#stopped = true
+    await this.#comingAgain?.catch(() => {})
     await this.#node.stop()
   }
 
@@ -131,9 +136,18 @@ export class HostilePeer {
     await this.#node.dial(multiaddr(this.#address), { force: true })
   }
 
+  /** One at a time, whoever asks: each may start a node. */
+  #openAgain(): Promise<void> {
+    this.#comingAgain ??= this.#comeAgain().finally(() => {
+      this.#comingAgain = undefined
+    })
+    return this.#comingAgain
+  }
+
   /** Comes as somebody else where it is shut out. */
-  async #openAgain(): Promise<void> {
+  async #comeAgain(): Promise<void> {
     await sleep(REOPEN_MS)
+    if (this.#stopped) return
     try {
       await this.open()
     } catch {
