@@ -300,12 +300,12 @@ class Agent implements AgentService {
       this.#onFailure(this.#failure)
       return
     }
+    if (event.kind === 'joined') this.#distances?.onJoined(event.peer) // the homes are to know nothing old
     this.#feed(event)
     if (event.kind === 'joined') {
       this.#options.log.info(`${event.load.name} has joined (${event.host})`)
       for (const home of this.#homes?.all() ?? []) home.onJoined(event.peer)
       this.#lending?.onJoined(event.peer)
-      this.#distances?.onJoined(event.peer)
     }
   }
 

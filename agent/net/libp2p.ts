@@ -183,7 +183,7 @@ export class Libp2pNetwork implements PeerNetwork {
 
   /** A peer from which nothing is heard: its connection is given up unless a ping comes back over it. */
   check(peer: PeerId): void {
-    this.#whereabouts.doubt(peer)
+    if (!this.#stopped) this.#whereabouts.doubt(peer)
   }
 
   async stop(): Promise<void> {
@@ -368,8 +368,8 @@ export class Libp2pNetwork implements PeerNetwork {
 
   #onInbound(stream: Stream, connection: Connection): void {
     const peer = toPeerId(connection.remotePeer.toString())
-    if (peer === undefined) {
-      stream.abort(new Error('no peer id of an agent'))
+    if (peer === undefined || this.#stopped) {
+      stream.abort(new Error('nobody to talk to'))
     } else if (!this.#conduct.takes('streams', peer, performance.now())) {
       stream.abort(new Error('too many streams'))
       this.#onOffence(peer, hostOf(connection), 'flood')
@@ -380,7 +380,8 @@ export class Libp2pNetwork implements PeerNetwork {
 
   #emit(event: NetworkEvent): void {
     if (this.#listener === undefined) {
-      if (this.#early.length < CONNECTIONS_MAX) this.#early.push(event)
+      const isPing = event.kind === 'message' && (event.message.kind === 'ping' || event.message.kind === 'pong')
+      if (!isPing && this.#early.length < CONNECTIONS_MAX) this.#early.push(event)
     } else {
       this.#listener(event)
     }

@@ -61,10 +61,11 @@ export function onPages(
   if (answers.length > 0) s.send(from, false, { type: 'pages', metas: answers, kept: false })
   if (s.self !== HOME && from !== HOME) tellHomeOf(s, came)
   for (const { page, demanded } of came) {
-    if (s.peek(page).state !== 'resident') continue
-    if (demanded) s.startHold(page)
-    checkWatched(s, page)
-    retryDeferred(s, page)
+    if (s.peek(page).state === 'resident') {
+      if (demanded) s.startHold(page)
+      checkWatched(s, page)
+    }
+    retryDeferred(s, page) // also if it has left again, with an answer to somebody who waited for another one
   }
 }
 
@@ -126,8 +127,11 @@ export function onDrop(s: State, frame: PageFrame & { type: 'drop' }): void {
   }
 }
 
-/** A node owns these: it says so itself, or one that gave them to it and has lost the lane to it. */
-export function onOwnerNote(s: State, frame: PageFrame & { type: 'owner' }): void {
+/**
+ * A node owns these: it says so itself, or one that gave them to it, that is where they are known to be, and has lost the
+ * lane to it.
+ */
+export function onOwnerNote(s: State, from: NodeIndex, frame: PageFrame & { type: 'owner' }): void {
   const { owner } = frame
   if (s.self !== HOME || owner === HOME) return
   for (let i = 0; i < frame.count; i++) {
@@ -135,6 +139,7 @@ export function onOwnerNote(s: State, frame: PageFrame & { type: 'owner' }): voi
     const entry = s.entry(page)
     const asked = entry.state === 'in-flight' && entry.where !== owner
     if ((entry.state !== 'remote' && !asked) || entry.version >= frame.version) continue
+    if (owner !== from && entry.where !== from) continue
     const demanded = asked && !entry.prefetched
     s.noteRemote(entry, owner, frame.version)
     if (demanded) askOn(s, page, owner)

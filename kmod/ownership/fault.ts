@@ -147,10 +147,13 @@ interface Asking {
   readonly asked: NodeIndex
 }
 
-/** Home where the table says nothing. */
+/**
+ * Home where the table says nothing. Of a page of which it has never heard no hint is believed either: a node that joins
+ * has not been told of what ended before.
+ */
 function whomToAsk(s: State, page: PageNumber, { state, where, version }: Readonly<Page>): Asking {
   const known = state === 'remote' ? where : HOME
-  const hinted = s.self === HOME ? undefined : s.hints.owner(page, version, s.peers)
+  const hinted = s.self === HOME || version === 0 ? undefined : s.hints.owner(page, version, s.peers)
   return { known, asked: hinted ?? known }
 }
 

@@ -162,7 +162,7 @@ export class Ownership {
         case 'drop':
           return onDrop(s, frame)
         case 'owner':
-          return onOwnerNote(s, frame)
+          return onOwnerNote(s, from, frame)
       }
     })
   }

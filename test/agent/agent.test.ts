@@ -37,7 +37,8 @@ test('a home pager gets lanes to the pagers of two peers, which are told who tak
     [1, 'c', '127.0.0.1', 4096],
     [2, 'b', '127.0.0.1', 4096],
   ])
-  const [first, second] = world.peers()
+  // In the order of their numbers, whichever was started first.
+  const [first, second] = ['c', 'b'].map(name => world.peers().find(peer => peer.describe.nodeName === name))
   t.is(first?.host, '127.0.0.1')
   if (first === undefined || second === undefined) return t.fail()
   await until('b is known to c', () => cluster.log.length > 0 && first.accepting.size > 0)

@@ -152,6 +152,7 @@ class Engine {
   // engine_overdue.cpp
   bool waits_for(uint64_t page) const;
   void note_wait(uint64_t page, uint64_t asked_at_ns = 0);
+  Asked& asked_at(uint64_t page);
   // engine_hints.cpp
   void look_on();
   Asking whom_to_ask(uint64_t page, const PageEntry& e);
@@ -193,7 +194,7 @@ class Engine {
   void arrived(uint64_t page, bool demanded);
   void on_file_pages(const Frame& frame);
   void apply_drop(const FrameHeader& header);
-  void on_owner_note(const FrameHeader& header);
+  void on_owner_note(uint16_t from, const FrameHeader& header);
   void start_hold(uint64_t page);
   // engine_evict.cpp
   int64_t room() const {

@@ -38,7 +38,7 @@ bool Engine::accept(const PageMeta& meta, uint16_t) {
 void Engine::arrived(uint64_t page, bool demanded) {
   if (demanded) {
     start_hold(page);
-    Asked& asked = asked_[page % asked_.size()];
+    Asked& asked = asked_at(page);
     if (asked.page == page) {
       if (asked.at_ns != 0) counters_.pull_ns.add(now_ns() - asked.at_ns);
       asked = {};
@@ -111,8 +111,12 @@ void Engine::on_pages(Node& node, const Frame& frame, bool asked) {
   placed_since_age_ += here.size();
   note_peak();
   if (config_.self != kHome && node.index != kHome) tell_home_of(here);
-  for (const auto& [page, demanded] : here)
-    if (table_.peek(page).state() == PageState::resident) arrived(page, demanded);
+  for (const auto& [page, demanded] : here) {
+    if (table_.peek(page).state() == PageState::resident)
+      arrived(page, demanded);
+    else
+      retry_if_deferred(page);  // it has left again, with an answer to somebody who waited for another one
+  }
 }
 
 // Home has not seen these move.
@@ -232,15 +236,18 @@ void Engine::apply_drop(const FrameHeader& header) {
   }
 }
 
-// A node owns these: it says so itself, or one that gave them to it and has lost the lane to it.
-void Engine::on_owner_note(const FrameHeader& header) {
+// A node owns these: it says so itself, or one that gave them to it, that is where they are known to be, and
+// has lost the lane to it.
+void Engine::on_owner_note(uint16_t from, const FrameHeader& header) {
   const auto owner = static_cast<uint16_t>(header.argument);
   if (config_.self != kHome || header.argument >= kNodesMax || owner == kHome) return;
   for (uint64_t page = header.page; page < header.page + std::min<uint64_t>(header.count, kMaxPagesPerFrame);
        page++) {
+    if (table_.peek(page).state() == PageState::untouched) continue;
     PageEntry& e = table_.entry(page);
     const bool asked = e.state() == PageState::in_flight && e.asked() != owner;
     if ((e.state() != PageState::remote && !asked) || e.version >= header.version) continue;
+    if (owner != from && (asked ? e.asked() : e.where) != from) continue;
     const bool demanded = asked && !e.prefetched;
     leave_remote(e);
     note_remote(e, owner, header.version);

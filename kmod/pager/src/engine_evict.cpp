@@ -362,17 +362,20 @@ uint64_t Engine::on_node_down(Node& node) {
   FrameHeader note;
   note.argument = node.index;
   const auto tell = [&] {
-    if (Node* home = lanes_.find(kHome); note.count > 0 && home != nullptr && !node.left)
+    const bool is_news = note.count > 0 && (!node.left || node.left_with_pages);
+    if (Node* home = lanes_.find(kHome); is_news && home != nullptr)
       lanes_.send(*home, FrameType::owner, note);
     note.count = 0;
   };
   std::vector<uint64_t> pages;
+  uint64_t asked_as_owner = 0;  // not by a hint: its answer may have been on the way
   table_.for_each_touched(0, page_of(kUserSpaceEnd), [&](uint64_t page, PageEntry& e) {
     const bool asked = e.state() == PageState::in_flight;
     if (asked && e.asked() != node.index && e.known_owner() == node.index) e.set_asked(e.asked(), kHome);
     if (!(asked ? e.asked() == node.index : e.state() == PageState::remote && e.where == node.index)) return;
     if (asked) {
       pages.push_back(page);
+      if (e.known_owner() == node.index) asked_as_owner++;
     } else if (note.count > 0 && note.page + note.count == page && note.version == e.version &&
                note.count < kMaxPagesPerFrame) {
       note.count++;
@@ -391,7 +394,7 @@ uint64_t Engine::on_node_down(Node& node) {
     memory_.wake(page, 1);
     retry_if_deferred(page);
   }
-  return pages.size();
+  return asked_as_owner;
 }
 
 }  // namespace elastic

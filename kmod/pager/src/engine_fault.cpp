@@ -168,7 +168,7 @@ void Engine::fault_remote(const FaultEvent& fault, PageEntry& e) {
     host_.want_lane(owner);
     return host_.must_go_home(page);
   }
-  if (host_.leave_for(fault, owner)) return;
+  if (!whom.by_hint() && host_.leave_for(fault, owner)) return;  // a thread goes by what is known
   if (!make_room(1)) return starve(fault);
   Prefetch::Plan plan = prefetch_.on_fault(page);
   plan.count = std::min(plan.count, static_cast<uint64_t>(std::max<int64_t>(1, room())));

@@ -30,13 +30,14 @@ void Engine::set_hints(uint64_t node, std::vector<OwnedRange> ranges) {
   hints_.set(static_cast<uint16_t>(node), std::move(ranges));
 }
 
-// Who the table says has the page, and who is asked: home where the table says nothing.
+// Who the table says has the page, and who is asked: home where the table says nothing. Of a page of which it
+// has never heard no hint is believed either: a node that joins has not been told of what ended before.
 Engine::Asking Engine::whom_to_ask(uint64_t page, const PageEntry& e) {
   const auto known = static_cast<uint16_t>(e.state() == PageState::remote ? e.where : kHome);
-  if (config_.self == kHome) return {known, known};
+  if (config_.self == kHome || e.version == 0) return {known, known};
   const auto up = [this](uint16_t node) {
     const Node* there = lanes_.find(node);
-    return there != nullptr && there->up;
+    return there != nullptr && there->up && there->synced && !there->left;
   };
   return {known, hints_.owner(page, e.version, up).value_or(known)};
 }

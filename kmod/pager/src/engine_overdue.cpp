@@ -20,8 +20,26 @@ bool Engine::waits_for(uint64_t page) const {
   return e.state() == PageState::in_flight && !e.prefetched;
 }
 
+// The page's slot, or the one that it may have. Threads of one program wait for pages at equal distances,
+// which must not all share one slot.
+Engine::Asked& Engine::asked_at(uint64_t page) {
+  constexpr uint64_t kGolden = 0x9e3779b97f4a7c15;  // Knuth's multiplicative hashing
+  constexpr size_t kTried = 8;
+  const size_t first = page * kGolden >> 56;
+  Asked* found = &asked_[first];
+  bool has_found = found->page == ~0ull || !waits_for(found->page);
+  for (size_t i = 0; i < kTried; i++) {
+    Asked& asked = asked_[(first + i) % asked_.size()];
+    if (asked.page == page) return asked;
+    if (has_found || (asked.page != ~0ull && waits_for(asked.page))) continue;
+    found = &asked;
+    has_found = true;
+  }
+  return *found;
+}
+
 void Engine::note_wait(uint64_t page, uint64_t asked_at_ns) {
-  Asked& asked = asked_[page % asked_.size()];
+  Asked& asked = asked_at(page);
   if (asked.page == page) {
     if (asked_at_ns != 0) asked.at_ns = asked_at_ns;
   } else if (asked.page == ~0ull || !waits_for(asked.page)) {
@@ -41,6 +59,10 @@ void Engine::look_for_overdue() {
     const uint64_t page = asked.page;
     asked = {};
     if (config_.self != kHome) {  // home asks for itself
+      PageEntry& e = table_.entry(page);
+      leave_remote(e);
+      note_remote(e, kHome, e.version);
+      retry_if_deferred(page);
       host_.must_go_home(page);
       continue;
     }

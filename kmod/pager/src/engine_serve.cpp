@@ -27,7 +27,7 @@ bool Engine::on_frame(Node& node, const Frame& frame) {
       return true;
     case FrameType::file_pages: on_file_pages(frame); return true;
     case FrameType::drop: apply_drop(frame.header); return true;
-    case FrameType::owner: on_owner_note(frame.header); return true;
+    case FrameType::owner: on_owner_note(node.index, frame.header); return true;
     default: return false;
   }
 }

@@ -70,10 +70,11 @@ struct Node {
   std::array<size_t, 2> kept_bounds{};  // urgent, bulk: not 0 while more than kQueueBytesMax is kept
   std::array<Heard, 2> heard{};         // urgent, bulk
   bool up = false;
-  bool hurries = true;      // on urgent lies what somebody waits for, or has lain for long enough
-  bool left = false;        // said bye: its end is no loss
-  bool synced = false;      // speaks of the same image as we do
-  uint32_t image_said = 0;  // in our hello
+  bool hurries = true;           // on urgent lies what somebody waits for, or has lain for long enough
+  bool left = false;             // said bye: its end is no loss
+  bool left_with_pages = false;  // participants, of one another: as it said then
+  bool synced = false;           // speaks of the same image as we do
+  uint32_t image_said = 0;       // in our hello
   uint64_t last_heard_us = 0;
   uint64_t waited_until_us = 0;  // it is known to stall: its silence is no loss before then
   uint64_t runs_until_us = 0;    // it is known to run: what is silent is the connections

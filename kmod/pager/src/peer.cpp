@@ -81,9 +81,11 @@ int Peer::run() {
 void Peer::stop(const std::string& reason, int status) {
   if (loop_.stopped()) return;
   exit_status_ = status;
-  FrameHeader bye;
-  bye.argument = pages_lost_ ? 1 : 0;
   for (auto& [index, node] : lanes_->all()) {
+    FrameHeader bye;
+    // Home knows what was here, but for what was lost; others may be the only ones that know of what they
+    // gave.
+    bye.argument = pages_lost_ || (index != kHome && !engine_->empty()) ? 1 : 0;
     if (index != kHome) lanes_->acknowledge(*node);
     lanes_->send_text(*node, FrameType::bye, reason, bye);
   }
@@ -218,7 +220,10 @@ void Peer::on_frame(Node& node, const Frame& frame, bool bulk) {
     throw Failure(format("%s pushed pages far beyond the lease", node.name.c_str()));
   if (type == FrameType::drop && frame.header.argument != 0 && node.index != kHome) return;
   if (node.index == kHome) return on_home_frame(node, frame);
-  if (type == FrameType::bye) node.left = true;
+  if (type == FrameType::bye) {
+    node.left = true;
+    node.left_with_pages = frame.header.argument != 0;
+  }
   if (type == FrameType::ack && bulk) lanes_->take_acknowledgement(node, frame);
   if (type == FrameType::get || type == FrameType::pages || type == FrameType::push)
     engine_->on_frame(node, frame);

@@ -12,7 +12,10 @@ constexpr uint64_t kBeyondLeaseMax = 4096;
 // For 2 MiB of which a page has been here: two pages of the table, and one of the shell's translations.
 constexpr uint64_t kChunkBytes = 3 * kPageBytes;
 constexpr uint64_t kTablesBytesMax = 64 << 20;
-constexpr uint64_t kTablesShare = 16;
+// And three eighths of what is lent: what 64 nodes that lend as much need, all of it in use.
+constexpr uint64_t kTablesShare = 3, kTablesOf = 8;
+// What an honest run may touch until home has read that it is too much.
+constexpr uint64_t kTablesLateBytes = 128 << 20;
 }  // namespace
 
 void Peer::update_lease(const ControlMessage& message) {
@@ -69,7 +72,10 @@ uint64_t Peer::pages_bound() const { return 2 * pages_allowed_ + kBeyondLeaseMax
 // pager.
 void Peer::watch_tables() {
   const uint64_t bytes = table_.touched_chunks() * kChunkBytes;
-  if (draining_ || bytes <= kTablesBytesMax + lease_pages_ * kPageBytes / kTablesShare) return;
+  const uint64_t lent = std::max(lease_pages_, pages_allowed_) * kPageBytes;
+  const uint64_t bound = kTablesBytesMax + lent / kTablesOf * kTablesShare;
+  if (bytes > 2 * bound + kTablesLateBytes) throw Failure("page tables have grown far beyond the lease");
+  if (draining_ || bytes <= bound) return;
   control_->log(LogLevel::warning, format("%lu MiB for page tables, beside what is lent", bytes >> 20));
   start_draining();
 }

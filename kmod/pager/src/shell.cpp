@@ -30,7 +30,7 @@ namespace {
 constexpr uid_t kNobody = 65534;
 // Users that nothing else is: above those of containers, below those that systemd keeps for foreign trees
 // (https://systemd.io/UIDS-GIDS). The pager's pid makes it one that no other shell process is, either.
-constexpr uid_t kGuestUsers = 2'000'000'000;
+constexpr uid_t kGuestUsers = 2'001'000'000;
 constexpr int kNamespaces = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
 constexpr uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;

@@ -45,6 +45,12 @@ void test_a_hint_is_not_waited_for(const std::string& directory) {
   s.drive_until([&] { return s.seen[FrameType::pages] == 3; });  // the one that waited
   CHECK(s.answered_word(FrameType::pages) == 77);
   s.engine.set_hints(3, {{kPage, 8, 9}});
+  FrameHeader drop;  // without it the page is one of which this node has never heard
+  drop.page = kPage + 1;
+  drop.count = 1;
+  drop.version = 4;
+  s.send(*s.urgent, FrameType::drop, drop);
+  s.drive_until([&] { return s.table.peek(kPage + 1).version == 4; });
   s.fault(kPage + 1);
   s.drive_until([&] { return s.seen[FrameType::get] == 1; });
   CHECK(s.last[FrameType::get].first.flags == kByHint);

@@ -248,7 +248,7 @@ void test_lookup(const std::string& dir, uint64_t seed, uint64_t rounds) {
 
 void test_facts(const std::string&, uint64_t, uint64_t) {
   const std::string json = elastic::facts_json();
-  for (const char* part : {"\"protocolVersion\":2", "\"arch\":\"x86_64\"", "\"pageSize\":4096",
+  for (const char* part : {"\"protocolVersion\":3", "\"arch\":\"x86_64\"", "\"pageSize\":4096",
                            "\"xcr0\":\"0x", "\"cpuFeatures\":[\"sse3\"", "\"cx16\"", "\"kernel\":\""}) {
     check(json.find(part) != std::string::npos, std::string(part) + " is not in " + json);
   }
