@@ -380,7 +380,8 @@ export class Libp2pNetwork implements PeerNetwork {
 
   #emit(event: NetworkEvent): void {
     if (this.#listener === undefined) {
-      const isPing = event.kind === 'message' && (event.message.kind === 'ping' || event.message.kind === 'pong')
+      const isPing =
+        event.kind === 'message' && (event.message.kind === 'ping' || event.message.kind === 'pong')
       if (!isPing && this.#early.length < CONNECTIONS_MAX) this.#early.push(event)
     } else {
       this.#listener(event)
