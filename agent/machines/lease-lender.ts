@@ -307,8 +307,9 @@ export class LeaseLender {
     if (promised <= pages) return []
     const effects: LenderEffect[] = []
     for (const lease of this.#leases.values()) {
-      if (lease.state === 'releasing') continue
-      lease.pages = Math.floor((lease.pages * pages) / promised)
+      const shrunk = Math.floor((lease.pages * pages) / promised)
+      if (lease.state === 'releasing' || shrunk === lease.pages) continue
+      lease.pages = shrunk
       if (lease.state === 'starting') continue // the grant will say so
       effects.push({
         kind: 'update',
@@ -335,7 +336,7 @@ export class LeaseLender {
     return [{ kind: 'update', lease: { ...lease }, terms: termsOf(lease), reason: 'it is nearly used up' }]
   }
 
-  /** A pager that was running before this agent: it counts whether or not it fits. */
+  /** A pager that was running before this agent: it counts, and with the next tick all of them fit. */
   #onRestored(lease: HeldLease, epoch: number, now: number): LenderEffect[] {
     if (this.#leases.has(lease.processId)) return []
     this.#leases.set(lease.processId, { ...lease, state: 'active', since: now, told: 'no' })
@@ -356,7 +357,7 @@ export class LeaseLender {
   }
 
   #onTick(now: number): LenderEffect[] {
-    const effects: LenderEffect[] = []
+    const effects = this.#onCapacity(this.#capacityPages)
     for (const lease of this.#leases.values()) {
       const waitedMs = now - lease.since
       const { processId } = lease

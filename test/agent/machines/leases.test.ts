@@ -270,3 +270,26 @@ test('a released pager ends by itself first; one whose home is known to have end
   t.like(lender.onEvent({ kind: 'tick' }, 3_100), [{ kind: 'kill', processId: orphan }])
   t.like(lender.onEvent({ kind: 'tick' }, 4_100), [{ kind: 'terminate', processId: cutOff }])
 })
+
+test('leases that an agent finds when it comes back are more than it lends: with the next tick they fit, and are told once', t => {
+  const lender = new LeaseLender(FACTS, 6_000)
+  for (const [i, pages] of [4_500, 1_600].entries()) {
+    const known = {
+      program: 'sort',
+      homeName: 'home',
+      node: 1,
+      residentPages: 0,
+      threads: 64,
+      state: 'active',
+    } as const
+    const whose = { peer: peers[i] as PeerId, processId: ids[i] as ProcessId, leaseId: i }
+    lender.onEvent({ kind: 'restored', lease: { ...known, ...whose, pages, pagesMax: 6_000 }, epoch: 1 }, 0)
+  }
+  const effects = lender.onEvent({ kind: 'tick' }, 500)
+  t.deepEqual(
+    effects.map(effect => effect.kind),
+    ['update', 'update'],
+  )
+  t.true(lender.promised.promisedPages <= 6_000)
+  t.deepEqual(lender.onEvent({ kind: 'tick' }, 1_000), [])
+})
