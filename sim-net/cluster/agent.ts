@@ -4,7 +4,8 @@
  */
 
 import type { Context } from '../../agent/executor/context.js'
-import { HomeProcess } from '../../agent/executor/home.js'
+import { dispatch } from '../../agent/executor/dispatch.js'
+import { type HomeMessage, HomeProcess } from '../../agent/executor/home.js'
 import { OwnershipNews } from '../../agent/executor/ownership-news.js'
 import { Probes } from '../../agent/executor/probes.js'
 import type { Participant } from '../../agent/machines/lease-home.js'
@@ -215,44 +216,24 @@ export class ClusterAgent {
 
   #onMessage(peer: PeerId, message: PeerMessage): void {
     this.messages++
-    switch (message.kind) {
-      case 'hello':
-      case 'known':
-      case 'twin-seen':
-      case 'twin-claim':
-      case 'twin-told':
-        return
-      case 'leaving':
-        this.#feed({ kind: 'leaving', peer })
-        return
-      case 'grant':
-      case 'refuse':
-      case 'lease-update': {
-        const { processId } = message
-        const home = this.#homes.get(processId)
-        if (home !== undefined) home.onMessage(peer, message)
-        else if (message.kind === 'grant')
-          this.#net.send(peer, { kind: 'release', processId, leaseId: message.leaseId, homeEnded: false })
-        return
-      }
-      case 'pager-ended':
-        this.#homes.get(message.processId)?.onMessage(peer, message)
-        this.lending.onMessage(peer, message)
-        return
-      case 'probe':
-      case 'probe-for':
-      case 'probe-answer':
-        this.#context.probes.onMessage(peer, message)
-        return
-      case 'ping':
-      case 'pong':
-        return // how far away others are is not measured here: all are near
-      case 'owned':
-        this.#context.ownership.onHeard(peer, message.summaries)
-        return
-      default:
-        this.lending.onMessage(peer, message)
+    const { probes, ownership } = this.#context
+    const onLeaving = () => this.#feed({ kind: 'leaving', peer })
+    // How far away others are is not measured here: all are near.
+    const hearers = {
+      onLeaving,
+      homes: { onMessage: this.#onHomeMessage },
+      probes,
+      distances: undefined,
+      ownership,
     }
+    dispatch({ ...hearers, lending: this.lending }, peer, message)
+  }
+
+  readonly #onHomeMessage = (peer: PeerId, processId: ProcessId, message: HomeMessage): void => {
+    const home = this.#homes.get(processId)
+    if (home !== undefined) home.onMessage(peer, message)
+    else if (message.kind === 'grant')
+      this.#net.send(peer, { kind: 'release', processId, leaseId: message.leaseId, homeEnded: false })
   }
 
   #feed(event: MembershipEvent): void {

@@ -16,8 +16,9 @@ import { buildProgram } from '../helpers/programs.js'
 import { startCluster } from '../matrix/matrix.js'
 
 const TIMEOUT_MS = 180_000
-/** Equal runs differ by up to 5 %. */
-const SLACK = 1.1
+const SLACK = 1.05
+/** Equal runs differ by up to 5 % themselves: so many of each are added up. */
+const RUNS = 3
 /** Equal runs of the hot pages' program differ by up to 13 %; a pager that finds no page in use pulls a third more. */
 const SLACK_HOT = 1.2
 const SEQUENTIAL_PAGES_PER_PULL_MIN = 16
@@ -111,11 +112,20 @@ test.serial('python at half its footprint pulls no more than with a queue', asyn
   const whole = await stretch(t, ['--memory', '1G'], command, seed)
   const pages = whole.pagesTouched ?? 0
   const memory = `${Math.max(1024, Math.ceil(pages / 2)) * 4}K`
-  const ours = await stretch(t, ['--memory', memory], command, seed)
-  const queue = await stretch(t, ['--memory', memory], command, { ...seed, ELASTICOS_EVICT: 'fifo' })
-  t.log(`${pages} pages, ${memory}: ${ours.pulls} pulls of ${ours.pagesPulled} pages,`)
-  t.log(`with a queue ${queue.pulls} of ${queue.pagesPulled}`)
-  t.true((queue.pulls ?? 0) > 0)
-  t.true((ours.pulls ?? 0) <= (queue.pulls ?? 0) * SLACK)
-  t.true((ours.pagesPulled ?? 0) <= (queue.pagesPulled ?? 0) * SLACK)
+  const ours = { pulls: 0, pages: 0 }
+  const queue = { pulls: 0, pages: 0 }
+  for (let i = 0; i < RUNS; i++)
+    for (const [sum, how] of [
+      [ours, seed],
+      [queue, { ...seed, ELASTICOS_EVICT: 'fifo' }],
+    ] as const) {
+      const stats = await stretch(t, ['--memory', memory], command, how)
+      sum.pulls += stats.pulls ?? 0
+      sum.pages += stats.pagesPulled ?? 0
+    }
+  t.log(`${pages} pages, ${memory}, ${RUNS} runs: ${ours.pulls} pulls of ${ours.pages} pages,`)
+  t.log(`with a queue ${queue.pulls} of ${queue.pages}`)
+  t.true(queue.pulls > 0)
+  t.true(ours.pulls <= queue.pulls * SLACK)
+  t.true(ours.pages <= queue.pages * SLACK)
 })
