@@ -9,22 +9,11 @@ import type { PeerId, ProcessId } from '../../agent/machines/types.js'
 import type { PeerMessage } from '../../agent/net/messages.js'
 import { SYSTEM } from '../../agent/ports/surroundings.js'
 import type { AgentService } from '../../agent/service.js'
-import { HostilePeer } from '../helpers/hostile-peer.js'
+import { HostilePeer, LOAD } from '../helpers/hostile-peer.js'
 import { addressOf, Cluster, joined, someId, until } from './cluster.js'
 import { FACTS, FakeWorld } from './fake-pagers.js'
 
 const TIMEOUT_MS = 60_000
-const LOAD = {
-  name: 'mallory',
-  incarnation: 1,
-  sequence: 1,
-  freePages: 1 << 20,
-  capacityPages: 1 << 20,
-  cpus: 1,
-  processes: 0,
-  addresses: [],
-  nextMs: 60_000,
-}
 const TERMS = { pages: 4096, threads: 1, ttlMs: 10_000 }
 const MINUTE_MS = 60_000
 

@@ -12,7 +12,7 @@ import { encodeMessage, MESSAGE_BYTES_MAX, type PeerMessage, parseFacts } from '
 import { PagerClient } from '../../kmod/pager-client.js'
 import { listPagerSockets, pagerFacts } from '../../kmod/pager-host.js'
 import { TestCluster, until } from '../helpers/cluster.js'
-import { HostilePeer } from '../helpers/hostile-peer.js'
+import { HostilePeer, LOAD } from '../helpers/hostile-peer.js'
 import { alive } from '../helpers/processes.js'
 import { SEED } from '../helpers/seed.js'
 import { expectClean, expectProgress, type Scene, startScene } from './scene.js'
@@ -26,18 +26,6 @@ const LINES_MAX = 700
 /** A lease without a lane ends after 10 s, one that is released after 4 s. */
 const GIVEN_BACK_WITHIN_MS = 30_000
 const TERMINATED = 128 + 15
-
-const LOAD = {
-  name: 'mallory',
-  incarnation: 1,
-  sequence: 1,
-  freePages: 1 << 20,
-  capacityPages: 1 << 20,
-  cpus: 1,
-  processes: 0,
-  addresses: [],
-  nextMs: 60_000,
-}
 
 interface Frame {
   readonly kind: 'frame'

@@ -22,6 +22,19 @@ const PROTOCOL = '/elasticos/agreements/1'
 const QUIET = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} }
 const REOPEN_MS = 10
 
+/** What it says of itself: much room, and nothing more for a minute. */
+export const LOAD: Load = {
+  name: 'mallory',
+  incarnation: 1,
+  sequence: 1,
+  freePages: 1 << 20,
+  capacityPages: 1 << 20,
+  cpus: 1,
+  processes: 0,
+  addresses: [],
+  nextMs: 60_000,
+}
+
 export class HostilePeer {
   readonly received: PeerMessage[] = []
   /** Streams that were opened. */
