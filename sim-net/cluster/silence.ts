@@ -32,7 +32,10 @@ export class Silence {
     const since = now - this.#lookedAt
     this.#lookedAt = now
     for (const lane of [...pager.lanes.values()]) {
-      if (since >= OWN_STALL_MS) lane.heardAt = Math.min(now, lane.heardAt + since - LOOK_MS)
+      if (since >= OWN_STALL_MS) {
+        lane.heardAt = Math.min(now, lane.heardAt + since - LOOK_MS)
+        lane.waitedUntil += since - LOOK_MS
+      }
       const silentMs = now - lane.heardAt
       this.#tell(lane, silentMs)
       if (this.#isOver(lane, silentMs)) this.#giveUp(lane, 'no answer')

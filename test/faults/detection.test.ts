@@ -102,6 +102,17 @@ test.serial('home’s pager and its agent stall for two seconds', async t => {
   await expectRight(t, scene)
 })
 
+test.serial('home’s pager stalls for longer than it would wait for one that stalls meanwhile', async t => {
+  const scene = await startScene(cluster, NODES, { rounds: ROUNDS })
+  const participant = cluster.pagerOf('b').pid
+  process.kill(participant, 'SIGSTOP')
+  await sleep(LONG_STALL_MS)
+  await stall([cluster.pagerOf('a').pid], LONG_STALL_MS)
+  await sleep(STALL_MS)
+  process.kill(participant, 'SIGCONT')
+  await expectRight(t, scene)
+})
+
 for (const name of ['b', 'a'])
   test.serial(`the pager of ${name} stalls for long while its agent answers for it`, async t => {
     const scene = await startScene(cluster, NODES, { rounds: ROUNDS })

@@ -35,8 +35,10 @@ void Silence::forgive_own_stall(uint64_t now) {
   const uint64_t since = looked_us_ == 0 ? 0 : now - looked_us_;
   looked_us_ = now;
   if (since < kOwnStallUs) return;
-  for (auto& [index, node] : lanes_.all())
+  for (auto& [index, node] : lanes_.all()) {
     node->last_heard_us = std::min(now, node->last_heard_us + since - kLookUs);
+    node->waited_until_us += since - kLookUs;
+  }
 }
 
 // NODE_SILENT: [node, leaseId, silentMs], again and again while it is; 0 when it is heard again.

@@ -76,15 +76,17 @@ async function watch({ keyFile, host, others, seconds }: WatcherOptions): Promis
     if (joined.size >= others) known.resolve()
     if (event.kind === 'load' && event.load.name === NAME) gossipMs.push(sinceMs(event.load.freePages))
   })
-  const server = createServer(socket =>
-    socket.on('data', text => tcpMs.push(sinceMs(parseInt(`${text}`, 10)))),
-  )
+  const server = createServer(socket => {
+    socket.on('data', text => tcpMs.push(sinceMs(parseInt(`${text}`, 10))))
+    socket.on('error', isOver)
+  })
   await once(server.listen(0, host), 'listening')
   await known.promise
   say({ host, port: (server.address() as AddressInfo).port })
   const [line] = await once(createInterface({ input: process.stdin }), 'line')
   const other = JSON.parse(line) as WatcherAddress
   const socket = connect(other.port, other.host)
+  socket.on('error', isOver)
   const until = performance.now() + seconds * 1000
   for (let sequence = 1; performance.now() < until; sequence++) {
     network.publish({ ...load, sequence, freePages: nowUs() })
@@ -96,6 +98,9 @@ async function watch({ keyFile, host, others, seconds }: WatcherOptions): Promis
   say({ gossipMs, tcpMs })
   process.exit(0)
 }
+
+/** The other watcher has ended first. */
+function isOver(): void {}
 
 function pauseMs(): number {
   return PAUSE_MS.least + (PAUSE_MS.most - PAUSE_MS.least) * Math.random()
