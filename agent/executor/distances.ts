@@ -3,8 +3,8 @@
  * and then one every five seconds or more. Of the last eight round trips the shortest counts, once there are four: what is
  * more is an event loop that was busy, as when agents join.
  *
- * Limits: of each member one ping is under way, whose answer counts until the next one; in a network of more than five agents
- * they go out more rarely, so that one a second is sent once all have joined.
+ * Limits: of each member one ping is under way, whose answer counts until the next one; in a network of many agents they
+ * go out more rarely, so that five a second are sent once all have joined.
  */
 
 import { distanceOf } from '../machines/candidates.js'
@@ -13,7 +13,7 @@ import type { PeerMessage } from '../net/messages.js'
 import type { Surroundings } from '../ports/surroundings.js'
 
 const PERIOD_MS = 5_000
-const PERIOD_MS_PER_MEMBER = 1_000
+const PERIOD_MS_PER_MEMBER = 200
 const SAMPLES_MIN = 4
 const SAMPLES_MAX = 8
 /** Between the first ones. */

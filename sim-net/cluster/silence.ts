@@ -30,11 +30,12 @@ export class Silence {
     const pager = this.#pager
     const now = pager.site.clock.now()
     const since = now - this.#lookedAt
+    const stalledMs = since - LOOK_MS
     this.#lookedAt = now
     for (const lane of [...pager.lanes.values()]) {
       if (since >= OWN_STALL_MS) {
-        lane.heardAt = Math.min(now, lane.heardAt + since - LOOK_MS)
-        lane.waitedUntil += since - LOOK_MS
+        lane.heardAt = Math.min(now, lane.heardAt + stalledMs)
+        lane.waitedUntil = Math.min(now + WAIT_MS, lane.waitedUntil + stalledMs)
       }
       const silentMs = now - lane.heardAt
       this.#tell(lane, silentMs)

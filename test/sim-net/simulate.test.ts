@@ -75,7 +75,7 @@ const FOUND: readonly [string, Profile, number, number?, number?][] = [
   ['home fetches from a participant that leaves as much as there is room for', 'partition', 68],
   ['leases that an agent finds when it comes back fit into what it lends', 'chaos', 466_967_192, 8, 12],
   ['pages that were lost with a lane belong to nobody until home hears of it', 'chaos', 57],
-  ['who stalls himself waits afterwards as long as he would have for another who stalls', 'chaos', 382],
+  ['a pager that has stalled itself still waits for another one that stalls', 'chaos', 382],
 ]
 
 for (const [what, faults, seed, agents = 12, seconds = 30] of FOUND) {

@@ -35,9 +35,10 @@ void Silence::forgive_own_stall(uint64_t now) {
   const uint64_t since = looked_us_ == 0 ? 0 : now - looked_us_;
   looked_us_ = now;
   if (since < kOwnStallUs) return;
-  for (auto& [index, node] : lanes_.all()) {
-    node->last_heard_us = std::min(now, node->last_heard_us + since - kLookUs);
-    node->waited_until_us += since - kLookUs;
+  const uint64_t stalled = since - kLookUs;
+  for (auto& [index, node] : lanes_.all()) {  // what came in the meantime may have been read already
+    node->last_heard_us = std::min(now, node->last_heard_us + stalled);
+    node->waited_until_us = std::min(now + kWaitUs, node->waited_until_us + stalled);
   }
 }
 
